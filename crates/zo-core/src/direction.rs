@@ -1,0 +1,101 @@
+//! Directions: seeded noise vectors, each times a coefficient.
+
+use serde::{Deserialize, Serialize};
+
+use crate::noise::Distribution;
+
+/// One noise vector times a number: `coefficient * z(seed)`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Term {
+    /// The distribution of `z`.
+    pub distribution: Distribution,
+    /// The seed of `z`. Every number is a valid seed, 0 too.
+    pub seed: u64,
+    /// The factor.
+    pub coefficient: f64,
+}
+
+/// A direction in weight space, `d = sum_k c_k z(seed_k)`: a few dozen bytes, however large the model.
+///
+/// Directions form a vector space. Terms of equal seed and distribution are merged and those that cancel are dropped, so a
+/// direction with no terms is zero and costs no pass.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Direction {
+    terms: Vec<Term>,
+}
+
+impl Direction {
+    /// The zero direction: no displacement.
+    pub fn zero() -> Self {
+        Self::default()
+    }
+
+    /// The noise vector `z(seed)` itself.
+    pub fn noise(distribution: Distribution, seed: u64) -> Self {
+        Self { terms: vec![Term { distribution, seed, coefficient: 1.0 }] }
+    }
+
+    /// The terms, in the order in which they were first added; none has coefficient 0.
+    pub fn terms(&self) -> &[Term] {
+        &self.terms
+    }
+
+    /// Whether this is the zero direction.
+    pub fn is_zero(&self) -> bool {
+        self.terms.is_empty()
+    }
+
+    /// `self + factor * other`.
+    #[must_use]
+    pub fn plus(mut self, factor: f64, other: &Self) -> Self {
+        for term in &other.terms {
+            let coefficient = factor * term.coefficient;
+            match self
+                .terms
+                .iter_mut()
+                .find(|t| t.seed == term.seed && t.distribution == term.distribution)
+            {
+                Some(own) => own.coefficient += coefficient,
+                None => self.terms.push(Term { coefficient, ..*term }),
+            }
+        }
+        self.terms.retain(|term| term.coefficient != 0.0);
+        self
+    }
+
+    /// `factor * self`.
+    #[must_use]
+    pub fn scaled(&self, factor: f64) -> Self {
+        Self::zero().plus(factor, self)
+    }
+
+    /// `self - other`.
+    #[must_use]
+    pub fn minus(&self, other: &Self) -> Self {
+        self.clone().plus(-1.0, other)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Distribution::{Gaussian, Rademacher};
+
+    #[test]
+    fn a_vector_space_of_seeds() {
+        let a = Direction::noise(Gaussian, 1);
+        let b = Direction::noise(Gaussian, 2);
+        let d = a.scaled(0.5).plus(-2.0, &b);
+        assert_eq!(d.terms().len(), 2);
+        assert_eq!(d.minus(&d), Direction::zero());
+        assert_eq!(d.minus(&Direction::zero()), d);
+        assert_eq!(d.scaled(0.0), Direction::zero());
+        assert_eq!(a.scaled(1e-3).minus(&a.scaled(-1e-3)), a.scaled(2e-3));
+    }
+
+    #[test]
+    fn equal_seeds_of_two_distributions_are_two_vectors() {
+        let d = Direction::noise(Gaussian, 7).plus(-1.0, &Direction::noise(Rademacher, 7));
+        assert_eq!(d.terms().len(), 2);
+    }
+}

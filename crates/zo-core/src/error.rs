@@ -1,0 +1,139 @@
+//! Everything that can go wrong, typed.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// A setting that makes no sense, found when an optimizer is built.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The perturbation radius must be positive.
+    #[error("epsilon is {0}: the perturbation radius must be positive and finite (MeZO uses 1e-3 for full fine-tuning)")]
+    Epsilon(f64),
+    /// At least one query is needed.
+    #[error("queries is 0: a step needs at least one random direction")]
+    NoQueries,
+    /// Weight decay must not be negative.
+    #[error("weight_decay is {0}: it must be finite and not negative (0 switches it off)")]
+    WeightDecay(f64),
+    /// No distribution has this name.
+    #[error("unknown noise distribution `{0}`: use `gaussian` or `rademacher`")]
+    UnknownDistribution(String),
+}
+
+/// What stopped a step.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ZoError {
+    /// The objective returned NaN or an infinity.
+    #[error(
+        "step {step}: the objective is {value} at a displacement of {terms} noise vector(s); lower epsilon or the learning rate, \
+         or let such steps be skipped with `NonFinite::Skip`"
+    )]
+    NonFiniteLoss {
+        /// The step's number, from 0.
+        step: u64,
+        /// The value.
+        value: f64,
+        /// Noise vectors in the displacement: 0 means the unperturbed weights.
+        terms: usize,
+    },
+    /// The objective gave no scalar, or failed by itself.
+    #[error("the objective failed: {0}")]
+    Objective(#[from] ObjectiveError),
+    /// The learning rate is NaN or infinite.
+    #[error("the learning rate is {0}: it must be finite")]
+    LearningRate(f64),
+    /// No parameter is selected for training.
+    #[error("no parameter of the module is trainable: the module has {parameters} float parameter(s) and the parameter group matches none of them")]
+    NothingToTrain {
+        /// Float parameters in the module.
+        parameters: usize,
+    },
+    /// A selected parameter cannot be perturbed.
+    #[error(
+        "parameter `{path}` has dtype {dtype}, which cannot be perturbed in place: leave it out with a parameter group, or \
+         dequantize it"
+    )]
+    Dtype {
+        /// Its module path.
+        path: String,
+        /// Its dtype.
+        dtype: String,
+    },
+    /// The module lives on an autodiff device.
+    #[error(
+        "parameter `{path}` is on an autodiff device: forward passes would record a graph and dropout would be active. Call \
+         `module.valid()` first"
+    )]
+    Autodiff {
+        /// Its module path.
+        path: String,
+    },
+}
+
+/// Why an objective has no value.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ObjectiveError {
+    /// The loss tensor is not a scalar.
+    #[error("the loss tensor has {0} elements instead of 1: reduce it, for example with `mean()`")]
+    NotScalar(usize),
+    /// The loss tensor could not be read back from its device.
+    #[error("the loss tensor could not be read: {0}")]
+    Read(String),
+    /// The user's objective returned an error.
+    #[error(transparent)]
+    User(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A step that failed: the reason, and the module as it was before the step (each weight within rounding of where it stood).
+#[derive(thiserror::Error)]
+#[error("{error}")]
+pub struct StepError<M> {
+    /// The module, restored.
+    pub module: M,
+    /// The reason.
+    #[source]
+    pub error: ZoError,
+}
+
+// Not derived: a module prints thousands of lines, and `main() -> Result<..>` prints errors with `Debug`.
+impl<M> std::fmt::Debug for StepError<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StepError").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+/// Why an optimizer's state could not be saved or loaded.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The file is no optimizer record.
+    #[error("{path} is not an optimizer record: {source}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Where the JSON goes wrong.
+        source: serde_json::Error,
+    },
+    /// The record was written by another optimizer or another version.
+    #[error("the record does not fit this optimizer: its {field} is {found}, expected {expected}")]
+    Mismatch {
+        /// What differs.
+        field: &'static str,
+        /// The record's value.
+        found: String,
+        /// The value needed.
+        expected: String,
+    },
+}

@@ -1,0 +1,46 @@
+//! The core of zo-optim: seeded noise, directions, in-place passes over the weights, and the zeroth-order step.
+//!
+//! A zeroth-order step never needs a gradient, a copy of the weights, or a stored noise tensor. Everything it does to a model is
+//! adding a few seeded noise vectors, each times a scalar:
+//!
+//! ```text
+//! noise      z(seed, tensor, i)        a pure function; nothing is stored            (noise)
+//! direction  d = sum_k c_k z(seed_k)   a short list of (seed, coefficient)           (Direction)
+//! pass       theta -> theta + d        one fused sweep over the weights, in place    (Perturbed)
+//! ```
+//!
+//! Start reading at [`step`]: the algorithm on one screen. Four plug-ins make every method: a [`PerturbationSampler`] (along which
+//! direction?), a [`SparsityMask`] (which tensors?), a [`Difference`] (how do losses become a derivative?) and an [`UpdateRule`].
+//! Users of a library usually want the crate `zo-optim`, which re-exports this one.
+
+pub mod backend;
+mod difference;
+mod direction;
+mod error;
+mod mask;
+pub mod noise;
+mod objective;
+mod perturbed;
+mod record;
+mod report;
+mod sampler;
+mod settings;
+pub mod step;
+mod tensors;
+mod update;
+
+pub use backend::ZoBackend;
+pub use difference::Difference;
+pub use direction::{Direction, Term};
+pub use error::{ConfigError, ObjectiveError, RecordError, StepError, ZoError};
+pub use mask::{Dense, Selection, SparsityMask};
+pub use noise::{Distribution, TensorKey};
+pub use objective::Loss;
+pub use perturbed::Perturbed;
+pub use record::OptimizerRecord;
+pub use report::{QueryReport, StepReport};
+pub use sampler::{PerturbationSampler, Probe, Seeds};
+pub use settings::{NonFinite, Settings};
+pub use step::{ZeroOrder, ZerothOrderOptimizer};
+pub use tensors::{TensorInfo, tensors};
+pub use update::{Sgd, Update, UpdateRule};

@@ -1,0 +1,138 @@
+//! Is it noise? 10^8 draws against theory.
+//!
+//! Every bound is 5 standard errors (false alarm 6e-7 a test) unless it says otherwise; seeds are fixed. `ZO_MANY_SEEDS=n` repeats the
+//! tests with n further seeds.
+
+use super::*;
+use crate::backend::{Sweep, cpu};
+use crate::direction::Direction;
+
+const BLOCK: usize = 1 << 20;
+
+fn draws(distribution: Distribution, seed: u64, path: &str, n: usize) -> Vec<f32> {
+    let mut z = vec![0f32; n];
+    let to = Direction::noise(distribution, seed);
+    cpu::sweep_slice(&mut z, &Sweep::new(TensorKey::new(path), 1.0, &Direction::zero(), &to));
+    z
+}
+
+fn seeds() -> impl Iterator<Item = u64> {
+    let more = std::env::var("ZO_MANY_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(0u64);
+    (0..=more).map(|i| i * 1_000_003)
+}
+
+/// Sums over 96 tensors of 2^20 draws each: about 10^8.
+struct Totals {
+    n: f64,
+    moments: [f64; 4],
+    beyond_five: usize,
+    /// Counts in cells of width 1/4096 from -8 to 8.
+    cells: Vec<u64>,
+}
+
+fn totals(seed: u64) -> Totals {
+    let mut t = Totals { n: 0.0, moments: [0.0; 4], beyond_five: 0, cells: vec![0; 65536] };
+    for tensor in 0..96 {
+        let z = draws(Distribution::Gaussian, seed, &format!("layer.{tensor}"), BLOCK);
+        let mut sums = [0f64; 4];
+        for z in z {
+            let x = f64::from(z);
+            let square = x * x;
+            sums[0] += x;
+            sums[1] += square;
+            sums[2] += square * x;
+            sums[3] += square * square;
+            t.beyond_five += usize::from(x.abs() > 5.0);
+            t.cells[((x + 8.0) * 4096.0) as usize] += 1;
+        }
+        t.moments.iter_mut().zip(sums).for_each(|(m, s)| *m += s);
+        t.n += BLOCK as f64;
+    }
+    t
+}
+
+#[test]
+fn gaussian_moments_tails_and_shape() {
+    for seed in seeds() {
+        let t = totals(seed);
+        let [m1, m2, m3, m4] = t.moments.map(|m| m / t.n);
+        let within = |name, value: f64, expected: f64, variance: f64| {
+            let z = (value - expected) / (variance / t.n).sqrt();
+            assert!(z.abs() < 5.0, "seed {seed}: {name} is {value}, {z} standard errors off");
+        };
+        // variances of z, z^2, z^3, z^4 under N(0, 1)
+        within("mean", m1, 0.0, 1.0);
+        within("variance", m2, 1.0, 2.0);
+        within("skewness", m3, 0.0, 15.0);
+        within("kurtosis", m4, 3.0, 96.0);
+
+        let expected = 5.733e-7 * t.n;
+        let off = (t.beyond_five as f64 - expected) / expected.sqrt();
+        assert!(off.abs() < 5.0, "{} draws beyond 5 sigma, expected {expected:.0}", t.beyond_five);
+
+        // Kolmogorov-Smirnov at the cells' edges, the cumulative distribution by Simpson's rule. False alarm 1e-6.
+        let density = |x: f64| (-x * x / 2.0).exp() / std::f64::consts::TAU.sqrt();
+        let (mut exact, mut counted, mut worst) = (0f64, 0u64, 0f64);
+        for (i, count) in t.cells.iter().enumerate() {
+            let x = i as f64 / 4096.0 - 8.0;
+            let h = 1.0 / 4096.0;
+            exact += h / 6.0 * (density(x) + 4.0 * density(x + h / 2.0) + density(x + h));
+            counted += count;
+            worst = worst.max((counted as f64 / t.n - exact).abs());
+        }
+        let critical = (-0.5 * (1e-6f64 / 2.0).ln()).sqrt() / t.n.sqrt();
+        assert!(worst < critical, "seed {seed}: Kolmogorov-Smirnov {worst} > {critical}");
+    }
+}
+
+#[test]
+fn rademacher_is_a_fair_coin_in_every_bit() {
+    for seed in seeds() {
+        let z = draws(Distribution::Rademacher, seed, "w", 64 * BLOCK);
+        let bound = |n: usize| 5.0 * (n as f64).sqrt();
+        let total: f64 = z.iter().map(|z| f64::from(*z)).sum();
+        assert!(total.abs() < bound(z.len()), "sum {total}");
+        assert!(z.iter().all(|z| z.abs() == 1.0));
+        // each of the 128 bits of a block; 6 standard errors for 128 tests
+        for bit in 0..128 {
+            let rows = z.chunks_exact(LANES).skip(bit).step_by(128);
+            let (sum, n) = rows.fold((0f64, 0), |(sum, n), row| {
+                (sum + row.iter().map(|z| f64::from(*z)).sum::<f64>(), n + LANES)
+            });
+            assert!(sum.abs() < 1.2 * bound(n), "bit {bit}: {sum}");
+        }
+    }
+}
+
+#[test]
+fn seeds_tensors_and_neighbours_are_uncorrelated() {
+    let n = 16 * BLOCK;
+    for distribution in [Distribution::Gaussian, Distribution::Rademacher] {
+        for seed in seeds() {
+            let z = draws(distribution, seed, "layers.0.weight", n);
+            let dot = |a: &[f32], b: &[f32]| -> f64 {
+                a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+            };
+            let check = |name: &str, product: f64, n: usize| {
+                let z = product / (n as f64).sqrt();
+                assert!(z.abs() < 5.0, "{distribution}, seed {seed}: {name} correlate, z = {z}");
+            };
+            // Seeds that differ in one bit anywhere, 0 included.
+            for bit in [0, 1, 31, 32, 63] {
+                let other = draws(distribution, seed ^ 1 << bit, "layers.0.weight", n);
+                check("seeds", dot(&z, &other), n);
+            }
+            for path in ["layers.1.weight", "layers.0.bias", "weight"] {
+                check("tensors", dot(&z, &draws(distribution, seed, path, n)), n);
+            }
+            for lag in [1, 2, 63, 64, 65, 128, 192, 256, 4096, 8192] {
+                check("neighbours", dot(&z[lag..], &z[..n - lag]), n - lag);
+            }
+            // The two values of a Box-Muller pair share a radius: their squares must not correlate either.
+            let squares: Vec<f32> = z.iter().map(|z| z * z - 1.0).collect();
+            if distribution == Distribution::Gaussian {
+                check("squares", dot(&squares[64..], &squares[..n - 64]) / 2.0, n - 64);
+            }
+        }
+    }
+}

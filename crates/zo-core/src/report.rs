@@ -1,0 +1,53 @@
+//! What a step tells about itself.
+
+use serde::{Deserialize, Serialize};
+
+use crate::direction::Direction;
+
+/// One query: a direction and the losses that gave its derivative.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QueryReport {
+    /// The direction `z`.
+    pub direction: Direction,
+    /// L(theta + epsilon z).
+    pub loss_plus: f64,
+    /// The other loss: L(theta - epsilon z) of a central difference, L(theta) of a one-sided one.
+    pub loss_other: f64,
+    /// The derivative along `z` by finite difference, in units of loss.
+    pub projected_gradient: f64,
+}
+
+/// The account of one step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepReport {
+    /// The step's number, from 0.
+    pub step: u64,
+    /// The queries, in order. A skipped step holds those that were finished.
+    pub queries: Vec<QueryReport>,
+    /// L(theta) before any perturbation, where the method evaluates it.
+    pub loss_unperturbed: Option<f64>,
+    /// Evaluations of the objective.
+    pub forwards: usize,
+    /// Passes over the weights.
+    pub passes: usize,
+    /// Whether a non-finite loss made the step leave the weights as they were.
+    pub skipped: bool,
+    /// Writes that were not in place, summed over passes and tensors, because something else (a clone of the module) shared the
+    /// memory. 0 when all is well. On lazy devices writes are counted when they execute.
+    pub copied: usize,
+    /// Seconds spent in the objective. Devices that execute lazily spend the passes' time here too.
+    pub seconds_forward: f64,
+    /// Seconds spent in passes over the weights.
+    pub seconds_sweep: f64,
+}
+
+impl StepReport {
+    /// The loss to plot: L(theta) if it was evaluated, else the mean of all losses of the queries. NaN for a step skipped before its
+    /// first query was done.
+    pub fn loss(&self) -> f64 {
+        self.loss_unperturbed.unwrap_or_else(|| {
+            let sum: f64 = self.queries.iter().map(|q| (q.loss_plus + q.loss_other) / 2.0).sum();
+            sum / self.queries.len() as f64
+        })
+    }
+}

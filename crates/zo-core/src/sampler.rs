@@ -1,0 +1,84 @@
+//! Perturbation samplers: along which direction a step probes the loss.
+
+use serde_json::Value;
+
+use crate::direction::Direction;
+use crate::error::{RecordError, ZoError};
+use crate::noise::{Distribution, derive_seed};
+use crate::update::stateless;
+
+/// The seeds of one step: a pure function of the run's seed, the step's number, and how many were drawn before.
+#[derive(Debug, Clone)]
+pub struct Seeds {
+    run: u64,
+    step: u64,
+    drawn: u64,
+}
+
+impl Seeds {
+    /// The seeds of step `step` (from 0) of a run started from seed `run`.
+    pub fn new(run: u64, step: u64) -> Self {
+        Self { run, step, drawn: 0 }
+    }
+
+    /// A second stream for the step's mask, so that what a mask draws does not change the directions.
+    pub(crate) fn for_mask(run: u64, step: u64) -> Self {
+        Self { run, step, drawn: 1 << 32 }
+    }
+
+    /// The next seed.
+    pub fn draw(&mut self) -> u64 {
+        self.drawn += 1;
+        derive_seed(self.run, self.step, self.drawn - 1)
+    }
+}
+
+/// The loss around the current weights, on this step's batch.
+pub trait Probe {
+    /// L(theta + displacement): moves the weights there in one pass and runs the objective once.
+    ///
+    /// # Errors
+    /// If the objective fails or is not finite.
+    fn loss_at(&mut self, displacement: &Direction) -> Result<f64, ZoError>;
+
+    /// L(theta), evaluated at most once in a step.
+    ///
+    /// # Errors
+    /// As [`loss_at`](Self::loss_at).
+    fn loss_here(&mut self) -> Result<f64, ZoError>;
+
+    /// The perturbation radius.
+    fn epsilon(&self) -> f64;
+}
+
+/// Chooses the direction `z` of a query.
+///
+/// A sampler may evaluate the loss at candidates before it decides; every evaluation is a forward pass that the report counts. For an
+/// unbiased estimate `E[z z^T]` must be the identity and `z` must not depend on the losses.
+pub trait PerturbationSampler {
+    /// The direction of one query.
+    ///
+    /// # Errors
+    /// If an evaluation of `probe` fails.
+    fn sample(&mut self, seeds: &mut Seeds, probe: &mut dyn Probe) -> Result<Direction, ZoError>;
+
+    /// The state to save: by default none.
+    fn record(&self) -> Value {
+        Value::Null
+    }
+
+    /// Takes up a saved state.
+    ///
+    /// # Errors
+    /// If the record is not one of this sampler's.
+    fn load_record(&mut self, record: Value) -> Result<(), RecordError> {
+        stateless("sampler", &record)
+    }
+}
+
+/// A fresh noise vector for every query: SPSA (Spall 1992).
+impl PerturbationSampler for Distribution {
+    fn sample(&mut self, seeds: &mut Seeds, _: &mut dyn Probe) -> Result<Direction, ZoError> {
+        Ok(Direction::noise(*self, seeds.draw()))
+    }
+}

@@ -1,0 +1,84 @@
+//! The settings every method shares.
+
+use burn::module::ParamGroup;
+use serde::{Deserialize, Serialize};
+
+use crate::difference::Difference;
+use crate::error::ConfigError;
+use crate::tensors::TensorInfo;
+
+/// What to do when the objective returns NaN or an infinity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NonFinite {
+    /// The step fails and gives the module back.
+    #[default]
+    Error,
+    /// The step leaves the weights as they were and says so in its report.
+    Skip,
+}
+
+/// The settings every zeroth-order method shares.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Settings {
+    /// The perturbation radius, in units of weights.
+    pub epsilon: f64,
+    /// Random directions per step (q of n-SPSA); the estimate is their mean.
+    pub queries: usize,
+    /// How losses become a derivative.
+    pub difference: Difference,
+    /// The seed all noise of the run derives from.
+    pub seed: u64,
+    /// Which parameters train.
+    pub trainable: ParamGroup,
+    /// Weight decay of parameters that no group of `weight_decay_groups` matches.
+    pub weight_decay: f64,
+    /// Weight decay by group; the first match counts.
+    pub weight_decay_groups: Vec<(ParamGroup, f64)>,
+    /// What to do about a loss that is not finite.
+    pub non_finite: NonFinite,
+}
+
+impl Default for Settings {
+    /// MeZO's: epsilon 1e-3, one query, central difference, no weight decay, all parameters, seed 0.
+    fn default() -> Self {
+        Self {
+            epsilon: 1e-3,
+            queries: 1,
+            difference: Difference::Central,
+            seed: 0,
+            trainable: ParamGroup::all(),
+            weight_decay: 0.0,
+            weight_decay_groups: Vec::new(),
+            non_finite: NonFinite::Error,
+        }
+    }
+}
+
+impl Settings {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// Names the first value that makes no sense.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if !(self.epsilon > 0.0 && self.epsilon.is_finite()) {
+            return Err(ConfigError::Epsilon(self.epsilon));
+        }
+        if self.queries == 0 {
+            return Err(ConfigError::NoQueries);
+        }
+        let grouped = self.weight_decay_groups.iter().map(|(_, decay)| *decay);
+        match grouped.chain([self.weight_decay]).find(|d| !(*d >= 0.0 && d.is_finite())) {
+            Some(bad) => Err(ConfigError::WeightDecay(bad)),
+            None => Ok(()),
+        }
+    }
+
+    /// The weight decay of a parameter.
+    pub(crate) fn weight_decay_of(&self, tensor: &TensorInfo) -> f64 {
+        self.weight_decay_groups
+            .iter()
+            .find(|(group, _)| group.matches(&tensor.id, Some(&tensor.path)))
+            .map_or(self.weight_decay, |(_, decay)| *decay)
+    }
+}

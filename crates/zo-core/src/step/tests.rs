@@ -1,0 +1,206 @@
+use burn::module::{Module, Param, ParamGroup};
+use burn::tensor::{DType, Device, Tensor};
+
+use super::*;
+use crate::mask::Dense;
+use crate::noise::{Distribution, TensorKey, value};
+use crate::update::Sgd;
+
+#[derive(Module, Debug)]
+struct Weights {
+    a: Param<Tensor<2>>,
+    b: Param<Tensor<1>>,
+}
+
+fn devices() -> Vec<Device> {
+    vec![
+        #[cfg(feature = "flex")]
+        Device::flex(),
+        #[cfg(feature = "ndarray")]
+        Device::ndarray(),
+    ]
+}
+
+/// Weights of many sizes, from 1e-6 to 10.
+fn weights(device: &Device, dtype: DType) -> Weights {
+    let fill = |n: usize| -> Vec<f32> {
+        let size = |i: usize| 10f32.powi(1 - (i % 8) as i32);
+        (0..n).map(|i| size(i) * if i % 3 == 0 { -0.7 } else { 0.9 }).collect()
+    };
+    let a = Tensor::<1>::from_floats(fill(4000).as_slice(), device).reshape([50, 80]);
+    let b = Tensor::<1>::from_floats(fill(777).as_slice(), device);
+    Weights { a: Param::from_tensor(a.cast(dtype)), b: Param::from_tensor(b.cast(dtype)) }
+}
+
+fn flat(weights: &Weights) -> Vec<f64> {
+    let a = weights.a.val().to_data();
+    let b = weights.b.val().to_data();
+    a.iter::<f64>().chain(b.iter::<f64>()).collect()
+}
+
+fn mezo(epsilon: f64) -> ZeroOrder<Distribution, Dense, Sgd> {
+    let settings = Settings { epsilon, ..Settings::default() };
+    ZeroOrder::new(settings, Distribution::Gaussian, Dense, Sgd).unwrap()
+}
+
+/// The spacing of floats with `bits` significant bits at `x`.
+fn ulp(x: f64, bits: i32) -> f64 {
+    2f64.powi(x.abs().max(1e-38).log2().floor() as i32 - bits + 1)
+}
+
+/// Contract 4, one step: within 2 ulp of |w| + eps |z|.
+#[test]
+fn a_step_at_lr_0_restores_within_2_ulp() {
+    let epsilon = 1e-3;
+    for device in devices() {
+        let start = flat(&weights(&device, DType::F32));
+        let (after, report) =
+            mezo(epsilon).step(0.0, weights(&device, DType::F32), |_: &Weights| 1.0).unwrap();
+        assert_eq!((report.passes, report.forwards, report.copied), (3, 2, 0));
+        let seed = report.queries[0].direction.terms()[0].seed;
+        for (i, (w, end)) in start.iter().zip(flat(&after)).enumerate() {
+            let (path, i) = if i < 4000 { ("a", i) } else { ("b", i - 4000) };
+            let z = value(Distribution::Gaussian, seed, TensorKey::new(path), i as u64);
+            let bound = 2.0 * ulp(w.abs() + epsilon * f64::from(z).abs(), 24);
+            assert!((w - end).abs() <= bound, "{path}[{i}]: {w} became {end}");
+        }
+    }
+}
+
+/// Contract 4 over 1000 steps: weights that no perturbation moves across a power of two stay within 1 ulp for ever; the rest drift
+/// more slowly than rounding errors that add up like a random walk.
+#[test]
+fn a_thousand_steps_at_lr_0_hardly_drift() {
+    let (epsilon, steps) = (1e-3, 1000);
+    let device = &devices()[0];
+    let mut module = weights(device, DType::F32);
+    let start = flat(&module);
+    let mut optim = mezo(epsilon);
+    for _ in 0..steps {
+        module = optim.step(0.0, module, |_: &Weights| 1.0).unwrap().0;
+    }
+    for (w, end) in start.iter().zip(flat(&module)) {
+        let (near, far) = (ulp(w.abs() - 7.0 * epsilon, 24), ulp(w.abs() + 7.0 * epsilon, 24));
+        let same_binade = w.abs() > 7.0 * epsilon && near == far;
+        let bound = if same_binade { far } else { 2.0 * far * f64::from(steps).sqrt() };
+        assert!((w - end).abs() <= bound, "{w} became {end}");
+    }
+}
+
+#[test]
+fn two_tensors_of_equal_shape_get_different_noise() {
+    let device = &devices()[0];
+    let zero = || Param::from_tensor(Tensor::<1>::zeros([64], device));
+    #[derive(Module, Debug)]
+    struct Twins {
+        a: Param<Tensor<1>>,
+        b: Param<Tensor<1>>,
+    }
+    let mut seen = Vec::new();
+    let watch = |m: &Twins| {
+        seen.push((m.a.val().to_data(), m.b.val().to_data()));
+        1.0
+    };
+    let _ = mezo(1.0).step(0.0, Twins { a: zero(), b: zero() }, watch).unwrap();
+    assert_ne!(seen[0].0, seen[0].1);
+    // and the second evaluation is the mirror image of the first
+    let negated: Vec<f32> = seen[0].0.iter::<f32>().map(|z| -z).collect();
+    assert_eq!(seen[1].0.iter::<f32>().collect::<Vec<_>>(), negated);
+}
+
+/// Moving through several targets costs one pass each, and none for standing still.
+#[test]
+fn one_pass_to_any_target() {
+    let device = &devices()[0];
+    let module = weights(device, DType::F32);
+    let tensors = tensors(&module, &ParamGroup::all()).unwrap();
+    let optim = mezo(1e-3);
+    let selection = Selection(vec![Some(1.0); tensors.len()]);
+    let mut perturbed = Perturbed::new(module, optim.motions(&tensors, &selection));
+    let noise = |seed| Direction::noise(Distribution::Gaussian, seed);
+    perturbed.move_to(&noise(1).scaled(0.1));
+    perturbed.move_to(&noise(1).scaled(0.1));
+    assert_eq!(perturbed.passes(), 1);
+    perturbed.move_to(&noise(2).scaled(0.1).plus(0.2, &noise(3)));
+    assert_eq!(perturbed.passes(), 2);
+    perturbed.update(&Update { direction: noise(4), decay_rate: 0.0 });
+    assert_eq!((perturbed.passes(), perturbed.displacement().is_zero()), (3, true));
+    perturbed.update(&Update::none());
+    assert_eq!(perturbed.passes(), 3);
+}
+
+/// A mask that leaves tensors out and weighs the update of the rest.
+struct OnlyB;
+
+impl SparsityMask for OnlyB {
+    fn select(&mut self, tensors: &[TensorInfo], _: &mut Seeds) -> Selection {
+        Selection(tensors.iter().map(|t| (t.path == "b").then_some(3.0)).collect())
+    }
+}
+
+#[test]
+fn masked_tensors_are_untouched_and_updates_scaled() {
+    let device = &devices()[0];
+    let start = flat(&weights(device, DType::F32));
+    let run = |lr| {
+        let mut sign = 1.0;
+        let tilted = move |_: &Weights| {
+            sign = -sign;
+            -sign * 1e-3
+        };
+        let settings = Settings::default();
+        let mut optim = ZeroOrder::new(settings, Distribution::Rademacher, OnlyB, Sgd).unwrap();
+        flat(&optim.step(lr, weights(device, DType::F32), tilted).unwrap().0)
+    };
+    let end = run(0.5);
+    assert_eq!(start[..4000], end[..4000], "`a` is not touched: bit for bit the same");
+    // g = 1, so every element of b moves by 3 lr
+    for (s, e) in start[4000..].iter().zip(&end[4000..]) {
+        assert!(((e - s).abs() - 1.5).abs() < 1e-5, "{s} {e}");
+    }
+}
+
+#[cfg(feature = "flex")]
+#[test]
+fn a_transposed_parameter_uses_row_major_indices() {
+    let device = Device::flex();
+    let transposed = Tensor::<2>::zeros([80, 50], &device).transpose();
+    let b = Param::from_tensor(Tensor::zeros([1], &device));
+    let module = Weights { a: Param::from_tensor(transposed), b };
+    let mut seen = Vec::new();
+    let watch = |m: &Weights| {
+        seen.push(m.a.val().to_data());
+        1.0
+    };
+    let (_, report) = mezo(1.0).step(0.0, module, watch).unwrap();
+    let seed = report.queries[0].direction.terms()[0].seed;
+    for (i, z) in seen[0].iter::<f32>().enumerate() {
+        assert_eq!(z, value(Distribution::Gaussian, seed, TensorKey::new("a"), i as u64));
+    }
+    assert_eq!(report.copied, 1, "laid out anew once, then in place");
+}
+
+/// No buffer moves: an address seen before a step is the address after it.
+#[cfg(feature = "flex")]
+#[test]
+fn unique_weights_are_written_in_place() {
+    use burn::backend::Flex;
+    let address = |m: &Weights| {
+        let primitive = m.a.val().try_into_primitive::<Flex>().unwrap();
+        primitive.bytes().as_ptr() as usize
+    };
+    for dtype in [DType::F32, DType::BF16, DType::F16] {
+        let module = weights(&Device::flex(), dtype);
+        let before = address(&module);
+        let (module, report) = mezo(1e-3).step(1e-3, module, |_: &Weights| 1.0).unwrap();
+        assert_eq!((address(&module), report.copied), (before, 0));
+    }
+}
+
+#[cfg(feature = "autodiff")]
+#[test]
+fn a_module_on_an_autodiff_device_is_refused() {
+    let module = weights(&Device::flex().autodiff(), DType::F32);
+    let error = mezo(1e-3).step(0.0, module, |_: &Weights| 1.0).unwrap_err();
+    assert!(error.to_string().contains("valid()"), "{error}");
+}

@@ -1,0 +1,85 @@
+//! The list of a module's float parameters, as an optimizer sees it.
+
+use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
+use burn::tensor::{DType, Shape, Tensor};
+
+use crate::backend::is_supported;
+use crate::error::ZoError;
+use crate::noise::TensorKey;
+
+/// A float parameter of a module.
+#[derive(Debug, Clone)]
+pub struct TensorInfo {
+    /// The module path, components joined by `.`: `decoder.layers.0.fc1.weight`.
+    pub path: String,
+    /// The key of its noise.
+    pub key: TensorKey,
+    /// burn's id: random in each process, so good for [`ParamGroup`]s only.
+    pub id: ParamId,
+    /// The shape as stored.
+    pub shape: Shape,
+    /// The dtype as stored.
+    pub dtype: DType,
+    /// Whether it may be trained (a mask can still leave it out of a step).
+    pub trainable: bool,
+    autodiff: bool,
+}
+
+impl TensorInfo {
+    /// The number of elements.
+    pub fn elements(&self) -> usize {
+        self.shape.num_elements()
+    }
+}
+
+/// All float parameters of `module`, in the order of traversal. `trainable` is set for those in `group`.
+///
+/// # Errors
+/// If no parameter is trainable, or if one that is cannot be perturbed (quantized, or on an autodiff device).
+pub fn tensors<M: Module>(module: &M, group: &ParamGroup) -> Result<Vec<TensorInfo>, ZoError> {
+    let mut collector = Collector { group, path: Vec::new(), tensors: Vec::new() };
+    module.visit(&mut collector);
+    let tensors = collector.tensors;
+    if !tensors.iter().any(|tensor| tensor.trainable) {
+        return Err(ZoError::NothingToTrain { parameters: tensors.len() });
+    }
+    for tensor in tensors.iter().filter(|tensor| tensor.trainable) {
+        if !is_supported(tensor.dtype) {
+            let (path, dtype) = (tensor.path.clone(), format!("{:?}", tensor.dtype));
+            return Err(ZoError::Dtype { path, dtype });
+        }
+        if tensor.autodiff {
+            return Err(ZoError::Autodiff { path: tensor.path.clone() });
+        }
+    }
+    Ok(tensors)
+}
+
+struct Collector<'a> {
+    group: &'a ParamGroup,
+    path: Vec<String>,
+    tensors: Vec<TensorInfo>,
+}
+
+impl ModuleVisitor for Collector<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let path = self.path.join(".");
+        self.tensors.push(TensorInfo {
+            key: TensorKey::new(&path),
+            id: param.id,
+            shape: param.shape(),
+            dtype: param.dtype(),
+            trainable: self.group.matches(&param.id, Some(&path)),
+            autodiff: param.device().is_autodiff(),
+            path,
+        });
+    }
+}

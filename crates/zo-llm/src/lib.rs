@@ -1,0 +1,49 @@
+//! OPT and Llama for [burn](burn), loaded from Hugging Face folders, with the prompts, tasks and data that
+//! zeroth-order fine-tuning needs.
+//!
+//! - [`load()`] reads a folder (`config.json`, `model.safetensors` or its shards, `tokenizer.json` or `vocab.json` with
+//!   `merges.txt`) into a [`Checkpoint`]; [`save_model`] writes one that [`load()`] and transformers read.
+//! - [`CausalLm`] is the model: [`CausalLm::logits`] everywhere, or [`CausalLm::last_logits`] where a classifier needs them.
+//! - [`TokenBatch`] pads token ids, left or right.
+//!
+//! Nothing here needs automatic differentiation.
+//!
+//! ```no_run
+//! use burn::tensor::Device;
+//! use std::path::Path;
+//! use zo_llm::{Dtype, PaddingSide, TokenBatch};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let device = Device::default();
+//! let checkpoint = zo_llm::load(Path::new("models/opt-125m"), Dtype::F32, &device)?;
+//! let prompt = checkpoint.tokenizer.encode("a gripping film . It was")?;
+//! let words = [checkpoint.tokenizer.encode_word(" terrible")?[0], checkpoint.tokenizer.encode_word(" great")?[0]];
+//! let batch = TokenBatch::new(&[prompt], checkpoint.config.pad_token_id(), PaddingSide::Right, &device)?;
+//! let logits = checkpoint.model.last_logits(&batch, &words); // [1, 2]
+//! # Ok(()) }
+//! ```
+
+pub mod batch;
+pub mod config;
+pub mod load;
+pub mod model;
+pub mod save;
+pub mod tokenizer;
+
+mod attention;
+mod layers;
+mod llama;
+mod opt;
+mod rope;
+mod tensor_file;
+
+pub use batch::{BatchError, PaddingSide, TokenBatch};
+pub use config::{
+    Activation, Architecture, ConfigError, LlamaConfig, ModelConfig, OptConfig, RopeScaling,
+};
+pub use llama::Llama;
+pub use load::{Checkpoint, Dtype, LoadError, load, load_model};
+pub use model::CausalLm;
+pub use opt::Opt;
+pub use save::{SaveError, save_model};
+pub use tokenizer::{LmTokenizer, TokenizerError};

@@ -1,0 +1,130 @@
+//! The language model, of either architecture.
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use rayon::prelude::*;
+
+use crate::batch::{Part, TokenBatch};
+use crate::config::{ConfigError, ModelConfig};
+use crate::layers::to_f32;
+use crate::llama::Llama;
+use crate::opt::Opt;
+
+/// A causal language model.
+///
+/// Parameters are visited under stable paths that follow Hugging Face's names, e.g.
+/// `Opt.decoder.layers.0.self_attn.q_proj.weight` and `Llama.layers.0.mlp.up_proj.weight`; seeded noise is keyed by them.
+/// Weights of linear layers are stored `[d_input, d_output]`, the transpose of the file's; embeddings and an untied head
+/// `[vocab, width]`.
+#[derive(Module, Debug)]
+pub enum CausalLm {
+    /// An OPT model.
+    Opt(Opt),
+    /// A Llama model.
+    Llama(Llama),
+}
+
+impl CausalLm {
+    /// A model with random weights, in the device's default float type. The weights are drawn on first use.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the sizes do not fit together.
+    pub fn new(config: &ModelConfig, device: &Device) -> Result<Self, ConfigError> {
+        config.validate("ModelConfig")?;
+        Ok(match config {
+            ModelConfig::Opt(config) => Self::Opt(Opt::new(config, device)),
+            ModelConfig::Llama(config) => Self::Llama(Llama::new(config, device)),
+        })
+    }
+
+    /// What the head sees: `[batch, seq, width]`, after the final normalization and OPT's projection, in the model's float
+    /// type. Padded positions hold finite values without meaning.
+    ///
+    /// # Panics
+    /// When the batch holds an id outside the vocabulary, or a sequence longer than the context.
+    pub fn hidden(&self, batch: &TokenBatch) -> Tensor<3> {
+        let [sequences, seq] = batch.shape();
+        let rows = batch.join_tokens(self.run(batch, false));
+        let width = rows.dims()[1];
+        rows.reshape([sequences, seq, width])
+    }
+
+    /// Logits of every token after every position: `[batch, seq, vocab]`, in the model's float type.
+    ///
+    /// # Panics
+    /// As [`Self::hidden`].
+    pub fn logits(&self, batch: &TokenBatch) -> Tensor<3> {
+        let [sequences, seq] = batch.shape();
+        let head = self.head();
+        let vocab = self.vocab_size();
+        batch
+            .join_tokens(self.run(batch, false))
+            .matmul(head.transpose())
+            .reshape([sequences, seq, vocab])
+    }
+
+    /// Logits of `tokens` after the last real position of each sequence: `[batch, tokens]`, f32 where the model is f32 or
+    /// half precision. The head computes nothing else, and the last block only what that position needs.
+    ///
+    /// # Panics
+    /// As [`Self::hidden`], and when `tokens` is empty or holds an id outside the vocabulary.
+    pub fn last_logits(&self, batch: &TokenBatch, tokens: &[u32]) -> Tensor<2> {
+        assert!(!tokens.is_empty(), "last_logits needs at least one token");
+        let head = self.head();
+        let vocab = self.vocab_size();
+        if let Some(token) = tokens.iter().find(|token| **token as usize >= vocab) {
+            panic!("token {token} is outside the vocabulary of {vocab}");
+        }
+        let ids: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
+        let ids = Tensor::<1, Int>::from_data(TensorData::from(ids.as_slice()), &head.device());
+        let rows = to_f32(head.select(0, ids));
+        to_f32(batch.join_sequences(self.run(batch, true))).matmul(rows.transpose())
+    }
+
+    /// The longest sequence, in tokens.
+    pub fn context(&self) -> usize {
+        match self {
+            Self::Opt(model) => model.context(),
+            Self::Llama(model) => model.context(),
+        }
+    }
+
+    /// Number of tokens the model knows.
+    pub fn vocab_size(&self) -> usize {
+        match self {
+            Self::Opt(model) => model.vocab_size(),
+            Self::Llama(model) => model.vocab_size(),
+        }
+    }
+
+    fn head(&self) -> Tensor<2> {
+        match self {
+            Self::Opt(model) => model.head(),
+            Self::Llama(model) => model.head(),
+        }
+    }
+
+    /// Runs every part of the batch: rows of real tokens, or of last tokens only.
+    fn run(&self, batch: &TokenBatch, last_only: bool) -> Vec<Tensor<2>> {
+        // A GPU reads beyond a table without complaint, so this is checked here.
+        let (vocab, context) = (self.vocab_size(), self.context());
+        let (id, length) = (batch.max_id(), batch.longest());
+        assert!(
+            (id as usize) < vocab,
+            "token id {id} is outside the vocabulary of {vocab}: was it made by another tokenizer?"
+        );
+        assert!(
+            length <= context,
+            "a sequence of {length} tokens exceeds the model's context of {context}: shorten it"
+        );
+        let run = |part: &Part| match self {
+            Self::Opt(model) => model.hidden(part, last_only),
+            Self::Llama(model) => model.hidden(part, last_only),
+        };
+        // A single part stays on the caller's thread: a GPU keeps a queue of work for each thread.
+        match &batch.parts[..] {
+            [part] => vec![run(part)],
+            parts => parts.par_iter().map(run).collect(),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Writing a folder that [`load()`](crate::load()) and transformers read.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Tensor, TensorData};
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype as FileDtype, Metadata, TensorInfo};
+use thiserror::Error;
+
+use crate::config::{ConfigError, ModelConfig};
+use crate::load::{Dtype, Slot, file_name, slots};
+use crate::model::CausalLm;
+
+/// Why a model cannot be saved.
+#[derive(Debug, Error)]
+pub enum SaveError {
+    /// The configuration is not valid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A file cannot be written.
+    #[error(
+        "cannot write {path}: {source}; check that the folder may be written and the disk has room"
+    )]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The model's parameters are not those of the configuration.
+    #[error(
+        "parameter `{name}` of the model is not what its configuration describes: save it with the configuration it was \
+         made from, and merge adapters first (`Module::materialize`)"
+    )]
+    Mismatch {
+        /// The first parameter that differs.
+        name: String,
+    },
+    /// The header cannot be made, or a tensor cannot be read from its device.
+    #[error("cannot prepare tensor `{name}`: {message}; free memory on the device and save again")]
+    Tensor {
+        /// The tensor.
+        name: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// Writes `config.json` and `model.safetensors` into the folder `dir` (made if absent), with Hugging Face's names and layout
+/// and weights of type `dtype`. One tensor at a time is brought to the host. The tokenizer's files are not touched.
+///
+/// # Errors
+/// [`SaveError`] when the files cannot be written or `model` was not made from `config`.
+pub fn save_model(
+    dir: &Path,
+    config: &ModelConfig,
+    model: &CausalLm,
+    dtype: Dtype,
+) -> Result<(), SaveError> {
+    let slots = slots(model);
+    let expected = crate::load::slots(&CausalLm::new(config, &Default::default())?);
+    let differs = |index: &usize| slots.get(*index) != expected.get(*index);
+    if let Some(index) = (0..slots.len().max(expected.len())).find(differs) {
+        let slot = slots.get(index).or(expected.get(index));
+        return Err(SaveError::Mismatch {
+            name: slot.map(|slot| slot.path.clone()).unwrap_or_default(),
+        });
+    }
+
+    std::fs::create_dir_all(dir).map_err(|source| SaveError::Write {
+        path: dir.to_owned(),
+        source,
+    })?;
+    let path = dir.join("config.json");
+    std::fs::write(&path, config.to_json()).map_err(|source| SaveError::Write { path, source })?;
+
+    // Written beside the final name and renamed, so that an existing file is replaced whole or not at all.
+    let (path, part) = (
+        dir.join("model.safetensors"),
+        dir.join("model.safetensors.part"),
+    );
+    let written = write_weights(&part, &slots, model, dtype);
+    let written = written.and_then(|()| {
+        std::fs::rename(&part, &path).map_err(|source| SaveError::Write { path, source })
+    });
+    if written.is_err() {
+        // Best effort: the error that matters is the one above.
+        let _ = std::fs::remove_file(&part);
+    }
+    written
+}
+
+fn write_weights(
+    path: &Path,
+    slots: &[Slot],
+    model: &CausalLm,
+    dtype: Dtype,
+) -> Result<(), SaveError> {
+    let (file_dtype, size) = match dtype {
+        Dtype::F32 => (FileDtype::F32, 4),
+        Dtype::Bf16 => (FileDtype::BF16, 2),
+        Dtype::F16 => (FileDtype::F16, 2),
+    };
+    let mut offset = 0;
+    let infos = slots.iter().map(|slot| {
+        let start = offset;
+        offset += slot.shape.iter().product::<usize>() * size;
+        let info = TensorInfo {
+            dtype: file_dtype,
+            shape: slot.shape.clone(),
+            data_offsets: (start, offset),
+        };
+        (file_name(&slot.path), info)
+    });
+    // transformers asks for this entry.
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let header = |message: String| SaveError::Tensor {
+        name: "the header".to_owned(),
+        message,
+    };
+    let metadata =
+        Metadata::new(Some(format), infos.collect()).map_err(|error| header(error.to_string()))?;
+    let mut text = serde_json::to_vec(&metadata).map_err(|error| header(error.to_string()))?;
+    text.resize(text.len().next_multiple_of(8), b' ');
+
+    let write = |source| SaveError::Write {
+        path: path.to_owned(),
+        source,
+    };
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(write)?);
+    file.write_all(&(text.len() as u64).to_le_bytes())
+        .map_err(write)?;
+    file.write_all(&text).map_err(write)?;
+    let mut writer = Writer {
+        file,
+        slots: slots.iter(),
+        dtype,
+        path,
+        error: None,
+    };
+    model.visit(&mut writer);
+    if let Some(error) = writer.error {
+        return Err(error);
+    }
+    writer.file.flush().map_err(write)
+}
+
+/// Writes each parameter as it is visited, in the order of the header.
+struct Writer<'a, I> {
+    file: BufWriter<File>,
+    slots: I,
+    dtype: Dtype,
+    path: &'a Path,
+    error: Option<SaveError>,
+}
+
+impl<'a, I: Iterator<Item = &'a Slot>> Writer<'a, I> {
+    fn write(&mut self, slot: &Slot, data: TensorData) -> std::io::Result<()> {
+        let values: Vec<f32> = data.iter::<f32>().collect();
+        drop(data);
+        let (rows, columns) = match slot.shape[..] {
+            [rows, columns] if slot.transposed => (rows, columns),
+            _ => (1, values.len()),
+        };
+        // The model holds the transpose of the file's `[rows, columns]`.
+        for row in 0..rows {
+            for column in 0..columns {
+                let value = values[column * rows + row];
+                match self.dtype {
+                    Dtype::F32 => self.file.write_all(&value.to_le_bytes())?,
+                    Dtype::Bf16 => self.file.write_all(&bf16::from_f32(value).to_le_bytes())?,
+                    Dtype::F16 => self.file.write_all(&f16::from_f32(value).to_le_bytes())?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'a, I: Iterator<Item = &'a Slot>> ModuleVisitor for Writer<'a, I> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let Some(slot) = self.slots.next() else {
+            return;
+        };
+        if self.error.is_some() {
+            return;
+        }
+        self.error = match param.val().try_into_data() {
+            Ok(data) => {
+                let path = self.path.to_owned();
+                self.write(slot, data)
+                    .err()
+                    .map(|source| SaveError::Write { path, source })
+            }
+            Err(error) => Some(SaveError::Tensor {
+                name: file_name(&slot.path),
+                message: error.to_string(),
+            }),
+        };
+    }
+}

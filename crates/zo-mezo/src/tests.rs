@@ -1,0 +1,345 @@
+use burn::module::{Module, Param, ParamGroup};
+use burn::tensor::{DType, Device, Tensor};
+use proptest::prelude::*;
+use zo_core::{StepReport, ZerothOrderOptimizer, ZoError};
+
+use super::*;
+
+#[derive(Module, Debug)]
+struct Layer {
+    weight: Param<Tensor<2>>,
+    bias: Param<Tensor<1>>,
+}
+
+#[derive(Module, Debug)]
+struct Net {
+    first: Layer,
+    second: Layer,
+}
+
+fn devices() -> Vec<Device> {
+    vec![
+        #[cfg(feature = "flex")]
+        Device::flex(),
+        #[cfg(feature = "ndarray")]
+        Device::ndarray(),
+    ]
+}
+
+fn layer(shape: [usize; 2], at: f32, device: &Device) -> Layer {
+    Layer {
+        weight: Param::from_tensor(Tensor::full(shape, at, device)),
+        bias: Param::from_tensor(Tensor::full([shape[1]], -at, device)),
+    }
+}
+
+fn net(device: &Device) -> Net {
+    Net { first: layer([7, 9], 0.5, device), second: layer([9, 3], -1.0, device) }
+}
+
+/// Squared distance from 1 of everything.
+fn distance(net: &Net) -> Tensor<1> {
+    let square = |layer: &Layer| {
+        (layer.weight.val() - 1.0).square().sum() + (layer.bias.val() - 1.0).square().sum()
+    };
+    square(&net.first) + square(&net.second)
+}
+
+fn values(net: &Net) -> Vec<f32> {
+    let layer = |l: &Layer| -> Vec<f32> {
+        l.weight.val().to_data().iter::<f32>().chain(l.bias.val().to_data().iter::<f32>()).collect()
+    };
+    [layer(&net.first), layer(&net.second)].concat()
+}
+
+fn run(config: &MezoConfig, steps: usize, device: &Device) -> (Net, Vec<StepReport>) {
+    let mut optim = config.init().unwrap();
+    let (mut net, mut reports) = (net(device), Vec::new());
+    for _ in 0..steps {
+        let (next, report) = optim.step(2e-3, net, distance).unwrap();
+        net = next;
+        reports.push(report);
+    }
+    (net, reports)
+}
+
+#[test]
+fn finds_the_minimum_with_every_difference_and_distribution() {
+    for device in devices() {
+        for difference in [Difference::Central, Difference::OneSided] {
+            for distribution in [Distribution::Gaussian, Distribution::Rademacher] {
+                for queries in [1, 4] {
+                    let config = MezoConfig::new()
+                        .with_difference(difference)
+                        .with_distribution(distribution)
+                        .with_queries(queries);
+                    let (net, _) = run(&config, 2000, &device);
+                    let end = distance(&net).into_scalar::<f32>();
+                    assert!(end < 0.05, "{difference:?} {distribution} {queries}: {end}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn counts_of_forwards_and_passes() {
+    let device = &devices()[0];
+    for q in 1..4 {
+        let central = MezoConfig::new().with_queries(q);
+        let (_, reports) = run(&central, 2, device);
+        assert!(reports.iter().all(|r| (r.forwards, r.passes) == (2 * q, 2 * q + 1)));
+        let one_sided = central.with_difference(Difference::OneSided);
+        let (_, reports) = run(&one_sided, 2, device);
+        assert!(reports.iter().all(|r| (r.forwards, r.passes) == (q + 1, q + 1)));
+        assert!(reports.iter().all(|r| r.loss_unperturbed.is_some() && r.copied == 0));
+    }
+}
+
+#[test]
+fn one_step_is_the_formula_of_the_paper() {
+    // theta' = (1 - lr wd) theta - lr g z, with z rebuilt element by element from the seed.
+    let device = &devices()[0];
+    let (lr, decay) = (0.01, 0.1);
+    let config = MezoConfig::new().with_seed(3).with_weight_decay(decay);
+    let before = net(device);
+    let start = values(&before);
+    let (after, report) = config.init().unwrap().step(lr, before, distance).unwrap();
+    let query = &report.queries[0];
+    let seed = query.direction.terms()[0].seed;
+    let mut expected = Vec::new();
+    for (path, n) in
+        [("first.weight", 63), ("first.bias", 9), ("second.weight", 27), ("second.bias", 3)]
+    {
+        let key = zo_core::TensorKey::new(path);
+        for i in 0..n {
+            let z = f64::from(zo_core::noise::value(Distribution::Gaussian, seed, key, i));
+            let theta = f64::from(start[expected.len()]);
+            expected.push((1.0 - lr * decay) * theta - lr * query.projected_gradient * z);
+        }
+    }
+    for (a, e) in values(&after).iter().zip(&expected) {
+        assert!((f64::from(*a) - e).abs() < 1e-5, "{a} {e}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run_and_another_seed_another() {
+    let device = &devices()[0];
+    for seed in [0, 1, u64::MAX] {
+        let config = MezoConfig::new().with_seed(seed);
+        assert_eq!(values(&run(&config, 5, device).0), values(&run(&config, 5, device).0));
+        let other = MezoConfig::new().with_seed(seed.wrapping_add(1));
+        assert_ne!(values(&run(&config, 5, device).0), values(&run(&other, 5, device).0));
+    }
+}
+
+#[test]
+fn stopping_saving_loading_and_going_on_changes_nothing() {
+    let device = &devices()[0];
+    let config = MezoConfig::new().with_seed(9).with_queries(2);
+    let (whole, _) = run(&config, 6, device);
+    let (mut net, _) = run(&config, 2, device);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("optimizer.json");
+    let mut first = config.init().unwrap();
+    let mut spare = net.clone();
+    for _ in 0..2 {
+        spare = first.step(0.0, spare, distance).unwrap().0;
+    }
+    first.record().save(&path).unwrap();
+    let mut second = config.init().unwrap();
+    second.load_record(zo_core::OptimizerRecord::load(&path).unwrap()).unwrap();
+    for _ in 0..4 {
+        net = second.step(2e-3, net, distance).unwrap().0;
+    }
+    assert_eq!(values(&whole), values(&net));
+    let mut other = MezoConfig::new().with_seed(1).init().unwrap();
+    let error = other.load_record(second.record()).unwrap_err().to_string();
+    assert!(error.contains("seed"), "{error}");
+    std::fs::write(&path, "{").unwrap();
+    assert!(zo_core::OptimizerRecord::load(&path).is_err());
+}
+
+#[test]
+fn a_clone_keeps_its_values_and_is_reported() {
+    for device in devices() {
+        let kept = net(&device);
+        let before = values(&kept);
+        let (next, report) =
+            MezoConfig::new().init().unwrap().step(1e-3, kept.clone(), distance).unwrap();
+        assert_eq!(values(&kept), before);
+        assert_ne!(values(&next), before);
+        assert_eq!(report.copied, 4, "each of the four tensors is copied once, then owned");
+        let (_, report) = MezoConfig::new().init().unwrap().step(1e-3, next, distance).unwrap();
+        assert_eq!(report.copied, 0);
+    }
+}
+
+#[test]
+fn groups_choose_what_trains_and_what_decays() {
+    let device = &devices()[0];
+    let config = MezoConfig::new()
+        .with_trainable(ParamGroup::from_predicate("first"))
+        .with_weight_decay_groups(vec![(ParamGroup::from_predicate("bias"), 0.5)]);
+    let (after, _) = config.init().unwrap().step(0.1, net(device), |_: &Net| 1.0).unwrap();
+    // A constant objective has gradient 0: what is left is the decay.
+    let close = |t: Tensor<1>, v: f32| t.to_data().iter::<f32>().all(|x| (x - v).abs() < 1e-6);
+    assert!(close(after.first.weight.val().reshape([-1]), 0.5));
+    assert!(close(after.first.bias.val(), -0.5 * 0.95));
+    assert!(close(after.second.bias.val(), 1.0), "not trained, not decayed");
+    let nothing = MezoConfig::new().with_trainable(ParamGroup::from_path("head"));
+    let error = nothing.init().unwrap().step(0.1, net(device), distance).unwrap_err();
+    assert!(matches!(error.error, ZoError::NothingToTrain { parameters: 4 }), "{error}");
+}
+
+#[test]
+fn a_bad_loss_gives_the_module_back_or_skips_the_step() {
+    let device = &devices()[0];
+    let before = values(&net(device));
+    let near = |net: &Net| {
+        values(net).iter().zip(&before).all(|(a, b)| (a - b).abs() <= 2.0 * f32::EPSILON)
+    };
+    let mut calls = 0;
+    let mut second_is_nan = |net: &Net| {
+        calls += 1;
+        if calls % 2 == 0 { f64::NAN } else { distance(net).value().unwrap() }
+    };
+    use zo_core::Loss;
+    let mut optim = MezoConfig::new().init().unwrap();
+    let error = optim.step(0.1, net(device), &mut second_is_nan).unwrap_err();
+    assert!(error.to_string().contains("NaN") && near(&error.module), "{error}");
+    assert_eq!(optim.record().step, 0, "a failed step does not count");
+    let mut optim = MezoConfig::new().with_non_finite(NonFinite::Skip).init().unwrap();
+    let (module, report) = optim.step(0.1, net(device), &mut second_is_nan).unwrap();
+    assert!(report.skipped && near(&module));
+    assert_eq!(optim.record().step, 1);
+    let vector = |net: &Net| net.first.bias.val();
+    let error = optim.step(0.1, module, vector).unwrap_err();
+    assert!(error.to_string().contains("9 elements"), "{error}");
+    let fails = |_: &Net| Err::<f32, _>("the batch is gone");
+    let error = optim.step(0.1, error.module, fails).unwrap_err();
+    assert!(error.to_string().contains("the batch is gone") && near(&error.module));
+    assert!(optim.step(f64::NAN, error.module, distance).is_err());
+}
+
+#[test]
+fn settings_are_checked() {
+    for epsilon in [0.0, -1e-3, f64::NAN, f64::INFINITY] {
+        let error = MezoConfig::new().with_epsilon(epsilon).init().unwrap_err();
+        assert!(error.to_string().contains("epsilon"), "{error}");
+    }
+    assert_eq!(MezoConfig::new().with_queries(0).init().unwrap_err(), ConfigError::NoQueries);
+    assert!(MezoConfig::new().with_weight_decay(-1.0).init().is_err());
+    let group = vec![(ParamGroup::all(), f64::NAN)];
+    assert!(MezoConfig::new().with_weight_decay_groups(group).init().is_err());
+}
+
+#[cfg(feature = "flex")]
+#[test]
+fn half_precision_models_train_and_keep_their_dtype() {
+    let device = Device::flex();
+    for dtype in [DType::BF16, DType::F16, DType::F64] {
+        let bias = Param::from_tensor(Tensor::<1>::zeros([300], &device).cast(dtype));
+        let weight = Param::from_tensor(Tensor::<2>::zeros([5, 3], &device).cast(dtype));
+        let mut model = Layer { weight, bias };
+        let loss = |m: &Layer| (m.bias.val().cast(DType::F32) - 1.0).square().mean();
+        let mut optim = MezoConfig::new().with_epsilon(1e-2).init().unwrap();
+        for _ in 0..300 {
+            model = optim.step(0.3, model, loss).unwrap().0;
+        }
+        assert_eq!(model.bias.dtype(), dtype);
+        let end = loss(&model).into_scalar::<f32>();
+        assert!(end < 0.5, "{dtype:?}: {end}");
+    }
+}
+
+#[cfg(all(feature = "flex", feature = "ndarray"))]
+#[test]
+fn flex_and_ndarray_take_the_same_step() {
+    // The losses are constants, so that only the sweeps can differ.
+    let step = |device: &Device| {
+        let mut sign = 1.0;
+        let alternating = move |_: &Net| {
+            sign = -sign;
+            sign * 1e-4
+        };
+        values(&MezoConfig::new().init().unwrap().step(0.1, net(device), alternating).unwrap().0)
+    };
+    assert_eq!(step(&Device::flex()), step(&Device::ndarray()));
+}
+
+/// Steps of lr 1 from the same point with different seeds: samples of the estimate, here of `theta -> 1/2 theta^T A theta + b theta`.
+fn estimates(config: &MezoConfig, start: &[f32], matrix: &[f32], runs: u64) -> Vec<Vec<f64>> {
+    let (device, d) = (&devices()[0], start.len());
+    let a = Tensor::<1>::from_floats(matrix, device).reshape([d, d]);
+    (0..runs)
+        .map(|seed| {
+            let bias = Param::from_tensor(Tensor::from_floats(start, device));
+            let weight = Param::from_tensor(Tensor::zeros([1, 1], device));
+            let model = Layer { weight, bias };
+            let only = ParamGroup::from_path("bias");
+            let config = MezoConfig { seed, trainable: only, ..config.clone() };
+            let loss = |m: &Layer| {
+                let x = m.bias.val().reshape([1, d]);
+                (x.clone().matmul(a.clone()) * x).sum() * 0.5
+            };
+            let (after, _) = config.init().unwrap().step(1.0, model, loss).unwrap();
+            let after = after.bias.val().to_data();
+            start.iter().zip(after.iter::<f32>()).map(|(s, e)| f64::from(s - e)).collect()
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, rng_seed: proptest::test_runner::RngSeed::Fixed(2), ..ProptestConfig::default() })]
+
+    /// The mean of n estimates is the gradient within 5 standard errors in each coordinate (false alarms: 6e-7 for each of at most
+    /// 8 x 6 coordinates), and E||g z||^2 is (d + q + 1)/q ||grad||^2 for Gaussian noise, (d + q - 1)/q for Rademacher, as in Lemma 2 of
+    /// the paper (normalised there to ||z||^2 = d, which is what Rademacher noise has). The central difference of a quadratic is exact.
+    #[test]
+    fn estimates_are_unbiased(
+        start in prop::collection::vec(-1.0f32..1.0, 2..6),
+        entries in prop::collection::vec(-1.0f32..1.0, 36),
+        queries in 1usize..4,
+        rademacher: bool,
+    ) {
+        let d = start.len();
+        let symmetric: Vec<f32> = (0..d * d).map(|i| { let (r, c) = (i / d, i % d); entries[r * 6 + c] + entries[c * 6 + r] }).collect();
+        let gradient: Vec<f64> = (0..d).map(|r| (0..d).map(|c| f64::from(symmetric[r * d + c] * start[c])).sum()).collect();
+        let norm2: f64 = gradient.iter().map(|g| g * g).sum();
+        prop_assume!(norm2 > 0.05);
+        let distribution = if rademacher { Distribution::Rademacher } else { Distribution::Gaussian };
+        let config = MezoConfig::new().with_epsilon(0.25).with_queries(queries).with_distribution(distribution);
+        let n = 3000;
+        let samples = estimates(&config, &start, &symmetric, n);
+        let n = n as f64;
+        for (i, expected) in gradient.iter().enumerate() {
+            let mean = samples.iter().map(|s| s[i]).sum::<f64>() / n;
+            let variance = samples.iter().map(|s| (s[i] - mean).powi(2)).sum::<f64>() / (n - 1.0);
+            let z = (mean - expected) / (variance / n).sqrt();
+            prop_assert!(z.abs() < 5.0, "coordinate {i}: {mean} instead of {expected}, z = {z}");
+        }
+        let squares: Vec<f64> = samples.iter().map(|s| s.iter().map(|x| x * x).sum()).collect();
+        let mean = squares.iter().sum::<f64>() / n;
+        let deviation = (squares.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / n / n).sqrt();
+        let (d, q) = (d as f64, queries as f64);
+        let factor = if rademacher { (d + q - 1.0) / q } else { (d + q + 1.0) / q };
+        prop_assert!((mean - factor * norm2).abs() < 5.0 * deviation + 1e-3 * norm2, "{mean} instead of {}", factor * norm2);
+    }
+}
+
+/// A one-sided difference of a quadratic is off by eps/2 z^T A z: odd moments vanish, so the mean is right; on a cubic it is biased
+/// by O(eps), which this test measures against the closed form.
+#[test]
+fn one_sided_differences_are_unbiased_on_quadratics() {
+    let config = MezoConfig::new().with_difference(Difference::OneSided).with_epsilon(1e-2);
+    let (start, matrix) = ([0.5f32, -1.0], [2.0f32, 0.5, 0.5, 1.0]);
+    let samples = estimates(&config, &start, &matrix, 4000);
+    for (i, expected) in [0.5, -0.75].into_iter().enumerate() {
+        let mean = samples.iter().map(|s| s[i]).sum::<f64>() / 4000.0;
+        let variance = samples.iter().map(|s| (s[i] - mean).powi(2)).sum::<f64>() / 3999.0;
+        let z: f64 = (mean - expected) / (variance / 4000.0f64).sqrt();
+        assert!(z.abs() < 5.0, "{mean} instead of {expected}");
+    }
+}

