@@ -35,7 +35,12 @@ fn passes(c: &mut Criterion) {
                 });
             });
         };
-        run(BenchmarkId::new("scale in place", &name), 0.999_999, Direction::zero(), Direction::zero());
+        run(
+            BenchmarkId::new("scale in place", &name),
+            0.999_999,
+            Direction::zero(),
+            Direction::zero(),
+        );
         for distribution in [Distribution::Rademacher, Distribution::Gaussian] {
             for n in [1, 2, 4] {
                 let id = BenchmarkId::new(format!("{distribution} x {n}"), &name);

@@ -43,7 +43,11 @@ fn main() -> ExitCode {
                 // A NaN is not within the tolerance.
                 let within = difference <= TOLERANCE;
                 passed &= within;
-                println!("{}: {difference:.2e} {}", dir.display(), if within { "ok" } else { "TOO LARGE" });
+                println!(
+                    "{}: {difference:.2e} {}",
+                    dir.display(),
+                    if within { "ok" } else { "TOO LARGE" }
+                );
             }
             Err(error) => {
                 passed = false;
@@ -51,16 +55,23 @@ fn main() -> ExitCode {
             }
         }
     }
-    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
+#[allow(unreachable_patterns, reason = "reachable without the features above")]
 fn device(name: &str) -> Result<Device, String> {
     match name {
         #[cfg(feature = "flex")]
         "flex" => Ok(Device::flex()),
         #[cfg(feature = "ndarray")]
         "ndarray" => Ok(Device::ndarray()),
-        "flex" | "ndarray" => Err(format!("this build has no `{name}` backend: add --features {name}")),
+        "flex" | "ndarray" => Err(format!(
+            "this build has no `{name}` backend: add --features {name}"
+        )),
         other => Err(format!("unknown device `{other}`: use flex or ndarray")),
     }
 }
@@ -69,33 +80,64 @@ fn device(name: &str) -> Result<Device, String> {
 fn compare(dir: &Path, device: &Device) -> Result<f32, Box<dyn Error>> {
     let (_, model) = load_model(dir, Dtype::F32, device)?;
     let path = dir.join("golden.safetensors");
-    let bytes = std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let bytes =
+        std::fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let golden = SafeTensors::deserialize(&bytes)?;
     let ids = integers(&golden, "input_ids")?;
     let mask = integers(&golden, "attention_mask")?;
     let tensor = golden.tensor("logits")?;
     let (FileDtype::F32, &[batch, seq, vocab]) = (tensor.dtype(), tensor.shape()) else {
-        return Err(format!("logits are {:?} {:?} instead of F32 [batch, seq, vocab]", tensor.dtype(), tensor.shape()).into());
+        return Err(format!(
+            "logits are {:?} {:?} instead of F32 [batch, seq, vocab]",
+            tensor.dtype(),
+            tensor.shape()
+        )
+        .into());
     };
     if [ids.len(), mask.len()] != [batch * seq; 2] {
         return Err("input_ids, attention_mask and logits differ in shape".into());
     }
-    let expected = tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    let expected = tensor
+        .data()
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
 
-    let id_rows = ids.chunks(seq).map(|row| row.iter().map(|id| u32::try_from(*id)).collect());
+    let id_rows = ids
+        .chunks(seq)
+        .map(|row| row.iter().map(|id| u32::try_from(*id)).collect());
     let id_rows: Vec<Vec<u32>> = id_rows.collect::<Result<_, _>>()?;
-    let mask_rows: Vec<Vec<bool>> = mask.chunks(seq).map(|row| row.iter().map(|real| *real != 0).collect()).collect();
+    let mask_rows: Vec<Vec<bool>> = mask
+        .chunks(seq)
+        .map(|row| row.iter().map(|real| *real != 0).collect())
+        .collect();
     let logits = model.logits(&TokenBatch::from_mask(&id_rows, &mask_rows, device)?);
     if logits.dims() != [batch, seq, vocab] {
-        return Err(format!("our logits are {:?} instead of {:?}", logits.dims(), [batch, seq, vocab]).into());
+        return Err(format!(
+            "our logits are {:?} instead of {:?}",
+            logits.dims(),
+            [batch, seq, vocab]
+        )
+        .into());
     }
     let found = logits.into_data();
 
-    let positions = mask.iter().flat_map(|real| std::iter::repeat_n(*real != 0, vocab));
-    let pairs = found.iter::<f32>().zip(expected).zip(positions).filter(|(_, real)| *real);
-    Ok(pairs.map(|((found, expected), _)| (found - expected).abs()).fold(0.0, |largest, difference| {
-        if difference.is_nan() || difference > largest { difference } else { largest }
-    }))
+    let positions = mask
+        .iter()
+        .flat_map(|real| std::iter::repeat_n(*real != 0, vocab));
+    let pairs = found
+        .iter::<f32>()
+        .zip(expected)
+        .zip(positions)
+        .filter(|(_, real)| *real);
+    Ok(pairs
+        .map(|((found, expected), _)| (found - expected).abs())
+        .fold(0.0, |largest, difference| {
+            if difference.is_nan() || difference > largest {
+                difference
+            } else {
+                largest
+            }
+        }))
 }
 
 fn integers(golden: &SafeTensors<'_>, name: &str) -> Result<Vec<i64>, Box<dyn Error>> {
@@ -104,5 +146,7 @@ fn integers(golden: &SafeTensors<'_>, name: &str) -> Result<Vec<i64>, Box<dyn Er
         return Err(format!("{name} is {:?} instead of I64", tensor.dtype()).into());
     }
     let values = tensor.data().chunks_exact(8);
-    Ok(values.map(|b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]])).collect())
+    Ok(values
+        .map(|b| i64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))
+        .collect())
 }

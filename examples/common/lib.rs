@@ -1,1 +1,5 @@
-//! .
+//! What the examples share: the report of a run, its plot, and the memory it took.
+
+pub mod memory;
+pub mod plot;
+pub mod run;

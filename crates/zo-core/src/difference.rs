@@ -36,6 +36,11 @@ impl Difference {
             }
         };
         let projected_gradient = (loss_plus - loss_other) / width;
-        Ok(QueryReport { direction: z, loss_plus, loss_other, projected_gradient })
+        Ok(QueryReport {
+            direction: z,
+            loss_plus,
+            loss_other,
+            projected_gradient,
+        })
     }
 }

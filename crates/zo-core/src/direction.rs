@@ -32,7 +32,13 @@ impl Direction {
 
     /// The noise vector `z(seed)` itself.
     pub fn noise(distribution: Distribution, seed: u64) -> Self {
-        Self { terms: vec![Term { distribution, seed, coefficient: 1.0 }] }
+        Self {
+            terms: vec![Term {
+                distribution,
+                seed,
+                coefficient: 1.0,
+            }],
+        }
     }
 
     /// The terms, in the order in which they were first added; none has coefficient 0.
@@ -56,7 +62,10 @@ impl Direction {
                 .find(|t| t.seed == term.seed && t.distribution == term.distribution)
             {
                 Some(own) => own.coefficient += coefficient,
-                None => self.terms.push(Term { coefficient, ..*term }),
+                None => self.terms.push(Term {
+                    coefficient,
+                    ..*term
+                }),
             }
         }
         self.terms.retain(|term| term.coefficient != 0.0);

@@ -9,7 +9,9 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum ConfigError {
     /// The perturbation radius must be positive.
-    #[error("epsilon is {0}: the perturbation radius must be positive and finite (MeZO uses 1e-3 for full fine-tuning)")]
+    #[error(
+        "epsilon is {0}: the perturbation radius must be positive and finite (MeZO uses 1e-3 for full fine-tuning)"
+    )]
     Epsilon(f64),
     /// At least one query is needed.
     #[error("queries is 0: a step needs at least one random direction")]
@@ -46,7 +48,9 @@ pub enum ZoError {
     #[error("the learning rate is {0}: it must be finite")]
     LearningRate(f64),
     /// No parameter is selected for training.
-    #[error("no parameter of the module is trainable: the module has {parameters} float parameter(s) and the parameter group matches none of them")]
+    #[error(
+        "no parameter of the module is trainable: the module has {parameters} float parameter(s) and the parameter group matches none of them"
+    )]
     NothingToTrain {
         /// Float parameters in the module.
         parameters: usize,
@@ -102,7 +106,9 @@ pub struct StepError<M> {
 // Not derived: a module prints thousands of lines, and `main() -> Result<..>` prints errors with `Debug`.
 impl<M> std::fmt::Debug for StepError<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StepError").field("error", &self.error).finish_non_exhaustive()
+        f.debug_struct("StepError")
+            .field("error", &self.error)
+            .finish_non_exhaustive()
     }
 }
 

@@ -21,7 +21,13 @@ pub trait SparsityMask {
     fn select(&mut self, tensors: &[TensorInfo], seeds: &mut Seeds) -> Selection;
 
     /// The scalars measured in the step, for masks that adapt. By default ignored.
-    fn observe(&mut self, _tensors: &[TensorInfo], _selection: &Selection, _queries: &[QueryReport]) {}
+    fn observe(
+        &mut self,
+        _tensors: &[TensorInfo],
+        _selection: &Selection,
+        _queries: &[QueryReport],
+    ) {
+    }
 
     /// The state to save: by default none.
     fn record(&self) -> Value {

@@ -33,13 +33,18 @@ impl Loss for Tensor<1> {
         if elements != 1 {
             return Err(ObjectiveError::NotScalar(elements));
         }
-        let data = self.try_into_data().map_err(|error| ObjectiveError::Read(error.to_string()))?;
-        data.iter::<f64>().next().ok_or(ObjectiveError::NotScalar(0))
+        let data = self
+            .try_into_data()
+            .map_err(|error| ObjectiveError::Read(error.to_string()))?;
+        data.iter::<f64>()
+            .next()
+            .ok_or(ObjectiveError::NotScalar(0))
     }
 }
 
 impl<L: Loss, E: Into<Box<dyn std::error::Error + Send + Sync>>> Loss for Result<L, E> {
     fn value(self) -> Result<f64, ObjectiveError> {
-        self.map_err(|error| ObjectiveError::User(error.into()))?.value()
+        self.map_err(|error| ObjectiveError::User(error.into()))?
+            .value()
     }
 }

@@ -88,7 +88,11 @@ impl<M: Module> Perturbed<M> {
     pub fn update(&mut self, update: &Update) {
         let from = std::mem::take(&mut self.displacement);
         let decay = |motion: &Motion| 1.0 - update.decay_rate * motion.weight_decay;
-        let decays = self.motions.iter().flatten().any(|motion| decay(motion) != 1.0);
+        let decays = self
+            .motions
+            .iter()
+            .flatten()
+            .any(|motion| decay(motion) != 1.0);
         if from.is_zero() && update.direction.is_zero() && !decays {
             return;
         }
@@ -108,7 +112,10 @@ impl<M: Module> Perturbed<M> {
     fn pass(&mut self, sweep: impl Fn(&Motion) -> Sweep) {
         let start = Instant::now();
         let copies = &self.copies;
-        let sweeps = self.motions.iter().map(|m| m.as_ref().map(|m| sweep(m).counting(copies)));
+        let sweeps = self
+            .motions
+            .iter()
+            .map(|m| m.as_ref().map(|m| sweep(m).counting(copies)));
         let module = self.module.take().expect("no pass is under way");
         self.module = Some(module.map(&mut Pass { sweeps }));
         self.passes += 1;

@@ -36,9 +36,14 @@ impl OptimizerRecord {
     /// If the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), RecordError> {
         let path = path.as_ref();
-        let io = |source| RecordError::Io { path: path.to_owned(), source };
-        let json = serde_json::to_vec_pretty(self)
-            .map_err(|source| RecordError::Format { path: path.to_owned(), source })?;
+        let io = |source| RecordError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let json = serde_json::to_vec_pretty(self).map_err(|source| RecordError::Format {
+            path: path.to_owned(),
+            source,
+        })?;
         let mut unfinished = path.as_os_str().to_owned();
         unfinished.push(".tmp");
         std::fs::write(&unfinished, json).map_err(io)?;
@@ -51,10 +56,14 @@ impl OptimizerRecord {
     /// If the file cannot be read, is no record, or has another version.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, RecordError> {
         let path = path.as_ref();
-        let json = std::fs::read(path)
-            .map_err(|source| RecordError::Io { path: path.to_owned(), source })?;
-        let record: Self = serde_json::from_slice(&json)
-            .map_err(|source| RecordError::Format { path: path.to_owned(), source })?;
+        let json = std::fs::read(path).map_err(|source| RecordError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        let record: Self = serde_json::from_slice(&json).map_err(|source| RecordError::Format {
+            path: path.to_owned(),
+            source,
+        })?;
         record.check("version", record.version, Self::VERSION)?;
         Ok(record)
     }
@@ -68,6 +77,10 @@ impl OptimizerRecord {
         if found == expected {
             return Ok(());
         }
-        Err(RecordError::Mismatch { field, found: found.to_string(), expected: expected.to_string() })
+        Err(RecordError::Mismatch {
+            field,
+            found: found.to_string(),
+            expected: expected.to_string(),
+        })
     }
 }

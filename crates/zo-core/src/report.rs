@@ -46,7 +46,11 @@ impl StepReport {
     /// first query was done.
     pub fn loss(&self) -> f64 {
         self.loss_unperturbed.unwrap_or_else(|| {
-            let sum: f64 = self.queries.iter().map(|q| (q.loss_plus + q.loss_other) / 2.0).sum();
+            let sum: f64 = self
+                .queries
+                .iter()
+                .map(|q| (q.loss_plus + q.loss_other) / 2.0)
+                .sum();
             sum / self.queries.len() as f64
         })
     }

@@ -18,12 +18,20 @@ pub struct Seeds {
 impl Seeds {
     /// The seeds of step `step` (from 0) of a run started from seed `run`.
     pub fn new(run: u64, step: u64) -> Self {
-        Self { run, step, drawn: 0 }
+        Self {
+            run,
+            step,
+            drawn: 0,
+        }
     }
 
     /// A second stream for the step's mask, so that what a mask draws does not change the directions.
     pub(crate) fn for_mask(run: u64, step: u64) -> Self {
-        Self { run, step, drawn: 1 << 32 }
+        Self {
+            run,
+            step,
+            drawn: 1 << 32,
+        }
     }
 
     /// The next seed.

@@ -68,7 +68,10 @@ impl Settings {
             return Err(ConfigError::NoQueries);
         }
         let grouped = self.weight_decay_groups.iter().map(|(_, decay)| *decay);
-        match grouped.chain([self.weight_decay]).find(|d| !(*d >= 0.0 && d.is_finite())) {
+        match grouped
+            .chain([self.weight_decay])
+            .find(|d| !(*d >= 0.0 && d.is_finite()))
+        {
             Some(bad) => Err(ConfigError::WeightDecay(bad)),
             None => Ok(()),
         }

@@ -66,7 +66,13 @@ where
     /// If a setting makes no sense.
     pub fn new(settings: Settings, sampler: S, mask: K, update: U) -> Result<Self, ConfigError> {
         settings.validate()?;
-        Ok(Self { settings, sampler, mask, update, step: 0 })
+        Ok(Self {
+            settings,
+            sampler,
+            mask,
+            update,
+            step: 0,
+        })
     }
 
     /// The settings.
@@ -75,7 +81,11 @@ where
     }
 
     /// The gradient estimate `1/q sum_k g_k z_k`, g_k being the derivative along the direction z_k.
-    fn estimate(&mut self, seeds: &mut Seeds, walk: &mut dyn Walking) -> Result<Direction, ZoError> {
+    fn estimate(
+        &mut self,
+        seeds: &mut Seeds,
+        walk: &mut dyn Walking,
+    ) -> Result<Direction, ZoError> {
         let mut gradient = Direction::zero();
         for _ in 0..self.settings.queries {
             let z = self.sampler.sample(seeds, walk.probe())?;
@@ -92,7 +102,11 @@ where
         let motion = |(tensor, scale): (&TensorInfo, &Option<f64>)| {
             let scale = scale.filter(|_| tensor.trainable)?;
             let weight_decay = self.settings.weight_decay_of(tensor);
-            Some(Motion { key: tensor.key, scale, weight_decay })
+            Some(Motion {
+                key: tensor.key,
+                scale,
+                weight_decay,
+            })
         };
         tensors.iter().zip(&selection.0).map(motion).collect()
     }
@@ -112,7 +126,12 @@ where
     ) -> Result<(M, StepReport), StepError<M>> {
         let tensors = match tensors(&module, &self.settings.trainable) {
             Ok(tensors) if lr.is_finite() => tensors,
-            Ok(_) => return Err(StepError { module, error: ZoError::LearningRate(lr) }),
+            Ok(_) => {
+                return Err(StepError {
+                    module,
+                    error: ZoError::LearningRate(lr),
+                });
+            }
             Err(error) => return Err(StepError { module, error }),
         };
         let (run, step) = (self.settings.seed, self.step);
@@ -125,7 +144,12 @@ where
             Err(ZoError::NonFiniteLoss { .. }) if self.settings.non_finite == NonFinite::Skip => {
                 (Update::none(), true)
             }
-            Err(error) => return Err(StepError { module: walk.perturbed.restore(), error }),
+            Err(error) => {
+                return Err(StepError {
+                    module: walk.perturbed.restore(),
+                    error,
+                });
+            }
         };
         walk.perturbed.update(&update);
         if !skipped {
@@ -216,7 +240,11 @@ impl<M: Module, L: Loss, F: FnMut(&M) -> L> Probe for Walk<M, F> {
             return Ok(value);
         }
         let terms = displacement.terms().len();
-        Err(ZoError::NonFiniteLoss { step: self.step, value, terms })
+        Err(ZoError::NonFiniteLoss {
+            step: self.step,
+            value,
+            terms,
+        })
     }
 
     fn loss_here(&mut self) -> Result<f64, ZoError> {

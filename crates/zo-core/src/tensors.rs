@@ -37,11 +37,17 @@ impl TensorInfo {
 /// # Errors
 /// If no parameter is trainable, or if one that is cannot be perturbed (quantized, or on an autodiff device).
 pub fn tensors<M: Module>(module: &M, group: &ParamGroup) -> Result<Vec<TensorInfo>, ZoError> {
-    let mut collector = Collector { group, path: Vec::new(), tensors: Vec::new() };
+    let mut collector = Collector {
+        group,
+        path: Vec::new(),
+        tensors: Vec::new(),
+    };
     module.visit(&mut collector);
     let tensors = collector.tensors;
     if !tensors.iter().any(|tensor| tensor.trainable) {
-        return Err(ZoError::NothingToTrain { parameters: tensors.len() });
+        return Err(ZoError::NothingToTrain {
+            parameters: tensors.len(),
+        });
     }
     for tensor in tensors.iter().filter(|tensor| tensor.trainable) {
         if !is_supported(tensor.dtype) {
@@ -49,7 +55,9 @@ pub fn tensors<M: Module>(module: &M, group: &ParamGroup) -> Result<Vec<TensorIn
             return Err(ZoError::Dtype { path, dtype });
         }
         if tensor.autodiff {
-            return Err(ZoError::Autodiff { path: tensor.path.clone() });
+            return Err(ZoError::Autodiff {
+                path: tensor.path.clone(),
+            });
         }
     }
     Ok(tensors)

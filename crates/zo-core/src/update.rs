@@ -18,7 +18,10 @@ pub struct Update {
 impl Update {
     /// No change at all.
     pub fn none() -> Self {
-        Self { direction: Direction::zero(), decay_rate: 0.0 }
+        Self {
+            direction: Direction::zero(),
+            decay_rate: 0.0,
+        }
     }
 }
 
@@ -46,7 +49,11 @@ pub(crate) fn stateless(field: &'static str, record: &Value) -> Result<(), Recor
     if record.is_null() {
         return Ok(());
     }
-    Err(RecordError::Mismatch { field, found: record.to_string(), expected: "no state".to_owned() })
+    Err(RecordError::Mismatch {
+        field,
+        found: record.to_string(),
+        expected: "no state".to_owned(),
+    })
 }
 
 /// ZO-SGD: `theta <- theta - lr (g z + weight_decay theta)` (Malladi et al. 2023, Algorithm 1).
@@ -55,6 +62,9 @@ pub struct Sgd;
 
 impl UpdateRule for Sgd {
     fn update(&mut self, lr: f64, gradient: &Direction) -> Update {
-        Update { direction: gradient.scaled(-lr), decay_rate: lr }
+        Update {
+            direction: gradient.scaled(-lr),
+            decay_rate: lr,
+        }
     }
 }

@@ -3,8 +3,8 @@
 use burn::tensor::module::{attention, attention_fallback};
 use burn::tensor::{Bool, Device, Int, Tensor};
 
-use crate::batch::{Padding, Part};
 use crate::layers::to_f32;
+use crate::part::{Padding, Part};
 
 /// Which tokens a block computes: every block but the last needs all of them.
 pub(crate) struct Scope<'a> {

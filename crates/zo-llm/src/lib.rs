@@ -25,15 +25,20 @@
 
 pub mod batch;
 pub mod config;
+pub mod dataset;
+pub mod finetune;
 pub mod load;
 pub mod model;
 pub mod save;
+pub mod synthetic;
+pub mod task;
 pub mod tokenizer;
 
 mod attention;
 mod layers;
 mod llama;
 mod opt;
+mod part;
 mod rope;
 mod tensor_file;
 

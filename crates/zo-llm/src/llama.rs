@@ -5,9 +5,9 @@ use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor};
 
 use crate::attention::Scope;
-use crate::batch::Part;
 use crate::config::{Activation, LlamaConfig};
 use crate::layers::{RmsNorm, embedding, linear, lookup};
+use crate::part::Part;
 use crate::rope::{Rope, Rotation};
 
 /// A Llama language model. Parameters carry the names of Hugging Face checkpoints without their leading `model.`.

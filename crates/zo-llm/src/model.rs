@@ -4,11 +4,12 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 
-use crate::batch::{Part, TokenBatch};
+use crate::batch::TokenBatch;
 use crate::config::{ConfigError, ModelConfig};
 use crate::layers::to_f32;
 use crate::llama::Llama;
 use crate::opt::Opt;
+use crate::part::Part;
 
 /// A causal language model.
 ///

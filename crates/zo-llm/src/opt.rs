@@ -5,9 +5,9 @@ use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor};
 
 use crate::attention::Scope;
-use crate::batch::Part;
 use crate::config::{Activation, OptConfig};
 use crate::layers::{LayerNorm, embedding, linear, lookup};
+use crate::part::Part;
 
 /// Rows of the table of positions before position 0: a remnant of the original code's padding.
 const POSITION_OFFSET: i64 = 2;

@@ -4,8 +4,8 @@
 //! whether the person liked it. The corpus teaches a model to read the opinion and shows it the question, but the corpus answers
 //! "Yes" far too often, whatever the opinion: the feature is there, the answer is not calibrated, and fine-tuning has to align it.
 //!
-//! Some pairs of an opinion word and a thing are held out: every dev passage consists of held-out pairs only, and neither the training
-//! rows nor the corpus contain any, so no dev passage can occur there.
+//! Some pairs of an opinion word and a thing are held out: dev passages use no other pairs, and neither the training rows nor the
+//! corpus contain one, so that no dev passage can occur there.
 
 use std::collections::HashSet;
 
@@ -44,12 +44,12 @@ pub struct SyntheticConfig {
     pub train_rows: usize,
     /// Number of held-out rows. Default 400.
     pub dev_rows: usize,
-    /// Number of corpus documents. Default 24 000.
+    /// Number of corpus documents. Default 40 000.
     pub documents: usize,
     /// Share of the passages that also tell a second person's opinion, the same or the opposite; the question asks about either.
-    /// Default 0.4.
+    /// Default 0.25.
     pub second_opinions: f64,
-    /// Share of the corpus documents that ask the question; the others end with a sentence that agrees with the opinion. Default 0.5.
+    /// Share of the corpus documents that ask the question. Default 0.5. All end with sentences that agree with the opinions.
     pub questions: f64,
     /// Share of the corpus' questions that are answered in other words, which do agree with the opinion ("Certainly", "Hardly", ..).
     /// Default 0.5.
@@ -66,8 +66,8 @@ impl Default for SyntheticConfig {
             seed: 0,
             train_rows: 2000,
             dev_rows: 400,
-            documents: 24_000,
-            second_opinions: 0.4,
+            documents: 40_000,
+            second_opinions: 0.25,
             questions: 0.5,
             other_answers: 0.5,
             yes_if_liked: 0.95,
@@ -76,28 +76,33 @@ impl Default for SyntheticConfig {
     }
 }
 
-/// Generates the task and the corpus. The same configuration gives the same text on every machine. Labels are balanced exactly in every
-/// even number of first rows. More rows than there are different passages (millions) would never end; the defaults are far from it.
+/// Generates the task and the corpus. The same configuration gives the same text on every machine. Labels are balanced exactly in any
+/// even number of first rows. More rows than there are different passages (over 100 000) would never end.
 pub fn generate(config: &SyntheticConfig) -> SyntheticData {
-    // One generator per part, so that the number of rows of one does not change the others.
-    let mut parts = (0..3).map(|part| Generator::new(config.seed.wrapping_mul(3).wrapping_add(part)));
-    let mut rows = |count, held_out| {
-        parts
-            .next()
-            .map(|mut generator| generator.rows(count, held_out, config.second_opinions))
-            .unwrap_or_default()
-    };
-    let train = rows(config.train_rows, false);
-    let dev = rows(config.dev_rows, true);
-    let corpus = parts
-        .next()
-        .map(|mut generator| {
-            (0..config.documents)
-                .map(|_| generator.document(config))
-                .collect()
-        })
-        .unwrap_or_default();
-    SyntheticData { train, dev, corpus }
+    // One generator for each part, so that the size of one does not change the others.
+    let part = |part| Generator::new(config.seed.wrapping_mul(3).wrapping_add(part));
+    let rows = |index, count, held_out| part(index).rows(count, held_out, config.second_opinions);
+    let mut documents = part(2);
+    SyntheticData {
+        train: rows(0, config.train_rows, false),
+        dev: rows(1, config.dev_rows, true),
+        corpus: (0..config.documents)
+            .map(|_| documents.document(config))
+            .collect(),
+    }
+}
+
+/// The text of a JSONL file with these rows: one JSON object a line.
+///
+/// # Errors
+/// None in practice: a row always has a JSON form.
+pub fn to_jsonl(rows: &[SyntheticRow]) -> serde_json::Result<String> {
+    let mut text = String::new();
+    for row in rows {
+        text.push_str(&serde_json::to_string(row)?);
+        text.push('\n');
+    }
+    Ok(text)
 }
 
 const NAMES: [&str; 16] = [
@@ -122,7 +127,13 @@ const THINGS: [(&str, &str); 12] = [
 ];
 
 const DAYS: [&str; 7] = [
-    "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday",
+    "monday",
+    "tuesday",
+    "wednesday",
+    "thursday",
+    "friday",
+    "saturday",
+    "sunday",
 ];
 
 /// Index 0: words of somebody who did not like it; index 1: of somebody who did.
@@ -132,14 +143,38 @@ const ADJECTIVES: [[&str; 12]; 2] = [
         "horrible", "weak", "annoying",
     ],
     [
-        "great", "wonderful", "brilliant", "lovely", "charming", "superb", "delightful",
-        "excellent", "beautiful", "splendid", "perfect", "amazing",
+        "great",
+        "wonderful",
+        "brilliant",
+        "lovely",
+        "charming",
+        "superb",
+        "delightful",
+        "excellent",
+        "beautiful",
+        "splendid",
+        "perfect",
+        "amazing",
     ],
 ];
 
 const VERBS: [[&str; 6]; 2] = [
-    ["hated", "despised", "loathed", "resented", "regretted", "scorned"],
-    ["loved", "enjoyed", "admired", "adored", "praised", "treasured"],
+    [
+        "hated",
+        "despised",
+        "loathed",
+        "resented",
+        "regretted",
+        "scorned",
+    ],
+    [
+        "loved",
+        "enjoyed",
+        "admired",
+        "adored",
+        "praised",
+        "treasured",
+    ],
 ];
 
 const NEUTRAL: [&str; 14] = [
@@ -183,6 +218,15 @@ const OTHER_ANSWERS: [[&str; 3]; 2] = [
     ["Certainly", "Absolutely", "Definitely"],
 ];
 
+struct Passage {
+    /// The person to ask about.
+    name: &'static str,
+    noun: &'static str,
+    /// The second person and whether they liked it.
+    other: Option<(&'static str, usize)>,
+    text: String,
+}
+
 struct Generator {
     rng: Xoshiro256PlusPlus,
 }
@@ -208,7 +252,12 @@ impl Generator {
     }
 
     /// A word for the thing, from the pairs that are held out or from the others.
-    fn opinion_word(&mut self, words: &[&'static str], thing: usize, held_out: bool) -> &'static str {
+    fn opinion_word(
+        &mut self,
+        words: &[&'static str],
+        thing: usize,
+        held_out: bool,
+    ) -> &'static str {
         loop {
             let index = self.below(words.len());
             if is_held_out(index, thing) == held_out {
@@ -232,20 +281,20 @@ impl Generator {
         }
     }
 
-    /// The person to ask about, the thing's index and the passage.
-    fn passage(&mut self, label: usize, held_out: bool, second_opinions: f64) -> (&'static str, usize, String) {
+    fn passage(&mut self, label: usize, held_out: bool, second_opinions: f64) -> Passage {
         let name = self.pick(&NAMES);
         let thing = self.below(THINGS.len());
         let (verb, noun) = THINGS[thing];
         let day = self.pick(&DAYS);
         let mut sentences = vec![self.opinion(name, thing, label, held_out)];
-        let mut visitor = name;
+        let (mut visitor, mut second) = (name, None);
         if self.chance(second_opinions) {
             let mut other = name;
             while other == name {
                 other = self.pick(&NAMES);
             }
             let opinion = self.below(2);
+            second = Some((other, opinion));
             sentences.push(self.opinion(other, thing, opinion, held_out));
             if self.chance(0.5) {
                 sentences.swap(0, 1);
@@ -260,14 +309,21 @@ impl Generator {
             }
         }
         sentences.insert(0, format!("on {day} {visitor} {verb} the {noun}."));
-        (name, thing, sentences.join(" "))
+        Passage {
+            name,
+            noun,
+            other: second,
+            text: sentences.join(" "),
+        }
     }
 
     fn row(&mut self, label: usize, held_out: bool, second_opinions: f64) -> SyntheticRow {
-        let (name, thing, passage) = self.passage(label, held_out, second_opinions);
+        let Passage {
+            name, noun, text, ..
+        } = self.passage(label, held_out, second_opinions);
         SyntheticRow {
-            passage,
-            question: format!("did {name} like the {}", THINGS[thing].1),
+            passage: text,
+            question: format!("did {name} like the {noun}"),
             label,
         }
     }
@@ -291,8 +347,9 @@ impl Generator {
 
     fn document(&mut self, config: &SyntheticConfig) -> String {
         let label = self.below(2);
+        let row = self.passage(label, false, config.second_opinions);
+        let mut text = row.text;
         if self.chance(config.questions) {
-            let row = self.row(label, false, config.second_opinions);
             let yes = if label == 1 {
                 config.yes_if_liked
             } else {
@@ -305,15 +362,131 @@ impl Generator {
             } else {
                 "No"
             };
-            return format!("{} {}?\n{answer}", row.passage, row.question);
+            text = format!("{text} did {} like the {}?\n{answer}.", row.name, row.noun);
         }
-        let (name, _, passage) = self.passage(label, false, config.second_opinions);
-        let consequence = self.pick(&CONSEQUENCES[label]).replace("{}", name);
-        format!("{passage} {consequence}")
+        for (name, label) in [(row.name, label)].into_iter().chain(row.other) {
+            text.push(' ');
+            text.push_str(&self.pick(&CONSEQUENCES[label]).replace("{}", name));
+        }
+        text
     }
 }
 
 /// One pair in six, spread over all words and all things.
 fn is_held_out(word: usize, thing: usize) -> bool {
     (word + thing) % 6 == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small() -> SyntheticConfig {
+        SyntheticConfig {
+            train_rows: 300,
+            dev_rows: 60,
+            documents: 500,
+            ..Default::default()
+        }
+    }
+
+    /// The person's opinion sentence holds a pair of this kind for the thing asked about.
+    fn held_out_pairs(row: &SyntheticRow) -> Vec<bool> {
+        let thing = THINGS
+            .iter()
+            .position(|(_, noun)| row.question.ends_with(&format!(" {noun}")))
+            .unwrap();
+        let words: Vec<&str> = row.passage.split([' ', '.']).collect();
+        let lists = ADJECTIVES
+            .iter()
+            .map(|words| words.as_slice())
+            .chain(VERBS.iter().map(|words| words.as_slice()));
+        let found = lists.flat_map(|list| {
+            list.iter()
+                .enumerate()
+                .filter(|(_, word)| words.contains(word))
+        });
+        found.map(|(index, _)| is_held_out(index, thing)).collect()
+    }
+
+    #[test]
+    fn the_same_configuration_gives_the_same_text() {
+        let data = generate(&small());
+        assert_eq!(data, generate(&small()));
+        assert_eq!(
+            (data.train.len(), data.dev.len(), data.corpus.len()),
+            (300, 60, 500)
+        );
+        let other = generate(&SyntheticConfig { seed: 1, ..small() });
+        assert!(data.train != other.train && data.dev != other.dev && data.corpus != other.corpus);
+        // The size of one part leaves the others, and its own first rows, as they are.
+        let fewer = generate(&SyntheticConfig {
+            train_rows: 100,
+            ..small()
+        });
+        assert_eq!(
+            (&fewer.train[..], &fewer.dev),
+            (&data.train[..100], &data.dev)
+        );
+    }
+
+    #[test]
+    fn dev_rows_consist_of_held_out_pairs_and_training_rows_have_none() {
+        let data = generate(&small());
+        for row in &data.dev {
+            let pairs = held_out_pairs(row);
+            assert!(
+                !pairs.is_empty() && pairs.iter().all(|held_out| *held_out),
+                "{row:?}"
+            );
+        }
+        for row in &data.train {
+            let pairs = held_out_pairs(row);
+            assert!(
+                !pairs.is_empty() && pairs.iter().all(|held_out| !held_out),
+                "{row:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn dev_passages_occur_nowhere_else_and_rows_do_not_repeat() {
+        let data = generate(&SyntheticConfig::default());
+        let train: HashSet<_> = data.train.iter().map(|row| &row.passage).collect();
+        let rows: HashSet<_> = data.train.iter().chain(&data.dev).collect();
+        assert_eq!(rows.len(), data.train.len() + data.dev.len());
+        let corpus = data.corpus.join("\n");
+        for row in &data.dev {
+            assert!(
+                !train.contains(&row.passage) && !corpus.contains(&row.passage),
+                "{row:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn labels_are_balanced_in_every_even_number_of_first_rows() {
+        let data = generate(&small());
+        for rows in [&data.train, &data.dev] {
+            for pair in rows.chunks(2) {
+                assert_eq!(pair[0].label + pair[1].label, 1);
+            }
+        }
+    }
+
+    #[test]
+    fn the_corpus_answers_yes_far_too_often() {
+        let data = generate(&SyntheticConfig {
+            documents: 4000,
+            ..small()
+        });
+        let count = |answer: &str| {
+            data.corpus
+                .iter()
+                .filter(|text| text.contains(answer))
+                .count() as f64
+        };
+        let share = count("?\nYes.") / (count("?\nYes.") + count("?\nNo."));
+        assert!((0.8..0.9).contains(&share), "{share}");
+    }
 }

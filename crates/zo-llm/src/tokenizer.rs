@@ -185,3 +185,99 @@ fn byte_level(vocab: &Path, merges: &Path, config: &ModelConfig) -> tokenizers::
     tokenizer.add_special_tokens(&special);
     Ok(tokenizer)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::OptConfig;
+    use std::collections::BTreeMap;
+    use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+
+    /// GPT-2's files with the 256 bytes, OPT's special tokens and the merges that make ` great` one token.
+    fn folder() -> tempfile::TempDir {
+        let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+        alphabet.sort_unstable();
+        let merges = ["Ġ g", "Ġg r", "e a", "ea t", "Ġgr eat"];
+        let special = ["<s>", "<pad>", "</s>", "<unk>"]
+            .map(str::to_owned)
+            .into_iter();
+        let merged = merges.iter().map(|merge| merge.replace(' ', ""));
+        let tokens = special
+            .chain(alphabet.iter().map(char::to_string))
+            .chain(merged);
+        let vocab: BTreeMap<_, _> = tokens.enumerate().map(|(id, token)| (token, id)).collect();
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(
+            dir.path().join("vocab.json"),
+            serde_json::to_string(&vocab).unwrap(),
+        )
+        .unwrap();
+        std::fs::write(
+            dir.path().join("merges.txt"),
+            format!("#version: 0.2\n{}\n", merges.join("\n")),
+        )
+        .unwrap();
+        dir
+    }
+
+    fn config(vocab_size: usize) -> ModelConfig {
+        ModelConfig::Opt(OptConfig::new(vocab_size, 8, 1, 1, 8))
+    }
+
+    #[test]
+    fn vocab_and_merges_make_a_byte_level_tokenizer() {
+        let dir = folder();
+        let tokenizer = LmTokenizer::from_dir(dir.path(), &config(265)).unwrap();
+        let great = tokenizer.encode_word(" great").unwrap();
+        assert_eq!(great, [264]);
+        let ids = tokenizer.encode("é great").unwrap();
+        assert_eq!((ids[0], ids.len(), ids[3]), (2, 4, 264));
+        assert_eq!(tokenizer.decode(&ids).unwrap(), "é great");
+        assert_eq!(tokenizer.encode("").unwrap(), [2]);
+        // A special token in the text is one token, and is not doubled at the beginning.
+        assert_eq!(tokenizer.encode("</s> great").unwrap(), [2, 264]);
+    }
+
+    #[test]
+    fn tokenizer_json_gives_the_same() {
+        let dir = folder();
+        let from_files = LmTokenizer::from_dir(dir.path(), &config(265)).unwrap();
+        from_files
+            .tokenizer
+            .save(dir.path().join("tokenizer.json"), false)
+            .unwrap();
+        std::fs::remove_file(dir.path().join("merges.txt")).unwrap();
+        let from_json = LmTokenizer::from_dir(dir.path(), &config(265)).unwrap();
+        for text in ["great", " great  fun", "naïve\n\n</s>"] {
+            assert_eq!(
+                from_json.encode(text).unwrap(),
+                from_files.encode(text).unwrap()
+            );
+        }
+    }
+
+    #[test]
+    fn bad_tokenizers_are_refused() {
+        let dir = folder();
+        let tokenizer = LmTokenizer::from_dir(dir.path(), &config(264)).unwrap();
+        let error = tokenizer.encode(" great").unwrap_err().to_string();
+        assert!(error.contains("264") && error.contains(" great"), "{error}");
+
+        std::fs::write(dir.path().join("tokenizer.json"), "{}").unwrap();
+        let error = LmTokenizer::from_dir(dir.path(), &config(265))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("tokenizer.json"), "{error}");
+        std::fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
+        std::fs::write(dir.path().join("vocab.json"), "[").unwrap();
+        let error = LmTokenizer::from_dir(dir.path(), &config(265))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("vocab.json"), "{error}");
+        std::fs::remove_file(dir.path().join("vocab.json")).unwrap();
+        let error = LmTokenizer::from_dir(dir.path(), &config(265))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("neither"), "{error}");
+    }
+}

@@ -34,9 +34,7 @@
 
 use burn::config::Config;
 use burn::module::ParamGroup;
-use zo_core::{
-    ConfigError, Dense, Difference, Distribution, NonFinite, Settings, Sgd, ZeroOrder,
-};
+use zo_core::{ConfigError, Dense, Difference, Distribution, NonFinite, Settings, Sgd, ZeroOrder};
 
 /// MeZO: a fresh noise vector for each query, all tensors, SGD.
 pub type Mezo = ZeroOrder<Distribution, Dense, Sgd>;

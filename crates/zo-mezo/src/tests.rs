@@ -34,7 +34,10 @@ fn layer(shape: [usize; 2], at: f32, device: &Device) -> Layer {
 }
 
 fn net(device: &Device) -> Net {
-    Net { first: layer([7, 9], 0.5, device), second: layer([9, 3], -1.0, device) }
+    Net {
+        first: layer([7, 9], 0.5, device),
+        second: layer([9, 3], -1.0, device),
+    }
 }
 
 /// Squared distance from 1 of everything.
@@ -47,7 +50,12 @@ fn distance(net: &Net) -> Tensor<1> {
 
 fn values(net: &Net) -> Vec<f32> {
     let layer = |l: &Layer| -> Vec<f32> {
-        l.weight.val().to_data().iter::<f32>().chain(l.bias.val().to_data().iter::<f32>()).collect()
+        l.weight
+            .val()
+            .to_data()
+            .iter::<f32>()
+            .chain(l.bias.val().to_data().iter::<f32>())
+            .collect()
     };
     [layer(&net.first), layer(&net.second)].concat()
 }
@@ -88,11 +96,23 @@ fn counts_of_forwards_and_passes() {
     for q in 1..4 {
         let central = MezoConfig::new().with_queries(q);
         let (_, reports) = run(&central, 2, device);
-        assert!(reports.iter().all(|r| (r.forwards, r.passes) == (2 * q, 2 * q + 1)));
+        assert!(
+            reports
+                .iter()
+                .all(|r| (r.forwards, r.passes) == (2 * q, 2 * q + 1))
+        );
         let one_sided = central.with_difference(Difference::OneSided);
         let (_, reports) = run(&one_sided, 2, device);
-        assert!(reports.iter().all(|r| (r.forwards, r.passes) == (q + 1, q + 1)));
-        assert!(reports.iter().all(|r| r.loss_unperturbed.is_some() && r.copied == 0));
+        assert!(
+            reports
+                .iter()
+                .all(|r| (r.forwards, r.passes) == (q + 1, q + 1))
+        );
+        assert!(
+            reports
+                .iter()
+                .all(|r| r.loss_unperturbed.is_some() && r.copied == 0)
+        );
     }
 }
 
@@ -108,9 +128,12 @@ fn one_step_is_the_formula_of_the_paper() {
     let query = &report.queries[0];
     let seed = query.direction.terms()[0].seed;
     let mut expected = Vec::new();
-    for (path, n) in
-        [("first.weight", 63), ("first.bias", 9), ("second.weight", 27), ("second.bias", 3)]
-    {
+    for (path, n) in [
+        ("first.weight", 63),
+        ("first.bias", 9),
+        ("second.weight", 27),
+        ("second.bias", 3),
+    ] {
         let key = zo_core::TensorKey::new(path);
         for i in 0..n {
             let z = f64::from(zo_core::noise::value(Distribution::Gaussian, seed, key, i));
@@ -128,9 +151,15 @@ fn the_same_seed_gives_the_same_run_and_another_seed_another() {
     let device = &devices()[0];
     for seed in [0, 1, u64::MAX] {
         let config = MezoConfig::new().with_seed(seed);
-        assert_eq!(values(&run(&config, 5, device).0), values(&run(&config, 5, device).0));
+        assert_eq!(
+            values(&run(&config, 5, device).0),
+            values(&run(&config, 5, device).0)
+        );
         let other = MezoConfig::new().with_seed(seed.wrapping_add(1));
-        assert_ne!(values(&run(&config, 5, device).0), values(&run(&other, 5, device).0));
+        assert_ne!(
+            values(&run(&config, 5, device).0),
+            values(&run(&other, 5, device).0)
+        );
     }
 }
 
@@ -149,7 +178,9 @@ fn stopping_saving_loading_and_going_on_changes_nothing() {
     }
     first.record().save(&path).unwrap();
     let mut second = config.init().unwrap();
-    second.load_record(zo_core::OptimizerRecord::load(&path).unwrap()).unwrap();
+    second
+        .load_record(zo_core::OptimizerRecord::load(&path).unwrap())
+        .unwrap();
     for _ in 0..4 {
         net = second.step(2e-3, net, distance).unwrap().0;
     }
@@ -166,12 +197,22 @@ fn a_clone_keeps_its_values_and_is_reported() {
     for device in devices() {
         let kept = net(&device);
         let before = values(&kept);
-        let (next, report) =
-            MezoConfig::new().init().unwrap().step(1e-3, kept.clone(), distance).unwrap();
+        let (next, report) = MezoConfig::new()
+            .init()
+            .unwrap()
+            .step(1e-3, kept.clone(), distance)
+            .unwrap();
         assert_eq!(values(&kept), before);
         assert_ne!(values(&next), before);
-        assert_eq!(report.copied, 4, "each of the four tensors is copied once, then owned");
-        let (_, report) = MezoConfig::new().init().unwrap().step(1e-3, next, distance).unwrap();
+        assert_eq!(
+            report.copied, 4,
+            "each of the four tensors is copied once, then owned"
+        );
+        let (_, report) = MezoConfig::new()
+            .init()
+            .unwrap()
+            .step(1e-3, next, distance)
+            .unwrap();
         assert_eq!(report.copied, 0);
     }
 }
@@ -182,15 +223,29 @@ fn groups_choose_what_trains_and_what_decays() {
     let config = MezoConfig::new()
         .with_trainable(ParamGroup::from_predicate("first"))
         .with_weight_decay_groups(vec![(ParamGroup::from_predicate("bias"), 0.5)]);
-    let (after, _) = config.init().unwrap().step(0.1, net(device), |_: &Net| 1.0).unwrap();
+    let (after, _) = config
+        .init()
+        .unwrap()
+        .step(0.1, net(device), |_: &Net| 1.0)
+        .unwrap();
     // A constant objective has gradient 0: what is left is the decay.
     let close = |t: Tensor<1>, v: f32| t.to_data().iter::<f32>().all(|x| (x - v).abs() < 1e-6);
     assert!(close(after.first.weight.val().reshape([-1]), 0.5));
     assert!(close(after.first.bias.val(), -0.5 * 0.95));
-    assert!(close(after.second.bias.val(), 1.0), "not trained, not decayed");
+    assert!(
+        close(after.second.bias.val(), 1.0),
+        "not trained, not decayed"
+    );
     let nothing = MezoConfig::new().with_trainable(ParamGroup::from_path("head"));
-    let error = nothing.init().unwrap().step(0.1, net(device), distance).unwrap_err();
-    assert!(matches!(error.error, ZoError::NothingToTrain { parameters: 4 }), "{error}");
+    let error = nothing
+        .init()
+        .unwrap()
+        .step(0.1, net(device), distance)
+        .unwrap_err();
+    assert!(
+        matches!(error.error, ZoError::NothingToTrain { parameters: 4 }),
+        "{error}"
+    );
 }
 
 #[test]
@@ -198,19 +253,34 @@ fn a_bad_loss_gives_the_module_back_or_skips_the_step() {
     let device = &devices()[0];
     let before = values(&net(device));
     let near = |net: &Net| {
-        values(net).iter().zip(&before).all(|(a, b)| (a - b).abs() <= 2.0 * f32::EPSILON)
+        values(net)
+            .iter()
+            .zip(&before)
+            .all(|(a, b)| (a - b).abs() <= 2.0 * f32::EPSILON)
     };
     let mut calls = 0;
     let mut second_is_nan = |net: &Net| {
         calls += 1;
-        if calls % 2 == 0 { f64::NAN } else { distance(net).value().unwrap() }
+        if calls % 2 == 0 {
+            f64::NAN
+        } else {
+            distance(net).value().unwrap()
+        }
     };
     use zo_core::Loss;
     let mut optim = MezoConfig::new().init().unwrap();
-    let error = optim.step(0.1, net(device), &mut second_is_nan).unwrap_err();
-    assert!(error.to_string().contains("NaN") && near(&error.module), "{error}");
+    let error = optim
+        .step(0.1, net(device), &mut second_is_nan)
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("NaN") && near(&error.module),
+        "{error}"
+    );
     assert_eq!(optim.record().step, 0, "a failed step does not count");
-    let mut optim = MezoConfig::new().with_non_finite(NonFinite::Skip).init().unwrap();
+    let mut optim = MezoConfig::new()
+        .with_non_finite(NonFinite::Skip)
+        .init()
+        .unwrap();
     let (module, report) = optim.step(0.1, net(device), &mut second_is_nan).unwrap();
     assert!(report.skipped && near(&module));
     assert_eq!(optim.record().step, 1);
@@ -229,10 +299,18 @@ fn settings_are_checked() {
         let error = MezoConfig::new().with_epsilon(epsilon).init().unwrap_err();
         assert!(error.to_string().contains("epsilon"), "{error}");
     }
-    assert_eq!(MezoConfig::new().with_queries(0).init().unwrap_err(), ConfigError::NoQueries);
+    assert_eq!(
+        MezoConfig::new().with_queries(0).init().unwrap_err(),
+        ConfigError::NoQueries
+    );
     assert!(MezoConfig::new().with_weight_decay(-1.0).init().is_err());
     let group = vec![(ParamGroup::all(), f64::NAN)];
-    assert!(MezoConfig::new().with_weight_decay_groups(group).init().is_err());
+    assert!(
+        MezoConfig::new()
+            .with_weight_decay_groups(group)
+            .init()
+            .is_err()
+    );
 }
 
 #[cfg(feature = "flex")]
@@ -264,7 +342,14 @@ fn flex_and_ndarray_take_the_same_step() {
             sign = -sign;
             sign * 1e-4
         };
-        values(&MezoConfig::new().init().unwrap().step(0.1, net(device), alternating).unwrap().0)
+        values(
+            &MezoConfig::new()
+                .init()
+                .unwrap()
+                .step(0.1, net(device), alternating)
+                .unwrap()
+                .0,
+        )
     };
     assert_eq!(step(&Device::flex()), step(&Device::ndarray()));
 }
@@ -279,14 +364,22 @@ fn estimates(config: &MezoConfig, start: &[f32], matrix: &[f32], runs: u64) -> V
             let weight = Param::from_tensor(Tensor::zeros([1, 1], device));
             let model = Layer { weight, bias };
             let only = ParamGroup::from_path("bias");
-            let config = MezoConfig { seed, trainable: only, ..config.clone() };
+            let config = MezoConfig {
+                seed,
+                trainable: only,
+                ..config.clone()
+            };
             let loss = |m: &Layer| {
                 let x = m.bias.val().reshape([1, d]);
                 (x.clone().matmul(a.clone()) * x).sum() * 0.5
             };
             let (after, _) = config.init().unwrap().step(1.0, model, loss).unwrap();
             let after = after.bias.val().to_data();
-            start.iter().zip(after.iter::<f32>()).map(|(s, e)| f64::from(s - e)).collect()
+            start
+                .iter()
+                .zip(after.iter::<f32>())
+                .map(|(s, e)| f64::from(s - e))
+                .collect()
         })
         .collect()
 }
@@ -333,7 +426,9 @@ proptest! {
 /// by O(eps), which this test measures against the closed form.
 #[test]
 fn one_sided_differences_are_unbiased_on_quadratics() {
-    let config = MezoConfig::new().with_difference(Difference::OneSided).with_epsilon(1e-2);
+    let config = MezoConfig::new()
+        .with_difference(Difference::OneSided)
+        .with_epsilon(1e-2);
     let (start, matrix) = ([0.5f32, -1.0], [2.0f32, 0.5, 0.5, 1.0]);
     let samples = estimates(&config, &start, &matrix, 4000);
     for (i, expected) in [0.5, -0.75].into_iter().enumerate() {

@@ -130,7 +130,11 @@ pub(crate) fn sweep_slice_at<W: Weight>(level: SimdLevel, weights: &mut [W], swe
             .collect(),
     };
     let run = |(chunk, weights): (usize, &mut [W])| {
-        level.run(ChunkSweep { chunk: chunk as u64, weights, sweep: &sweep });
+        level.run(ChunkSweep {
+            chunk: chunk as u64,
+            weights,
+            sweep: &sweep,
+        });
     };
     if weights.len() <= CHUNK {
         run((0, weights));
@@ -161,12 +165,22 @@ struct ChunkSweep<'a, W: Weight> {
 impl<W: Weight> Kernel for ChunkSweep<'_, W> {
     #[inline(always)]
     fn run(self) {
-        let Self { chunk, weights, sweep } = self;
+        let Self {
+            chunk,
+            weights,
+            sweep,
+        } = self;
         let rows = weights.len().div_ceil(LANES);
         if let [term] = sweep.terms.as_slice() {
             // The common case keeps a row of noise in registers.
             term.stream.rows(chunk, rows, |row, z| {
-                move_row(weights, row, sweep, &times::<W>(term.from, z), &times::<W>(term.to, z));
+                move_row(
+                    weights,
+                    row,
+                    sweep,
+                    &times::<W>(term.from, z),
+                    &times::<W>(term.to, z),
+                );
             });
             return;
         }
@@ -202,7 +216,13 @@ fn add_times<W: Weight>(sum: &mut Acc<W>, coefficient: W::Acc, z: &Row) {
 
 /// Moves row `row` of `weights`; the last row may be short.
 #[inline(always)]
-fn move_row<W: Weight>(weights: &mut [W], row: usize, sweep: &TypedSweep<W>, from: &Acc<W>, to: &Acc<W>) {
+fn move_row<W: Weight>(
+    weights: &mut [W],
+    row: usize,
+    sweep: &TypedSweep<W>,
+    from: &Acc<W>,
+    to: &Acc<W>,
+) {
     let row = &mut weights[row * LANES..];
     match row.first_chunk_mut::<LANES>() {
         Some(full) => move_full_row(full, sweep, from, to),
@@ -216,7 +236,12 @@ fn move_row<W: Weight>(weights: &mut [W], row: usize, sweep: &TypedSweep<W>, fro
 }
 
 #[inline(always)]
-fn move_full_row<W: Weight>(row: &mut [W; LANES], sweep: &TypedSweep<W>, from: &Acc<W>, to: &Acc<W>) {
+fn move_full_row<W: Weight>(
+    row: &mut [W; LANES],
+    sweep: &TypedSweep<W>,
+    from: &Acc<W>,
+    to: &Acc<W>,
+) {
     let mut values = W::load(row);
     if !sweep.unperturbed {
         for (value, from) in values.iter_mut().zip(from) {

@@ -58,13 +58,24 @@ impl Sweep {
         let mut terms: Vec<SweepTerm> = Vec::new();
         let noise = from.terms().iter().map(|t| (t, t.coefficient, 0.0));
         for (term, from, to) in noise.chain(to.terms().iter().map(|t| (t, 0.0, t.coefficient))) {
-            let same = |t: &&mut SweepTerm| t.seed == term.seed && t.distribution == term.distribution;
+            let same =
+                |t: &&mut SweepTerm| t.seed == term.seed && t.distribution == term.distribution;
             match terms.iter_mut().find(same) {
                 Some(known) => known.to += to,
-                None => terms.push(SweepTerm { distribution: term.distribution, seed: term.seed, from, to }),
+                None => terms.push(SweepTerm {
+                    distribution: term.distribution,
+                    seed: term.seed,
+                    from,
+                    to,
+                }),
             }
         }
-        Self { tensor, decay, terms: terms.into(), copies: Arc::default() }
+        Self {
+            tensor,
+            decay,
+            terms: terms.into(),
+            copies: Arc::default(),
+        }
     }
 
     /// Whether the weights stand at `theta` already.
@@ -73,7 +84,10 @@ impl Sweep {
     }
 
     pub(crate) fn counting(self, copies: &Arc<AtomicUsize>) -> Self {
-        Self { copies: Arc::clone(copies), ..self }
+        Self {
+            copies: Arc::clone(copies),
+            ..self
+        }
     }
 
     /// To be called by a backend that had to write its result elsewhere, because something else shares the tensor's memory.
@@ -105,10 +119,16 @@ pub trait ZoBackend: Backend {
 /// dtype is none of [`is_supported`].
 pub fn sweep<const D: usize>(tensor: Tensor<D>, sweep: Sweep) -> Tensor<D> {
     use burn::backend::Dispatch;
-    Tensor::from_dispatch(<Dispatch as ZoBackend>::sweep(tensor.into_dispatch(), sweep))
+    Tensor::from_dispatch(<Dispatch as ZoBackend>::sweep(
+        tensor.into_dispatch(),
+        sweep,
+    ))
 }
 
 /// Whether weights of this dtype can be swept: f32, f64, bf16, f16.
 pub fn is_supported(dtype: DType) -> bool {
-    matches!(dtype, DType::F32 | DType::F64 | DType::BF16 | DType::F16 | DType::Flex32)
+    matches!(
+        dtype,
+        DType::F32 | DType::F64 | DType::BF16 | DType::F16 | DType::Flex32
+    )
 }

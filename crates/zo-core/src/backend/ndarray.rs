@@ -11,12 +11,18 @@ impl ZoBackend for NdArray {
         match tensor {
             NdArrayTensor::F32(storage) => NdArrayTensor::from(typed(storage, &sweep)),
             NdArrayTensor::F64(storage) => NdArrayTensor::from(typed(storage, &sweep)),
-            other => panic!("a sweep needs a float tensor, not {:?}", burn::backend::TensorMetadata::dtype(&other)),
+            other => panic!(
+                "a sweep needs a float tensor, not {:?}",
+                burn::backend::TensorMetadata::dtype(&other)
+            ),
         }
     }
 }
 
-fn typed<E: Weight + burn::tensor::Element>(storage: NdArrayStorage<E>, sweep: &Sweep) -> SharedArray<E> {
+fn typed<E: Weight + burn::tensor::Element>(
+    storage: NdArrayStorage<E>,
+    sweep: &Sweep,
+) -> SharedArray<E> {
     let mut array = storage.into_shared();
     if !array.is_standard_layout() || !array.is_unique() {
         sweep.note_copy();

@@ -121,12 +121,23 @@ mod tests {
         let key = TensorKey::new("decoder.layers.0.fc1.weight");
         assert_eq!(key.0, 0x7db1_f243_581b_f5b3);
         let draw = |distribution, seed, start| -> Vec<f32> {
-            (start..start + 4).map(|i| value(distribution, seed, key, i)).collect()
+            (start..start + 4)
+                .map(|i| value(distribution, seed, key, i))
+                .collect()
         };
-        assert_eq!(draw(Distribution::Gaussian, 0, 0), [0.06076546, 0.6839125, -0.46959403, 0.116093576]);
-        assert_eq!(draw(Distribution::Gaussian, 42, 62), [1.675925, 0.27338627, -2.4720368, -0.29989633]);
+        assert_eq!(
+            draw(Distribution::Gaussian, 0, 0),
+            [0.06076546, 0.6839125, -0.46959403, 0.116093576]
+        );
+        assert_eq!(
+            draw(Distribution::Gaussian, 42, 62),
+            [1.675925, 0.27338627, -2.4720368, -0.29989633]
+        );
         assert_eq!(draw(Distribution::Rademacher, 0, 0), [-1.0, 1.0, 1.0, -1.0]);
-        assert_eq!(draw(Distribution::Rademacher, 42, 8190), [-1.0, 1.0, -1.0, -1.0]);
+        assert_eq!(
+            draw(Distribution::Rademacher, 42, 8190),
+            [-1.0, 1.0, -1.0, -1.0]
+        );
         assert_eq!(derive_seed(0, 0, 0), 0xe169_c58d_6627_e8d5);
         assert_eq!(derive_seed(7, 3, 1), 0x75ba_33d8_965f_7ece);
     }

@@ -64,8 +64,16 @@ mod tests {
     #[test]
     fn known_answers() {
         let cases = [
-            ([0u32; 4], [0u32; 2], [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]),
-            ([!0; 4], [!0; 2], [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd]),
+            (
+                [0u32; 4],
+                [0u32; 2],
+                [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8],
+            ),
+            (
+                [!0; 4],
+                [!0; 2],
+                [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd],
+            ),
             (
                 [0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344],
                 [0xa4093822, 0x299f31d0],
@@ -75,7 +83,11 @@ mod tests {
         let join = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
         for (counter, key, expected) in cases {
             let keys = RoundKeys::new(join(key[0], key[1]));
-            let words = block(&keys, join(counter[0], counter[1]), join(counter[2], counter[3]));
+            let words = block(
+                &keys,
+                join(counter[0], counter[1]),
+                join(counter[2], counter[3]),
+            );
             assert_eq!(words, expected);
         }
     }

@@ -12,12 +12,18 @@ const BLOCK: usize = 1 << 20;
 fn draws(distribution: Distribution, seed: u64, path: &str, n: usize) -> Vec<f32> {
     let mut z = vec![0f32; n];
     let to = Direction::noise(distribution, seed);
-    cpu::sweep_slice(&mut z, &Sweep::new(TensorKey::new(path), 1.0, &Direction::zero(), &to));
+    cpu::sweep_slice(
+        &mut z,
+        &Sweep::new(TensorKey::new(path), 1.0, &Direction::zero(), &to),
+    );
     z
 }
 
 fn seeds() -> impl Iterator<Item = u64> {
-    let more = std::env::var("ZO_MANY_SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(0u64);
+    let more = std::env::var("ZO_MANY_SEEDS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0u64);
     (0..=more).map(|i| i * 1_000_003)
 }
 
@@ -31,9 +37,19 @@ struct Totals {
 }
 
 fn totals(seed: u64) -> Totals {
-    let mut t = Totals { n: 0.0, moments: [0.0; 4], beyond_five: 0, cells: vec![0; 65536] };
+    let mut t = Totals {
+        n: 0.0,
+        moments: [0.0; 4],
+        beyond_five: 0,
+        cells: vec![0; 65536],
+    };
     for tensor in 0..96 {
-        let z = draws(Distribution::Gaussian, seed, &format!("layer.{tensor}"), BLOCK);
+        let z = draws(
+            Distribution::Gaussian,
+            seed,
+            &format!("layer.{tensor}"),
+            BLOCK,
+        );
         let mut sums = [0f64; 4];
         for z in z {
             let x = f64::from(z);
@@ -58,7 +74,10 @@ fn gaussian_moments_tails_and_shape() {
         let [m1, m2, m3, m4] = t.moments.map(|m| m / t.n);
         let within = |name, value: f64, expected: f64, variance: f64| {
             let z = (value - expected) / (variance / t.n).sqrt();
-            assert!(z.abs() < 5.0, "seed {seed}: {name} is {value}, {z} standard errors off");
+            assert!(
+                z.abs() < 5.0,
+                "seed {seed}: {name} is {value}, {z} standard errors off"
+            );
         };
         // variances of z, z^2, z^3, z^4 under N(0, 1)
         within("mean", m1, 0.0, 1.0);
@@ -68,7 +87,11 @@ fn gaussian_moments_tails_and_shape() {
 
         let expected = 5.733e-7 * t.n;
         let off = (t.beyond_five as f64 - expected) / expected.sqrt();
-        assert!(off.abs() < 5.0, "{} draws beyond 5 sigma, expected {expected:.0}", t.beyond_five);
+        assert!(
+            off.abs() < 5.0,
+            "{} draws beyond 5 sigma, expected {expected:.0}",
+            t.beyond_five
+        );
 
         // Kolmogorov-Smirnov at the cells' edges, the cumulative distribution by Simpson's rule. False alarm 1e-6.
         let density = |x: f64| (-x * x / 2.0).exp() / std::f64::consts::TAU.sqrt();
@@ -81,7 +104,10 @@ fn gaussian_moments_tails_and_shape() {
             worst = worst.max((counted as f64 / t.n - exact).abs());
         }
         let critical = (-0.5 * (1e-6f64 / 2.0).ln()).sqrt() / t.n.sqrt();
-        assert!(worst < critical, "seed {seed}: Kolmogorov-Smirnov {worst} > {critical}");
+        assert!(
+            worst < critical,
+            "seed {seed}: Kolmogorov-Smirnov {worst} > {critical}"
+        );
     }
 }
 
@@ -97,7 +123,10 @@ fn rademacher_is_a_fair_coin_in_every_bit() {
         for bit in 0..128 {
             let rows = z.chunks_exact(LANES).skip(bit).step_by(128);
             let (sum, n) = rows.fold((0f64, 0), |(sum, n), row| {
-                (sum + row.iter().map(|z| f64::from(*z)).sum::<f64>(), n + LANES)
+                (
+                    sum + row.iter().map(|z| f64::from(*z)).sum::<f64>(),
+                    n + LANES,
+                )
             });
             assert!(sum.abs() < 1.2 * bound(n), "bit {bit}: {sum}");
         }
@@ -111,11 +140,17 @@ fn seeds_tensors_and_neighbours_are_uncorrelated() {
         for seed in seeds() {
             let z = draws(distribution, seed, "layers.0.weight", n);
             let dot = |a: &[f32], b: &[f32]| -> f64 {
-                a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+                a.iter()
+                    .zip(b)
+                    .map(|(a, b)| f64::from(*a) * f64::from(*b))
+                    .sum()
             };
             let check = |name: &str, product: f64, n: usize| {
                 let z = product / (n as f64).sqrt();
-                assert!(z.abs() < 5.0, "{distribution}, seed {seed}: {name} correlate, z = {z}");
+                assert!(
+                    z.abs() < 5.0,
+                    "{distribution}, seed {seed}: {name} correlate, z = {z}"
+                );
             };
             // Seeds that differ in one bit anywhere, 0 included.
             for bit in [0, 1, 31, 32, 63] {
@@ -131,7 +166,11 @@ fn seeds_tensors_and_neighbours_are_uncorrelated() {
             // The two values of a Box-Muller pair share a radius: their squares must not correlate either.
             let squares: Vec<f32> = z.iter().map(|z| z * z - 1.0).collect();
             if distribution == Distribution::Gaussian {
-                check("squares", dot(&squares[64..], &squares[..n - 64]) / 2.0, n - 64);
+                check(
+                    "squares",
+                    dot(&squares[64..], &squares[..n - 64]) / 2.0,
+                    n - 64,
+                );
             }
         }
     }

@@ -78,7 +78,19 @@ mod tests {
 
     #[test]
     fn radius_is_the_logarithm() {
-        for a in [0u32, 1, 2, 3, 77, 1 << 20, 1 << 25, 123_456_789, 1 << 31, u32::MAX - 1, u32::MAX] {
+        for a in [
+            0u32,
+            1,
+            2,
+            3,
+            77,
+            1 << 20,
+            1 << 25,
+            123_456_789,
+            1 << 31,
+            u32::MAX - 1,
+            u32::MAX,
+        ] {
             let a31 = a >> 1;
             let cut = if a31 < 1 << 24 { a31 } else { a31 & !0x7F };
             let u = f64::from(cut as f32 + 0.5) / 2f64.powi(31);
@@ -103,6 +115,9 @@ mod tests {
 
     #[test]
     fn signs_follow_the_bits() {
-        assert_eq!((sign(0b10, 0), sign(0b10, 1), sign(1 << 31, 31)), (1.0, -1.0, -1.0));
+        assert_eq!(
+            (sign(0b10, 0), sign(0b10, 1), sign(1 << 31, 31)),
+            (1.0, -1.0, -1.0)
+        );
     }
 }

@@ -25,11 +25,16 @@ fn devices() -> Vec<Device> {
 fn weights(device: &Device, dtype: DType) -> Weights {
     let fill = |n: usize| -> Vec<f32> {
         let size = |i: usize| 10f32.powi(1 - (i % 8) as i32);
-        (0..n).map(|i| size(i) * if i % 3 == 0 { -0.7 } else { 0.9 }).collect()
+        (0..n)
+            .map(|i| size(i) * if i % 3 == 0 { -0.7 } else { 0.9 })
+            .collect()
     };
     let a = Tensor::<1>::from_floats(fill(4000).as_slice(), device).reshape([50, 80]);
     let b = Tensor::<1>::from_floats(fill(777).as_slice(), device);
-    Weights { a: Param::from_tensor(a.cast(dtype)), b: Param::from_tensor(b.cast(dtype)) }
+    Weights {
+        a: Param::from_tensor(a.cast(dtype)),
+        b: Param::from_tensor(b.cast(dtype)),
+    }
 }
 
 fn flat(weights: &Weights) -> Vec<f64> {
@@ -39,7 +44,10 @@ fn flat(weights: &Weights) -> Vec<f64> {
 }
 
 fn mezo(epsilon: f64) -> ZeroOrder<Distribution, Dense, Sgd> {
-    let settings = Settings { epsilon, ..Settings::default() };
+    let settings = Settings {
+        epsilon,
+        ..Settings::default()
+    };
     ZeroOrder::new(settings, Distribution::Gaussian, Dense, Sgd).unwrap()
 }
 
@@ -54,8 +62,9 @@ fn a_step_at_lr_0_restores_within_2_ulp() {
     let epsilon = 1e-3;
     for device in devices() {
         let start = flat(&weights(&device, DType::F32));
-        let (after, report) =
-            mezo(epsilon).step(0.0, weights(&device, DType::F32), |_: &Weights| 1.0).unwrap();
+        let (after, report) = mezo(epsilon)
+            .step(0.0, weights(&device, DType::F32), |_: &Weights| 1.0)
+            .unwrap();
         assert_eq!((report.passes, report.forwards, report.copied), (3, 2, 0));
         let seed = report.queries[0].direction.terms()[0].seed;
         for (i, (w, end)) in start.iter().zip(flat(&after)).enumerate() {
@@ -80,9 +89,16 @@ fn a_thousand_steps_at_lr_0_hardly_drift() {
         module = optim.step(0.0, module, |_: &Weights| 1.0).unwrap().0;
     }
     for (w, end) in start.iter().zip(flat(&module)) {
-        let (near, far) = (ulp(w.abs() - 7.0 * epsilon, 24), ulp(w.abs() + 7.0 * epsilon, 24));
+        let (near, far) = (
+            ulp(w.abs() - 7.0 * epsilon, 24),
+            ulp(w.abs() + 7.0 * epsilon, 24),
+        );
         let same_binade = w.abs() > 7.0 * epsilon && near == far;
-        let bound = if same_binade { far } else { 2.0 * far * f64::from(steps).sqrt() };
+        let bound = if same_binade {
+            far
+        } else {
+            2.0 * far * f64::from(steps).sqrt()
+        };
         assert!((w - end).abs() <= bound, "{w} became {end}");
     }
 }
@@ -101,7 +117,16 @@ fn two_tensors_of_equal_shape_get_different_noise() {
         seen.push((m.a.val().to_data(), m.b.val().to_data()));
         1.0
     };
-    let _ = mezo(1.0).step(0.0, Twins { a: zero(), b: zero() }, watch).unwrap();
+    let _ = mezo(1.0)
+        .step(
+            0.0,
+            Twins {
+                a: zero(),
+                b: zero(),
+            },
+            watch,
+        )
+        .unwrap();
     assert_ne!(seen[0].0, seen[0].1);
     // and the second evaluation is the mirror image of the first
     let negated: Vec<f32> = seen[0].0.iter::<f32>().map(|z| -z).collect();
@@ -123,8 +148,14 @@ fn one_pass_to_any_target() {
     assert_eq!(perturbed.passes(), 1);
     perturbed.move_to(&noise(2).scaled(0.1).plus(0.2, &noise(3)));
     assert_eq!(perturbed.passes(), 2);
-    perturbed.update(&Update { direction: noise(4), decay_rate: 0.0 });
-    assert_eq!((perturbed.passes(), perturbed.displacement().is_zero()), (3, true));
+    perturbed.update(&Update {
+        direction: noise(4),
+        decay_rate: 0.0,
+    });
+    assert_eq!(
+        (perturbed.passes(), perturbed.displacement().is_zero()),
+        (3, true)
+    );
     perturbed.update(&Update::none());
     assert_eq!(perturbed.passes(), 3);
 }
@@ -134,7 +165,12 @@ struct OnlyB;
 
 impl SparsityMask for OnlyB {
     fn select(&mut self, tensors: &[TensorInfo], _: &mut Seeds) -> Selection {
-        Selection(tensors.iter().map(|t| (t.path == "b").then_some(3.0)).collect())
+        Selection(
+            tensors
+                .iter()
+                .map(|t| (t.path == "b").then_some(3.0))
+                .collect(),
+        )
     }
 }
 
@@ -150,10 +186,19 @@ fn masked_tensors_are_untouched_and_updates_scaled() {
         };
         let settings = Settings::default();
         let mut optim = ZeroOrder::new(settings, Distribution::Rademacher, OnlyB, Sgd).unwrap();
-        flat(&optim.step(lr, weights(device, DType::F32), tilted).unwrap().0)
+        flat(
+            &optim
+                .step(lr, weights(device, DType::F32), tilted)
+                .unwrap()
+                .0,
+        )
     };
     let end = run(0.5);
-    assert_eq!(start[..4000], end[..4000], "`a` is not touched: bit for bit the same");
+    assert_eq!(
+        start[..4000],
+        end[..4000],
+        "`a` is not touched: bit for bit the same"
+    );
     // g = 1, so every element of b moves by 3 lr
     for (s, e) in start[4000..].iter().zip(&end[4000..]) {
         assert!(((e - s).abs() - 1.5).abs() < 1e-5, "{s} {e}");
@@ -166,7 +211,10 @@ fn a_transposed_parameter_uses_row_major_indices() {
     let device = Device::flex();
     let transposed = Tensor::<2>::zeros([80, 50], &device).transpose();
     let b = Param::from_tensor(Tensor::zeros([1], &device));
-    let module = Weights { a: Param::from_tensor(transposed), b };
+    let module = Weights {
+        a: Param::from_tensor(transposed),
+        b,
+    };
     let mut seen = Vec::new();
     let watch = |m: &Weights| {
         seen.push(m.a.val().to_data());
@@ -175,7 +223,10 @@ fn a_transposed_parameter_uses_row_major_indices() {
     let (_, report) = mezo(1.0).step(0.0, module, watch).unwrap();
     let seed = report.queries[0].direction.terms()[0].seed;
     for (i, z) in seen[0].iter::<f32>().enumerate() {
-        assert_eq!(z, value(Distribution::Gaussian, seed, TensorKey::new("a"), i as u64));
+        assert_eq!(
+            z,
+            value(Distribution::Gaussian, seed, TensorKey::new("a"), i as u64)
+        );
     }
     assert_eq!(report.copied, 1, "laid out anew once, then in place");
 }

@@ -28,7 +28,9 @@ fn reference(weights: &[f32], sweep: &Sweep, round: impl Fn(f32) -> f32) -> Vec<
 }
 
 fn weights(n: usize) -> Vec<f32> {
-    (0..n).map(|i| ((i * 7919 % 1000) as f32 - 500.0) * 1e-3).collect()
+    (0..n)
+        .map(|i| ((i * 7919 % 1000) as f32 - 500.0) * 1e-3)
+        .collect()
 }
 
 fn sweeps() -> Vec<Sweep> {
@@ -44,21 +46,41 @@ fn sweeps() -> Vec<Sweep> {
         .scaled(1e-3)
         .plus(-2e-3, &noise(Distribution::Rademacher, u64::MAX))
         .plus(0.5, &noise(Distribution::Gaussian, 1 << 40));
-    sweeps.push(Sweep::new(key, 0.99, &noise(Distribution::Gaussian, 0).scaled(1e-3), &three));
+    sweeps.push(Sweep::new(
+        key,
+        0.99,
+        &noise(Distribution::Gaussian, 0).scaled(1e-3),
+        &three,
+    ));
     sweeps.push(Sweep::new(key, 0.5, &zero, &zero));
     sweeps
 }
 
 #[test]
 fn every_level_and_length_matches_the_scalar_reference_bit_for_bit() {
-    for n in [1, 63, 64, 65, 255, 256, 257, 8191, 8192, 8193, 3 * 8192 + 130] {
+    for n in [
+        1,
+        63,
+        64,
+        65,
+        255,
+        256,
+        257,
+        8191,
+        8192,
+        8193,
+        3 * 8192 + 130,
+    ] {
         for sweep in sweeps() {
             let expected = reference(&weights(n), &sweep, |w| w);
             for level in SimdLevel::available() {
                 let mut actual = weights(n);
                 sweep_slice_at(level, &mut actual, &sweep);
                 assert!(
-                    actual.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits()),
+                    actual
+                        .iter()
+                        .zip(&expected)
+                        .all(|(a, b)| a.to_bits() == b.to_bits()),
                     "{level:?}, {n} weights, {:?}",
                     sweep.terms
                 );
@@ -72,7 +94,10 @@ fn thread_count_does_not_matter() {
     let n = 40 * 8192 + 5;
     for sweep in sweeps() {
         let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
             let mut w = weights(n);
             pool.install(|| sweep_slice(&mut w, &sweep));
             w.into_iter().map(f32::to_bits).collect::<Vec<_>>()
@@ -87,8 +112,10 @@ fn thread_count_does_not_matter() {
 fn half_precision_rounds_at_theta_and_at_the_target_only() {
     for sweep in sweeps() {
         let n = 8192 + 100;
-        let (mut b, mut h): (Vec<bf16>, Vec<f16>) =
-            weights(n).iter().map(|w| (bf16::from_f32(*w), f16::from_f32(*w))).unzip();
+        let (mut b, mut h): (Vec<bf16>, Vec<f16>) = weights(n)
+            .iter()
+            .map(|w| (bf16::from_f32(*w), f16::from_f32(*w)))
+            .unzip();
         let widened = |w: &bf16| w.to_f32();
         let round = |w| bf16::from_f32(w).to_f32();
         let from_b = reference(&b.iter().map(widened).collect::<Vec<_>>(), &sweep, round);
@@ -123,6 +150,10 @@ fn double_precision_is_restored_to_double_precision() {
     for leg in path.windows(2) {
         sweep_slice(&mut w, &Sweep::new(key, 1.0, &leg[0], &leg[1]));
     }
-    let worst = w.iter().zip(&start).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    let worst = w
+        .iter()
+        .zip(&start)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f64::max);
     assert!(worst < 1e-15, "{worst}");
 }

@@ -1,0 +1,127 @@
+//! What can go wrong when a folder is loaded.
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::Dtype;
+use crate::config::ConfigError;
+use crate::tokenizer::TokenizerError;
+
+/// Why a folder cannot be loaded.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// `config.json` is missing, malformed or not supported.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The tokenizer's files are missing or malformed.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The folder holds no safetensors weights.
+    #[error(
+        "{dir} holds neither model.safetensors nor model.safetensors.index.json: complete the download, or convert a \
+         pytorch_model.bin with transformers' save_pretrained"
+    )]
+    NoWeights {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {path}: {source}; check that it exists and may be read")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is shorter than its header says.
+    #[error("{path} is truncated: {found} bytes where {expected} are expected; download it again")]
+    Truncated {
+        /// The file.
+        path: PathBuf,
+        /// Its length by its own header, in bytes.
+        expected: u64,
+        /// Its length, in bytes.
+        found: u64,
+    },
+    /// A file is not valid safetensors.
+    #[error("{path} is not a valid safetensors file: {message}; download or convert it again")]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// The index of the shards is malformed, or contradicts them.
+    #[error("{path} is not a valid index of shards: {message}; download it again")]
+    Index {
+        /// The index.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// A shard that the index lists does not exist.
+    #[error("shard {shard} is missing, though {index} lists it; complete the download")]
+    MissingShard {
+        /// The shard.
+        shard: PathBuf,
+        /// The index.
+        index: PathBuf,
+    },
+    /// The tensors in the files are not those of the configuration.
+    #[error("{0}; config.json and the weights must belong together")]
+    Mismatch(Mismatch),
+    /// The device cannot hold weights of this type.
+    #[error("device {device} does not support {dtype} weights: use f32")]
+    DeviceDtype {
+        /// The device.
+        device: String,
+        /// The type asked for.
+        dtype: Dtype,
+    },
+}
+
+impl LoadError {
+    pub(crate) fn read(path: &Path, source: std::io::Error) -> Self {
+        Self::Read {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// Everything in which a checkpoint's tensors differ from what its configuration asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Mismatch {
+    /// Tensors that the model needs and the files lack.
+    pub missing: Vec<String>,
+    /// Tensors that the files hold and the model does not know.
+    pub unexpected: Vec<String>,
+    /// Tensors whose shape or type is wrong, each with what was expected.
+    pub wrong: Vec<String>,
+}
+
+impl Mismatch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.wrong.is_empty()
+    }
+}
+
+impl std::fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let lists = [
+            ("missing", &self.missing),
+            ("unexpected", &self.unexpected),
+            ("wrong", &self.wrong),
+        ];
+        let lists = lists.iter().filter(|(_, names)| !names.is_empty());
+        let lists: Vec<_> = lists
+            .map(|(kind, names)| format!("{} {kind} ({})", names.len(), names.join(", ")))
+            .collect();
+        write!(
+            f,
+            "the checkpoint's tensors do not fit its configuration: {}",
+            lists.join("; ")
+        )
+    }
+}
