@@ -17,6 +17,7 @@ use burn::tensor::Device;
 use clap::Parser;
 use serde::Serialize;
 use zo_examples::run::{Measured, Run, default_out};
+use zo_llm::batches::Order;
 use zo_llm::dataset::{Dataset, Split};
 use zo_llm::finetune::{FinetuneConfig, finetune};
 use zo_llm::{Checkpoint, Dtype, load, task};
@@ -73,6 +74,9 @@ struct Args {
     /// Type of the weights: f32, bf16 or f16
     #[arg(long, default_value = "f32")]
     dtype: Dtype,
+    /// Draw all training rows alike, instead of in turn from each class
+    #[arg(long)]
+    unbalanced: bool,
     /// Folder for report.json, metrics.jsonl and training.svg [default: runs/<time>]
     #[arg(long)]
     out: Option<PathBuf>,
@@ -96,6 +100,7 @@ struct Report<'a> {
     epsilon: f64,
     batch: usize,
     queries: usize,
+    order: Order,
     parameters: usize,
     trained_parameters: usize,
     train_rows: usize,
@@ -155,11 +160,17 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     );
     let parameters = model.num_params();
 
+    let order = if args.unbalanced {
+        Order::Shuffled
+    } else {
+        Order::Balanced
+    };
     let finetuning = FinetuneConfig {
         steps: args.steps,
         batch: args.batch,
         eval_every,
         eval_batch: args.batch,
+        order,
         seed: args.seed,
         pad: config.pad_token_id(),
     };
@@ -196,6 +207,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         epsilon: args.epsilon,
         batch: args.batch,
         queries: args.queries,
+        order,
         parameters,
         trained_parameters: parameters,
         train_rows: train.len(),
@@ -234,6 +246,10 @@ fn device(name: &str) -> Result<Device, Box<dyn Error>> {
         "cuda" => Ok(Device::cuda(burn::tensor::DeviceIndex::Default)),
         #[cfg(feature = "wgpu")]
         "wgpu" => Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
+        #[allow(
+            unreachable_patterns,
+            reason = "reached for the devices this build lacks"
+        )]
         "flex" | "ndarray" | "cuda" | "wgpu" => {
             Err(format!("this build has no {name}: add `--features {name}` to cargo run").into())
         }

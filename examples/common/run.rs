@@ -1,7 +1,7 @@
 //! The record of a run: a progress bar while it lasts, and files when it is over.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -65,11 +65,12 @@ pub struct Measured {
 /// Follows a run.
 pub struct Run {
     out: PathBuf,
-    metrics: BufWriter<File>,
+    metrics: File,
     bar: ProgressBar,
     losses: Vec<(f64, f64)>,
     accuracies: Vec<(f64, f64)>,
     measured: Measured,
+    predictions: [Vec<usize>; 2],
     sums: [f64; 3],
     started: Instant,
 }
@@ -89,7 +90,7 @@ impl Run {
     /// If the folder or its files cannot be made.
     pub fn start(out: &Path, steps: usize, quiet: bool) -> std::io::Result<Self> {
         std::fs::create_dir_all(out)?;
-        let metrics = BufWriter::new(File::create(out.join("metrics.jsonl"))?);
+        let metrics = File::create(out.join("metrics.jsonl"))?;
         let bar = if quiet || steps == 0 {
             ProgressBar::hidden()
         } else {
@@ -106,6 +107,7 @@ impl Run {
             losses: Vec::new(),
             accuracies: Vec::new(),
             measured: Measured::default(),
+            predictions: Default::default(),
             sums: [0.0; 3],
             started: Instant::now(),
         })
@@ -119,7 +121,9 @@ impl Run {
         let line = match event {
             Event::Evaluated { step, evaluation } => {
                 let (accuracy, loss) = (evaluation.accuracy, evaluation.loss);
+                self.predictions[1].clone_from(&evaluation.predictions);
                 if *step == 0 {
+                    self.predictions[0].clone_from(&evaluation.predictions);
                     self.measured.accuracy_before = accuracy;
                     self.measured.eval_loss_before = loss;
                     self.measured.peak_rss_after_first_evaluation_mib = peak_rss_mib();
@@ -174,19 +178,21 @@ impl Run {
         Ok(())
     }
 
-    /// Ends the run: writes `training.svg` and gives what was measured.
+    /// Ends the run: writes `training.svg` and `predictions.json` (the option chosen for each held-out row, before and after) and gives what was measured.
     ///
     /// # Errors
     /// If a file cannot be written.
     pub fn finish(mut self, title: &str) -> Result<Measured, Box<dyn std::error::Error>> {
         self.bar.finish_and_clear();
-        self.metrics.flush()?;
         crate::plot::training(
             &self.out.join("training.svg"),
             title,
             &self.losses,
             &self.accuracies,
         )?;
+        let [before, after] = &self.predictions;
+        let predictions = json!({"before": before, "after": after});
+        std::fs::write(self.out.join("predictions.json"), predictions.to_string())?;
         let m = &mut self.measured;
         let tenth = self.losses.len().div_ceil(10);
         m.loss_first = mean(&self.losses[..tenth]);

@@ -4,9 +4,6 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
-use rand_xoshiro::Xoshiro256PlusPlus;
 use thiserror::Error;
 
 use crate::batch::{BatchError, PaddingSide, TokenBatch};
@@ -226,83 +223,16 @@ impl Dataset {
         self.examples.is_empty()
     }
 
+    /// The labels, in the order of the rows.
+    pub fn labels(&self) -> Vec<usize> {
+        self.examples.iter().map(|example| example.label).collect()
+    }
+
     /// Row numbers in batches of rows of like length: sorted, so that little is padded.
     pub fn length_buckets(&self, batch: usize) -> Vec<Vec<usize>> {
         let mut order: Vec<usize> = (0..self.len()).collect();
         order.sort_by_key(|row| self.examples[*row].tokens.len());
         order.chunks(batch.max(1)).map(<[usize]>::to_vec).collect()
-    }
-}
-
-/// Draws batches of row numbers, without replacement within an epoch. A last short batch of an epoch is left out.
-///
-/// Every epoch's order is a function of the seed and the epoch, so the place in the run is the number of batches drawn.
-#[derive(Debug, Clone)]
-pub struct BatchSampler {
-    rows: usize,
-    batch: usize,
-    seed: u64,
-    drawn: usize,
-    order: Vec<usize>,
-}
-
-impl BatchSampler {
-    /// Batches of `batch` out of `rows` rows.
-    ///
-    /// # Errors
-    /// If `batch` is 0 or more than `rows`.
-    pub fn new(rows: usize, batch: usize, seed: u64) -> Result<Self, DatasetError> {
-        Self::resume(rows, batch, seed, 0)
-    }
-
-    /// The sampler as it is after `drawn` batches.
-    ///
-    /// # Errors
-    /// As [`new`](Self::new).
-    pub fn resume(
-        rows: usize,
-        batch: usize,
-        seed: u64,
-        drawn: usize,
-    ) -> Result<Self, DatasetError> {
-        if batch == 0 || batch > rows {
-            return Err(DatasetError::Batch { batch, rows });
-        }
-        let mut sampler = Self {
-            rows,
-            batch,
-            seed,
-            drawn,
-            order: Vec::new(),
-        };
-        if !drawn.is_multiple_of(rows / batch) {
-            sampler.shuffle();
-        }
-        Ok(sampler)
-    }
-
-    /// Batches drawn so far.
-    pub fn drawn(&self) -> usize {
-        self.drawn
-    }
-
-    /// The rows of the next batch.
-    pub fn next_batch(&mut self) -> Vec<usize> {
-        let per_epoch = self.rows / self.batch;
-        if self.drawn.is_multiple_of(per_epoch) {
-            self.shuffle();
-        }
-        let start = self.drawn % per_epoch * self.batch;
-        self.drawn += 1;
-        self.order[start..start + self.batch].to_vec()
-    }
-
-    fn shuffle(&mut self) {
-        let epoch = (self.drawn / (self.rows / self.batch)) as u64;
-        let mut rng =
-            Xoshiro256PlusPlus::seed_from_u64(zo_core::noise::derive_seed(self.seed, epoch, 0));
-        self.order = (0..self.rows).collect();
-        self.order.shuffle(&mut rng);
     }
 }
 
@@ -317,15 +247,6 @@ pub fn option_loss(logits: Tensor<2>, labels: &[usize]) -> Tensor<1> {
     -log_softmax(logits, 1).gather(1, index).mean()
 }
 
-/// Rows whose right option has the largest logit. `logits` is `[rows, options]`.
-pub fn correct(logits: Tensor<2>, labels: &[usize]) -> usize {
-    predictions(logits)
-        .iter()
-        .zip(labels)
-        .filter(|(p, l)| p == l)
-        .count()
-}
-
 /// The option with the largest logit of each row; the first of equals.
 pub fn predictions(logits: Tensor<2>) -> Vec<usize> {
     let best = logits.argmax(1).into_data();
@@ -333,14 +254,14 @@ pub fn predictions(logits: Tensor<2>) -> Vec<usize> {
 }
 
 /// How well a model does.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
     /// Share of rows whose right option has the largest logit.
     pub accuracy: f64,
     /// Mean cross-entropy over the options.
     pub loss: f64,
-    /// Rows evaluated.
-    pub rows: usize,
+    /// Index of the option chosen for each row, in the order of the rows.
+    pub predictions: Vec<usize>,
 }
 
 /// Evaluates `model` on all rows, `batch` at a time, rows of like length together. `pad` fills short rows.
@@ -354,22 +275,30 @@ pub fn evaluate(
     pad: u32,
     device: &Device,
 ) -> Result<Evaluation, DatasetError> {
-    let (mut right, mut loss) = (0, 0.0);
+    let mut chosen = vec![0; dataset.len()];
+    let mut loss = 0.0;
     for rows in dataset.length_buckets(batch) {
         let examples: Vec<_> = rows.iter().map(|row| &dataset.examples[*row]).collect();
         let tokens: Vec<&[u32]> = examples.iter().map(|e| e.tokens.as_slice()).collect();
         let labels: Vec<usize> = examples.iter().map(|e| e.label).collect();
         let tokens = TokenBatch::new(&tokens, pad, PaddingSide::Right, device)?;
         let logits = model.last_logits(&tokens, &dataset.options);
-        right += correct(logits.clone(), &labels);
+        for (row, prediction) in rows.iter().zip(predictions(logits.clone())) {
+            chosen[*row] = prediction;
+        }
         let mean = f64::from(option_loss(logits, &labels).into_scalar::<f32>());
         loss += mean * labels.len() as f64;
     }
-    let rows = dataset.len();
+    let rows = dataset.len() as f64;
+    let right = chosen
+        .iter()
+        .zip(&dataset.examples)
+        .filter(|(c, e)| **c == e.label)
+        .count();
     Ok(Evaluation {
-        accuracy: right as f64 / rows as f64,
-        loss: loss / rows as f64,
-        rows,
+        accuracy: right as f64 / rows,
+        loss: loss / rows,
+        predictions: chosen,
     })
 }
 
@@ -378,38 +307,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_epoch_covers_each_row_once_and_can_be_resumed() {
-        let mut sampler = BatchSampler::new(10, 5, 3).unwrap();
-        let batches: Vec<_> = (0..6).map(|_| sampler.next_batch()).collect();
-        for epoch in batches.chunks(2) {
-            let mut rows = epoch.concat();
-            rows.sort_unstable();
-            assert_eq!(rows, (0..10).collect::<Vec<_>>());
-        }
-        assert_ne!(batches[0], batches[2], "each epoch has its own order");
-        for drawn in 0..6 {
-            let mut resumed = BatchSampler::resume(10, 5, 3, drawn).unwrap();
-            assert_eq!(resumed.next_batch(), batches[drawn]);
-        }
-        assert_ne!(
-            BatchSampler::new(10, 5, 4).unwrap().next_batch(),
-            batches[0]
-        );
-        assert_eq!(BatchSampler::new(4, 4, 0).unwrap().next_batch().len(), 4);
-        for batch in [0, 11] {
-            let error = BatchSampler::new(10, batch, 0).unwrap_err().to_string();
-            assert!(error.contains(&format!("batch of {batch}")), "{error}");
-        }
-    }
-
-    #[test]
     fn loss_and_accuracy_of_known_logits() {
         let logits = Tensor::<2>::from_floats([[0.0, 0.0], [2.0, 0.0]], &Device::default());
         let loss = option_loss(logits.clone(), &[1, 0]).into_scalar::<f32>();
         let expected = (2f32.ln() + (1.0 + (-2f32).exp()).ln()) / 2.0;
         assert!((loss - expected).abs() < 1e-6, "{loss}");
-        assert_eq!(correct(logits.clone(), &[0, 0]), 2);
-        assert_eq!(correct(logits, &[1, 1]), 0);
+        assert_eq!(predictions(logits)[1], 0);
     }
 
     #[test]

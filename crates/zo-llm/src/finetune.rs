@@ -7,7 +7,8 @@ use thiserror::Error;
 use zo_core::{StepError, StepReport, ZerothOrderOptimizer};
 
 use crate::batch::{BatchError, PaddingSide, TokenBatch};
-use crate::dataset::{BatchSampler, Dataset, DatasetError, Evaluation, evaluate, option_loss};
+use crate::batches::{BatchSampler, Order};
+use crate::dataset::{Dataset, DatasetError, Evaluation, evaluate, option_loss};
 use crate::model::CausalLm;
 
 /// What stopped a fine-tuning run.
@@ -39,6 +40,8 @@ pub struct FinetuneConfig {
     pub eval_every: usize,
     /// Rows in a batch of an evaluation.
     pub eval_batch: usize,
+    /// How the rows of a batch are drawn.
+    pub order: Order,
     /// The seed of the order of the rows.
     pub seed: u64,
     /// The id that fills short rows; the model never sees it.
@@ -97,7 +100,7 @@ pub fn finetune<O: ZerothOrderOptimizer>(
     if config.steps == 0 {
         return Ok(model);
     }
-    let mut batches = BatchSampler::new(train.len(), config.batch, config.seed)?;
+    let mut batches = BatchSampler::new(&train.labels(), config.order, config.batch, config.seed)?;
     for step in 0..config.steps {
         let start = Instant::now();
         let rows = batches.next_batch();

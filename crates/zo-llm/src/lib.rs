@@ -24,6 +24,7 @@
 //! ```
 
 pub mod batch;
+pub mod batches;
 pub mod config;
 pub mod dataset;
 pub mod finetune;

@@ -17,6 +17,8 @@ use crate::part::Part;
 /// `Opt.decoder.layers.0.self_attn.q_proj.weight` and `Llama.layers.0.mlp.up_proj.weight`; seeded noise is keyed by them.
 /// Weights of linear layers are stored `[d_input, d_output]`, the transpose of the file's; embeddings and an untied head
 /// `[vocab, width]`.
+// A program holds one model: a box would only put another name into the module paths.
+#[allow(clippy::large_enum_variant)]
 #[derive(Module, Debug)]
 pub enum CausalLm {
     /// An OPT model.

@@ -142,7 +142,7 @@ mod tests {
             .at(&Tensor::from_ints([1], &device))
             .apply(x.clone().narrow(2, 1, 1));
         assert_eq!(last.to_data(), y.clone().narrow(2, 1, 1).to_data());
-        let rows = |t: Tensor<4>| t.to_data().to_vec::<f32>().unwrap();
+        let rows = |t: Tensor<4>| t.to_data().try_to_vec::<f32>().unwrap();
         let (x, y) = (rows(x), rows(y));
         assert_eq!(x[..4], y[..4]);
         assert_ne!(x[4..8], y[4..8]);

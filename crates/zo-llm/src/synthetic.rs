@@ -7,11 +7,15 @@
 //! Some pairs of an opinion word and a thing are held out: dev passages use no other pairs, and neither the training rows nor the
 //! corpus contain one, so that no dev passage can occur there.
 
+mod words;
+
 use std::collections::HashSet;
 
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
+
+use words::{ADJECTIVES, CONSEQUENCES, DAYS, NAMES, NEUTRAL, OTHER_ANSWERS, THINGS, VERBS};
 
 /// One row of the synthetic task, in BoolQ's format.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -104,119 +108,6 @@ pub fn to_jsonl(rows: &[SyntheticRow]) -> serde_json::Result<String> {
     }
     Ok(text)
 }
-
-const NAMES: [&str; 16] = [
-    "anna", "ben", "clara", "david", "ella", "frank", "grace", "henry", "iris", "jack", "karen",
-    "leo", "maria", "noah", "olga", "peter",
-];
-
-/// What a person did with it, and the thing.
-const THINGS: [(&str, &str); 12] = [
-    ("watched", "film"),
-    ("read", "book"),
-    ("heard", "song"),
-    ("ate", "soup"),
-    ("played", "game"),
-    ("visited", "museum"),
-    ("saw", "play"),
-    ("read", "novel"),
-    ("heard", "concert"),
-    ("tried", "cake"),
-    ("watched", "show"),
-    ("toured", "castle"),
-];
-
-const DAYS: [&str; 7] = [
-    "monday",
-    "tuesday",
-    "wednesday",
-    "thursday",
-    "friday",
-    "saturday",
-    "sunday",
-];
-
-/// Index 0: words of somebody who did not like it; index 1: of somebody who did.
-const ADJECTIVES: [[&str; 12]; 2] = [
-    [
-        "dull", "awful", "dreadful", "boring", "tedious", "poor", "bland", "terrible", "clumsy",
-        "horrible", "weak", "annoying",
-    ],
-    [
-        "great",
-        "wonderful",
-        "brilliant",
-        "lovely",
-        "charming",
-        "superb",
-        "delightful",
-        "excellent",
-        "beautiful",
-        "splendid",
-        "perfect",
-        "amazing",
-    ],
-];
-
-const VERBS: [[&str; 6]; 2] = [
-    [
-        "hated",
-        "despised",
-        "loathed",
-        "resented",
-        "regretted",
-        "scorned",
-    ],
-    [
-        "loved",
-        "enjoyed",
-        "admired",
-        "adored",
-        "praised",
-        "treasured",
-    ],
-];
-
-const NEUTRAL: [&str; 14] = [
-    "the room was full.",
-    "it was raining outside.",
-    "a friend came along.",
-    "the ticket cost ten dollars.",
-    "the bus took an hour.",
-    "the door was painted blue.",
-    "there was a clock on the wall.",
-    "the place is near the river.",
-    "it was already late.",
-    "a man sat by the window.",
-    "the street was quiet.",
-    "it took two hours.",
-    "the lights were on.",
-    "it was a cold day.",
-];
-
-/// Sentences that agree with the opinion, `{}` standing for the person.
-const CONSEQUENCES: [[&str; 5]; 2] = [
-    [
-        "{} wanted the money back.",
-        "{} left before the end.",
-        "{} gave it one star.",
-        "{} will never go again.",
-        "{} warned every friend.",
-    ],
-    [
-        "{} smiled all evening.",
-        "{} stayed until the end.",
-        "{} gave it five stars.",
-        "{} will soon go again.",
-        "{} told every friend to go.",
-    ],
-];
-
-/// Answers that agree with the opinion, in words the task does not use.
-const OTHER_ANSWERS: [[&str; 3]; 2] = [
-    ["Hardly", "Barely", "Scarcely"],
-    ["Certainly", "Absolutely", "Definitely"],
-];
 
 struct Passage {
     /// The person to ask about.
@@ -374,7 +265,7 @@ impl Generator {
 
 /// One pair in six, spread over all words and all things.
 fn is_held_out(word: usize, thing: usize) -> bool {
-    (word + thing) % 6 == 0
+    (word + thing).is_multiple_of(6)
 }
 
 #[cfg(test)]
