@@ -95,7 +95,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (device, context) = (Device::default(), config.context());
     let dev = Dataset::load(&BoolQ, &data_dir, Split::Dev, None, &tokenizer, context)?;
     let result = evaluate(&model, &dev, 50, PAD, &device)?;
-    let (rows, accuracy, loss) = (result.rows, result.accuracy, result.loss);
+    let (rows, accuracy, loss) = (dev.len(), result.accuracy, result.loss);
     println!("wrote {}", out.display());
     println!("zero-shot on {rows} dev rows: accuracy {accuracy:.3}, loss {loss:.3}");
     Ok(())

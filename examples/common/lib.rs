@@ -3,3 +3,8 @@
 pub mod memory;
 pub mod plot;
 pub mod run;
+
+/// The README's example, as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

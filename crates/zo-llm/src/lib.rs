@@ -1,4 +1,4 @@
-//! OPT and Llama for [burn](burn), loaded from Hugging Face folders, with the prompts, tasks and data that
+//! OPT and Llama for [burn], loaded from Hugging Face folders, with the prompts, tasks and data that
 //! zeroth-order fine-tuning needs.
 //!
 //! - [`load()`] reads a folder (`config.json`, `model.safetensors` or its shards, `tokenizer.json` or `vocab.json` with

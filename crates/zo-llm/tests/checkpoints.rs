@@ -1,4 +1,5 @@
 //! Damaged folders are refused with errors that name the damage, and saved ones come back.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Logits against those of transformers, on every CPU backend that is compiled in.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

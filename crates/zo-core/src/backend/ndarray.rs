@@ -1,7 +1,7 @@
 //! burn-ndarray: shared arrays of f32 or f64.
 
 use burn::backend::{NdArray, tensor::FloatTensor};
-use burn_ndarray::{NdArrayStorage, NdArrayTensor, SharedArray};
+use burn_ndarray::{NdArrayTensor, SharedArray};
 
 use super::cpu::{Weight, sweep_slice};
 use super::{Sweep, ZoBackend};
@@ -9,8 +9,8 @@ use super::{Sweep, ZoBackend};
 impl ZoBackend for NdArray {
     fn sweep(tensor: FloatTensor<Self>, sweep: Sweep) -> FloatTensor<Self> {
         match tensor {
-            NdArrayTensor::F32(storage) => NdArrayTensor::from(typed(storage, &sweep)),
-            NdArrayTensor::F64(storage) => NdArrayTensor::from(typed(storage, &sweep)),
+            NdArrayTensor::F32(storage) => NdArrayTensor::from(typed(storage.into_shared(), &sweep)),
+            NdArrayTensor::F64(storage) => NdArrayTensor::from(typed(storage.into_shared(), &sweep)),
             other => panic!(
                 "a sweep needs a float tensor, not {:?}",
                 burn::backend::TensorMetadata::dtype(&other)
@@ -20,10 +20,9 @@ impl ZoBackend for NdArray {
 }
 
 fn typed<E: Weight + burn::tensor::Element>(
-    storage: NdArrayStorage<E>,
+    mut array: SharedArray<E>,
     sweep: &Sweep,
 ) -> SharedArray<E> {
-    let mut array = storage.into_shared();
     if !array.is_standard_layout() || !array.is_unique() {
         sweep.note_copy();
     }
