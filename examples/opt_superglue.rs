@@ -41,7 +41,7 @@ struct Args {
     /// Training steps; 0 only evaluates
     #[arg(long, default_value_t = 2000)]
     steps: usize,
-    /// Learning rate [default: 1e-6; for the bundled model 1e-3]
+    /// Learning rate [default: 1e-6; for the bundled model 1e-4]
     #[arg(long)]
     lr: Option<f64>,
     /// Perturbation radius
@@ -130,7 +130,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         .data
         .clone()
         .unwrap_or_else(|| assets.join("synthetic"));
-    let lr = args.lr.unwrap_or(if bundled { 1e-3 } else { 1e-6 });
+    let lr = args.lr.unwrap_or(if bundled { 1e-4 } else { 1e-6 });
     let eval_every = args
         .eval_every
         .unwrap_or(if bundled { args.steps / 10 } else { 0 });

@@ -9,8 +9,12 @@ use super::{Sweep, ZoBackend};
 impl ZoBackend for NdArray {
     fn sweep(tensor: FloatTensor<Self>, sweep: Sweep) -> FloatTensor<Self> {
         match tensor {
-            NdArrayTensor::F32(storage) => NdArrayTensor::from(typed(storage.into_shared(), &sweep)),
-            NdArrayTensor::F64(storage) => NdArrayTensor::from(typed(storage.into_shared(), &sweep)),
+            NdArrayTensor::F32(storage) => {
+                NdArrayTensor::from(typed(storage.into_shared(), &sweep))
+            }
+            NdArrayTensor::F64(storage) => {
+                NdArrayTensor::from(typed(storage.into_shared(), &sweep))
+            }
             other => panic!(
                 "a sweep needs a float tensor, not {:?}",
                 burn::backend::TensorMetadata::dtype(&other)
