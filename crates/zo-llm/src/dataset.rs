@@ -16,7 +16,7 @@ use crate::tokenizer::{LmTokenizer, TokenizerError};
 #[non_exhaustive]
 pub enum DatasetError {
     /// The file cannot be read.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}: a data folder holds train.jsonl and dev.jsonl")]
     Io {
         /// The file.
         path: PathBuf,
@@ -51,14 +51,14 @@ pub enum DatasetError {
     },
     /// A label word is not one token.
     #[error(
-        "the label word `{word}` is {count} tokens after the prompt of {path}, line {line}, not 1: this model's tokenizer splits it; \
-         use a task whose label words are single tokens, or another model"
+        "the label word `{word}` is not one token after the prompt of {path}, line {line}: this model's tokenizer makes {tokens:?} of \
+         it; use a task whose label words are single tokens, or another model"
     )]
     LabelWord {
         /// The word.
         word: String,
         /// Its tokens.
-        count: usize,
+        tokens: Vec<u32>,
         /// The file.
         path: PathBuf,
         /// The line, from 1.
@@ -180,12 +180,13 @@ impl Dataset {
                     let whole = encode(&format!("{}{word}", example.prompt))?;
                     match whole.strip_prefix(tokens.as_slice()) {
                         Some([token]) => dataset.options.push(*token),
-                        rest => {
-                            let count = rest.map_or(whole.len(), <[u32]>::len);
+                        _ => {
+                            let alone = tokenizer.encode_word(word);
+                            let tokens = alone.unwrap_or_else(|_| whole[..].to_vec());
                             let (word, path) = (word.clone(), path.clone());
                             return Err(DatasetError::LabelWord {
                                 word,
-                                count,
+                                tokens,
                                 path,
                                 line,
                             });

@@ -74,7 +74,7 @@ type Observer<'a> = dyn FnMut(Event<'_>) -> Result<(), String> + 'a;
 
 /// Fine-tunes `model` on `train` and evaluates it on `dev` before, after, and as often as asked for between.
 ///
-/// `rate` gives the learning rate of each step: a constant, or one of burn's schedulers (`|_| scheduler.step()`). The loss is the
+/// `rate` gives the learning rate of each step: a constant, or one of burn's schedulers (`|_| scheduler.step().base()`). The loss is the
 /// cross-entropy over the task's options.
 ///
 /// # Errors

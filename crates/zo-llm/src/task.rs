@@ -50,7 +50,7 @@ pub trait Task {
     fn name(&self) -> &'static str;
 
     /// The label words in order of labels.
-    fn options(&self) -> [&'static str; 2];
+    fn options(&self) -> &'static [&'static str];
 
     /// The prompt of a row.
     ///
@@ -74,7 +74,7 @@ pub trait Task {
         let wrong = || TaskError::Field {
             field: "label",
             found: label.to_string(),
-            expected: "0, 1, true or false",
+            expected: "the number of an option, counted from 0, or true or false",
         };
         let label = index.filter(|i| *i < options.len()).ok_or_else(wrong)?;
         Ok(Example {
@@ -120,8 +120,8 @@ impl Task for Sst2 {
         "sst2"
     }
 
-    fn options(&self) -> [&'static str; 2] {
-        [" terrible", " great"]
+    fn options(&self) -> &'static [&'static str] {
+        &[" terrible", " great"]
     }
 
     fn prompt(&self, row: &Map<String, Value>) -> Result<String, TaskError> {
@@ -139,8 +139,8 @@ impl Task for BoolQ {
         "boolq"
     }
 
-    fn options(&self) -> [&'static str; 2] {
-        ["No", "Yes"]
+    fn options(&self) -> &'static [&'static str] {
+        &["No", "Yes"]
     }
 
     fn prompt(&self, row: &Map<String, Value>) -> Result<String, TaskError> {

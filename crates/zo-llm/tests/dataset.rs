@@ -100,8 +100,8 @@ impl Task for TwoWords {
         "two-words"
     }
 
-    fn options(&self) -> [&'static str; 2] {
-        [" not good", " great"]
+    fn options(&self) -> &'static [&'static str] {
+        &[" not good", " great"]
     }
 
     fn prompt(&self, _: &Map<String, Value>) -> Result<String, TaskError> {
@@ -113,7 +113,7 @@ impl Task for TwoWords {
 fn a_label_word_of_several_tokens_is_refused() {
     let error = load(&TwoWords, GOOD, None).unwrap_err().to_string();
     assert!(
-        error.contains("` not good` is 2 tokens") && error.contains("line 1"),
+        error.contains("` not good` is not one token") && error.contains("[9, 8]"),
         "{error}"
     );
 }

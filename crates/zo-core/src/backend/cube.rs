@@ -14,7 +14,7 @@ use super::{Sweep, ZoBackend};
 impl ZoBackend for CubeBackend {
     fn sweep(tensor: FloatTensor<Self>, sweep: Sweep) -> FloatTensor<Self> {
         sweep.note_copy();
-        let device = Self::float_device(&tensor);
+        let device = tensor.device.clone();
         let dtype = tensor.dtype();
         let mut data = match read_sync(Self::float_into_data(tensor)) {
             Ok(data) => data,
