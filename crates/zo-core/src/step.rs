@@ -81,18 +81,18 @@ where
     }
 
     /// The gradient estimate `1/q sum_k g_k z_k`, g_k being the derivative along the direction z_k.
-    fn estimate(
+    fn estimate<M: Module, L: Loss>(
         &mut self,
         seeds: &mut Seeds,
-        walk: &mut dyn Walking,
+        walk: &mut Walk<M, impl FnMut(&M) -> L>,
     ) -> Result<Direction, ZoError> {
         let mut gradient = Direction::zero();
         for _ in 0..self.settings.queries {
-            let z = self.sampler.sample(seeds, walk.probe())?;
-            let query = self.settings.difference.measure(z, walk.probe())?;
+            let z = self.sampler.sample(seeds, walk)?;
+            let query = self.settings.difference.measure(z, walk)?;
             let share = query.projected_gradient / self.settings.queries as f64;
             gradient = gradient.plus(share, &query.direction);
-            walk.note(query);
+            walk.queries.push(query);
         }
         Ok(gradient)
     }
@@ -193,12 +193,6 @@ struct Walk<M, F> {
     forward_time: Duration,
 }
 
-/// What [`ZeroOrder::estimate`] needs of a [`Walk`], whatever the module's type.
-trait Walking {
-    fn probe(&mut self) -> &mut dyn Probe;
-    fn note(&mut self, query: QueryReport);
-}
-
 impl<M: Module, L: Loss, F: FnMut(&M) -> L> Walk<M, F> {
     fn new(perturbed: Perturbed<M>, objective: F, epsilon: f64, step: u64) -> Self {
         Self {
@@ -258,16 +252,6 @@ impl<M: Module, L: Loss, F: FnMut(&M) -> L> Probe for Walk<M, F> {
 
     fn epsilon(&self) -> f64 {
         self.epsilon
-    }
-}
-
-impl<M: Module, L: Loss, F: FnMut(&M) -> L> Walking for Walk<M, F> {
-    fn probe(&mut self) -> &mut dyn Probe {
-        self
-    }
-
-    fn note(&mut self, query: QueryReport) {
-        self.queries.push(query);
     }
 }
 
