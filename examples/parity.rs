@@ -4,6 +4,14 @@
 //! (i64, `[batch, seq]`) and `logits` (f32, `[batch, seq, vocab]`). Prints the largest absolute difference at unpadded
 //! positions of each folder, and fails above 1e-4.
 
+#![cfg_attr(
+    feature = "ndarray",
+    allow(
+        deprecated,
+        reason = "burn deprecates its ndarray backend; it is supported here as long as burn has it"
+    )
+)]
+
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

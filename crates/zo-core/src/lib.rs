@@ -13,6 +13,14 @@
 //! direction?), a [`SparsityMask`] (which tensors?), a [`Difference`] (how do losses become a derivative?) and an [`UpdateRule`].
 //! Users of a library usually want the crate `zo-optim`, which re-exports this one.
 
+#![cfg_attr(
+    feature = "ndarray",
+    allow(
+        deprecated,
+        reason = "burn deprecates its ndarray backend; it is supported here as long as burn has it"
+    )
+)]
+
 pub mod backend;
 mod difference;
 mod direction;

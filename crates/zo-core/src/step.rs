@@ -1,4 +1,4 @@
-//! The zeroth-order step. The whole algorithm is [`ZeroOrder::estimate`] and [`ZeroOrder::step`].
+//! The zeroth-order step. The whole algorithm is `ZeroOrder::estimate` and `ZeroOrder::step`.
 
 use std::time::{Duration, Instant};
 

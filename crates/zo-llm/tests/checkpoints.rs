@@ -1,4 +1,12 @@
 //! Damaged folders are refused with errors that name the damage, and saved ones come back.
+
+#![cfg_attr(
+    feature = "ndarray",
+    allow(
+        deprecated,
+        reason = "burn deprecates its ndarray backend; it is supported here as long as burn has it"
+    )
+)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;

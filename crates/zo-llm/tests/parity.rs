@@ -1,4 +1,12 @@
 //! Logits against those of transformers, on every CPU backend that is compiled in.
+
+#![cfg_attr(
+    feature = "ndarray",
+    allow(
+        deprecated,
+        reason = "burn deprecates its ndarray backend; it is supported here as long as burn has it"
+    )
+)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;

@@ -32,6 +32,14 @@
 //! # }
 //! ```
 
+#![cfg_attr(
+    feature = "ndarray",
+    allow(
+        deprecated,
+        reason = "burn deprecates its ndarray backend; it is supported here as long as burn has it"
+    )
+)]
+
 use burn::config::Config;
 use burn::module::ParamGroup;
 use zo_core::{ConfigError, Dense, Difference, Distribution, NonFinite, Settings, Sgd, ZeroOrder};
