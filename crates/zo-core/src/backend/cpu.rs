@@ -8,7 +8,7 @@ use num_traits::MulAdd;
 use rayon::prelude::*;
 
 use super::Sweep;
-use crate::noise::rows::{CHUNK_ROWS, Row, Stream};
+use crate::noise::rows::{CHUNK_ROWS, Row, Stream, lanes};
 use crate::noise::simd::Kernel;
 use crate::noise::{LANES, SimdLevel, philox::RoundKeys};
 
@@ -33,6 +33,14 @@ pub(crate) trait Weight: Copy + Default + Send + Sync {
     fn noise(z: f32) -> Self::Acc;
     fn load(row: &[Self; LANES]) -> Acc<Self>;
     fn store(row: &mut [Self; LANES], values: &Acc<Self>);
+
+    /// Rounds to what the dtype can hold.
+    #[inline(always)]
+    fn round(values: &mut Acc<Self>) {
+        let mut row = [Self::default(); LANES];
+        Self::store(&mut row, values);
+        *values = Self::load(&row);
+    }
 }
 
 macro_rules! full_precision {
@@ -47,6 +55,8 @@ macro_rules! full_precision {
             fn load(row: &[Self; LANES]) -> Acc<Self> { *row }
             #[inline(always)]
             fn store(row: &mut [Self; LANES], values: &Acc<Self>) { *row = *values; }
+            #[inline(always)]
+            fn round(_: &mut Acc<Self>) {}
         }
     )*};
 }
@@ -170,87 +180,92 @@ impl<W: Weight> Kernel for ChunkSweep<'_, W> {
             weights,
             sweep,
         } = self;
-        let rows = weights.len().div_ceil(LANES);
+        let (rows, lanes) = (weights.len().div_ceil(LANES), lanes());
         if let [term] = sweep.terms.as_slice() {
             // The common case keeps a row of noise in registers.
-            term.stream.rows(chunk, rows, |row, z| {
-                move_row(
-                    weights,
-                    row,
-                    sweep,
-                    &times::<W>(term.from, z),
-                    &times::<W>(term.to, z),
-                );
+            term.stream.rows(chunk, rows, lanes, |row, z| {
+                move_row(weights, row, |row| {
+                    move_along(row, lanes, sweep, term, z);
+                });
             });
             return;
         }
         let zero = [[W::Acc::default(); LANES]; CHUNK_ROWS];
         let (mut from, mut to) = (zero, zero);
         for term in &sweep.terms {
-            term.stream.rows(chunk, rows, |row, z| {
-                add_times::<W>(&mut from[row], term.from, z);
-                add_times::<W>(&mut to[row], term.to, z);
+            term.stream.rows(chunk, rows, lanes, |row, z| {
+                add_times::<W>(&mut from[row], lanes, term.from, z);
+                add_times::<W>(&mut to[row], lanes, term.to, z);
             });
         }
         for row in 0..rows {
-            move_row(weights, row, sweep, &from[row], &to[row]);
+            let (from, to) = (&from[row], &to[row]);
+            move_row(weights, row, |row| move_by(row, lanes, sweep, from, to));
         }
     }
 }
 
 #[inline(always)]
-fn times<W: Weight>(coefficient: W::Acc, z: &Row) -> Acc<W> {
-    let mut out = [W::Acc::default(); LANES];
-    for (out, z) in out.iter_mut().zip(z) {
-        *out = coefficient * W::noise(*z);
-    }
-    out
-}
-
-#[inline(always)]
-fn add_times<W: Weight>(sum: &mut Acc<W>, coefficient: W::Acc, z: &Row) {
-    for (sum, z) in sum.iter_mut().zip(z) {
+fn add_times<W: Weight>(sum: &mut Acc<W>, lanes: usize, coefficient: W::Acc, z: &Row) {
+    for (sum, z) in sum[..lanes].iter_mut().zip(&z[..lanes]) {
         *sum = coefficient.mul_add(W::noise(*z), *sum);
     }
 }
 
-/// Moves row `row` of `weights`; the last row may be short.
+/// Applies `change` to row `row` of `weights`; the last row may be short.
 #[inline(always)]
-fn move_row<W: Weight>(
-    weights: &mut [W],
-    row: usize,
-    sweep: &TypedSweep<W>,
-    from: &Acc<W>,
-    to: &Acc<W>,
-) {
+fn move_row<W: Weight>(weights: &mut [W], row: usize, change: impl Fn(&mut [W; LANES])) {
     let row = &mut weights[row * LANES..];
     match row.first_chunk_mut::<LANES>() {
-        Some(full) => move_full_row(full, sweep, from, to),
+        Some(full) => change(full),
         None => {
             let mut padded = [W::default(); LANES];
             padded[..row.len()].copy_from_slice(row);
-            move_full_row(&mut padded, sweep, from, to);
+            change(&mut padded);
             row.copy_from_slice(&padded[..row.len()]);
         }
     }
 }
 
+/// From `w` over `theta` to the target, along a single noise vector.
 #[inline(always)]
-fn move_full_row<W: Weight>(
+fn move_along<W: Weight>(
     row: &mut [W; LANES],
+    lanes: usize,
+    sweep: &TypedSweep<W>,
+    term: &TypedTerm<W>,
+    z: &Row,
+) {
+    let mut values = W::load(row);
+    if !sweep.unperturbed {
+        for (value, z) in values[..lanes].iter_mut().zip(&z[..lanes]) {
+            *value = *value - term.from * W::noise(*z);
+        }
+        W::round(&mut values);
+    }
+    for (value, z) in values[..lanes].iter_mut().zip(&z[..lanes]) {
+        *value = sweep.decay.mul_add(*value, term.to * W::noise(*z));
+    }
+    W::store(row, &values);
+}
+
+/// From `w` over `theta` to the target, by two sums of noise vectors.
+#[inline(always)]
+fn move_by<W: Weight>(
+    row: &mut [W; LANES],
+    lanes: usize,
     sweep: &TypedSweep<W>,
     from: &Acc<W>,
     to: &Acc<W>,
 ) {
     let mut values = W::load(row);
     if !sweep.unperturbed {
-        for (value, from) in values.iter_mut().zip(from) {
+        for (value, from) in values[..lanes].iter_mut().zip(&from[..lanes]) {
             *value = *value - *from;
         }
-        W::store(row, &values);
-        values = W::load(row);
+        W::round(&mut values);
     }
-    for (value, to) in values.iter_mut().zip(to) {
+    for (value, to) in values[..lanes].iter_mut().zip(&to[..lanes]) {
         *value = sweep.decay.mul_add(*value, *to);
     }
     W::store(row, &values);

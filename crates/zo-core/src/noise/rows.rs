@@ -6,6 +6,14 @@ use super::{Distribution, LANES, TensorKey, transform};
 /// One value for each lane.
 pub(crate) type Row = [f32; LANES];
 
+/// The number of lanes, hidden from the optimizer. A short loop over a known number of lanes is unrolled before it can be vectorised,
+/// and then may not be: ask once for each chunk, and loop up to the answer. (The loops of the Gaussian are long enough to be safe, and
+/// faster with the number known: measure before changing either.)
+#[inline(always)]
+pub(crate) fn lanes() -> usize {
+    std::hint::black_box(LANES).min(LANES)
+}
+
 /// Rows in a chunk: a whole number of tiles of every distribution.
 pub(crate) const CHUNK_ROWS: usize = 128;
 
@@ -20,10 +28,16 @@ pub(crate) struct Stream {
 impl Stream {
     /// Calls `emit(row, z)` for the first `rows` rows of chunk `chunk`, in order.
     #[inline(always)]
-    pub(crate) fn rows(&self, chunk: u64, rows: usize, emit: impl FnMut(usize, &Row)) {
+    pub(crate) fn rows(
+        &self,
+        chunk: u64,
+        rows: usize,
+        lanes: usize,
+        emit: impl FnMut(usize, &Row),
+    ) {
         match self.distribution {
             Distribution::Gaussian => self.gaussian(chunk, rows, emit),
-            Distribution::Rademacher => self.rademacher(chunk, rows, emit),
+            Distribution::Rademacher => self.rademacher(chunk, rows, lanes, emit),
         }
     }
 
@@ -33,7 +47,10 @@ impl Stream {
         let first_tile = chunk * (CHUNK_ROWS / VALUES) as u64;
         let mut row = 0;
         while row < rows {
-            let words = self.tile(first_tile + (row / VALUES) as u64);
+            let mut words = [[0u32; LANES]; 4];
+            for lane in 0..LANES {
+                self.draw(&mut words, first_tile + (row / VALUES) as u64, lane);
+            }
             let mut z = [[0f32; LANES]; VALUES];
             for pair in [0, 2] {
                 for lane in 0..LANES {
@@ -49,31 +66,37 @@ impl Stream {
     }
 
     #[inline(always)]
-    fn rademacher(&self, chunk: u64, rows: usize, mut emit: impl FnMut(usize, &Row)) {
-        let words = self.tile(chunk);
+    fn rademacher(&self, chunk: u64, rows: usize, lanes: usize, mut emit: impl FnMut(usize, &Row)) {
+        let words = self.tile(chunk, lanes);
         for row in 0..rows {
             let word = &words[row / 32];
             let bit = (row % 32) as u32;
             let mut z = [0f32; LANES];
-            for lane in 0..LANES {
-                z[lane] = transform::sign(word[lane], bit);
+            for (z, word) in z[..lanes].iter_mut().zip(&word[..lanes]) {
+                *z = transform::sign(*word, bit);
             }
             emit(row, &z);
         }
     }
 
-    /// The four words of each of the tile's 64 blocks.
+    /// The four words of each of the tile's blocks.
     #[inline(always)]
-    fn tile(&self, tile: u64) -> [[u32; LANES]; 4] {
+    fn tile(&self, tile: u64, lanes: usize) -> [[u32; LANES]; 4] {
         let mut words = [[0u32; LANES]; 4];
-        let [w0, w1, w2, w3] = &mut words;
-        for lane in 0..LANES {
-            let block = philox::block(&self.keys, tile * LANES as u64 + lane as u64, self.tensor.0);
-            w0[lane] = block[0];
-            w1[lane] = block[1];
-            w2[lane] = block[2];
-            w3[lane] = block[3];
+        for lane in 0..lanes {
+            self.draw(&mut words, tile, lane);
         }
         words
+    }
+
+    /// Puts the four words of a block where its lane's values are drawn from.
+    #[inline(always)]
+    fn draw(&self, words: &mut [[u32; LANES]; 4], tile: u64, lane: usize) {
+        let [w0, w1, w2, w3] = words;
+        let block = philox::block(&self.keys, tile * LANES as u64 + lane as u64, self.tensor.0);
+        w0[lane] = block[0];
+        w1[lane] = block[1];
+        w2[lane] = block[2];
+        w3[lane] = block[3];
     }
 }
