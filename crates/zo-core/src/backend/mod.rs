@@ -39,7 +39,8 @@ pub struct SweepTerm {
 /// ```
 ///
 /// With one rounding of the difference, `w + sum_k (to_k - from_k) z_k`, the weights would drift: rounding errors of +eps, -2 eps,
-/// +eps do not cancel. Those of +eps and -eps do: `theta` comes back bit for bit, unless it was moved across a power of two.
+/// +eps do not cancel. Those of +eps and -eps do: `theta` comes back bit for bit, unless it was moved across a power of two
+/// or lay halfway between two floats.
 #[derive(Debug, Clone)]
 pub struct Sweep {
     /// The key of the tensor's noise.
