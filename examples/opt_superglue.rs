@@ -24,12 +24,13 @@ use burn::module::Module;
 use burn::tensor::Device;
 use clap::Parser;
 use serde::Serialize;
+use zo_examples::methods::{self, Flags, Shared, autodiff};
 use zo_examples::run::{Measured, Run, default_out};
 use zo_llm::batches::Order;
 use zo_llm::dataset::{Dataset, Split};
 use zo_llm::finetune::{FinetuneConfig, finetune};
 use zo_llm::{Checkpoint, Dtype, load, task};
-use zo_optim::{Distribution, Mezo, MezoConfig, ZerothOrderOptimizer};
+use zo_optim::Distribution;
 
 /// Fine-tune a language model with forward passes alone.
 #[derive(Parser, Debug)]
@@ -43,13 +44,18 @@ struct Args {
     /// Task: sst2 or boolq
     #[arg(long, default_value = "boolq")]
     task: String,
-    /// Method: mezo
+    /// Method: see --method-help
     #[arg(long, default_value = "mezo")]
     method: String,
+    /// List the methods, each with its own settings
+    #[arg(long)]
+    method_help: bool,
+    #[command(flatten)]
+    flags: Flags,
     /// Training steps; 0 only evaluates
     #[arg(long, default_value_t = 2000)]
     steps: usize,
-    /// Learning rate [default: 1e-6; for the bundled model 1e-4]
+    /// Learning rate [default: for MeZO 1e-6, for the bundled model 1e-4; others in proportion, see --method-help]
     #[arg(long)]
     lr: Option<f64>,
     /// Perturbation radius
@@ -118,7 +124,12 @@ struct Report<'a> {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    let args = Args::parse();
+    if args.method_help {
+        print!("{}", methods::help());
+        return ExitCode::SUCCESS;
+    }
+    match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -138,7 +149,12 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         .data
         .clone()
         .unwrap_or_else(|| assets.join("synthetic"));
-    let lr = args.lr.unwrap_or(if bundled { 1e-4 } else { 1e-6 });
+    let method = methods::find(&args.method)?;
+    let lr = args.lr.unwrap_or(if bundled {
+        method.bundled_lr
+    } else {
+        1e-6 * method.bundled_lr / methods::BUNDLED_LR
+    });
     let eval_every = args
         .eval_every
         .unwrap_or(if bundled { args.steps / 10 } else { 0 });
@@ -146,7 +162,13 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     // Everything that can be wrong is found before the first step.
     let device = device(&args.device)?;
     let task = task::task(&args.task)?;
-    let mut optim = method(args)?;
+    let shared = Shared {
+        epsilon: args.epsilon,
+        queries: args.queries,
+        distribution: args.sampler,
+        seed: args.seed,
+    };
+    let mut optim = method.build(&shared, &args.flags)?;
     let Checkpoint {
         config,
         model,
@@ -181,6 +203,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         order,
         seed: args.seed,
         pad: config.pad_token_id(),
+        autodiff_device: method.differentiates().then(|| autodiff(&device)),
     };
     let out = args.out.clone().unwrap_or_else(default_out);
     let mut run = Run::start(&out, args.steps, args.quiet)?;
@@ -188,7 +211,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         |event: zo_llm::finetune::Event<'_>| run.observe(&event).map_err(|e| e.to_string());
     finetune(
         model,
-        &mut optim,
+        optim.as_mut(),
         |_| lr,
         [&train, &dev],
         &finetuning,
@@ -228,19 +251,6 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         print_table(&report, &out);
     }
     Ok(())
-}
-
-/// The optimizer named by `--method`.
-fn method(args: &Args) -> Result<Mezo, Box<dyn Error>> {
-    match args.method.as_str() {
-        "mezo" => Ok(MezoConfig::new()
-            .with_epsilon(args.epsilon)
-            .with_queries(args.queries)
-            .with_distribution(args.sampler)
-            .with_seed(args.seed)
-            .init()?),
-        other => Err(format!("unknown method `{other}`: use `mezo`").into()),
-    }
 }
 
 /// The device named by `--device`, if this build has it.
@@ -310,9 +320,3 @@ fn print_table(report: &Report<'_>, out: &Path) {
         out.display()
     );
 }
-
-/// The optimizer is used through its trait alone.
-const _: fn() = || {
-    fn is_optimizer<O: ZerothOrderOptimizer>() {}
-    is_optimizer::<Mezo>();
-};

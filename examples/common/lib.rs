@@ -1,6 +1,7 @@
 //! What the examples share: the report of a run, its plot, and the memory it took.
 
 pub mod memory;
+pub mod methods;
 pub mod plot;
 pub mod run;
 

@@ -19,6 +19,24 @@ pub enum ConfigError {
     /// Weight decay must not be negative.
     #[error("weight_decay is {0}: it must be finite and not negative (0 switches it off)")]
     WeightDecay(f64),
+    /// A method's own setting is outside its range.
+    #[error("{name} is {value}: it must be {expected}")]
+    Setting {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// Two parts of a method do not go together.
+    #[error("{parts} cannot be combined: {reason}")]
+    Incompatible {
+        /// The parts.
+        parts: &'static str,
+        /// Why not, and what to do instead.
+        reason: &'static str,
+    },
     /// No distribution has this name.
     #[error("unknown noise distribution `{0}`: use `gaussian` or `rademacher`")]
     UnknownDistribution(String),
@@ -30,16 +48,16 @@ pub enum ConfigError {
 pub enum ZoError {
     /// The objective returned NaN or an infinity.
     #[error(
-        "step {step}: the objective is {value} at a displacement of {terms} noise vector(s); lower epsilon or the learning rate, \
-         or let such steps be skipped with `NonFinite::Skip`"
+        "step {step}: the objective is {value} at {}; lower epsilon or the learning rate, or let such steps be skipped with \
+         `NonFinite::Skip`", if *.displaced { "displaced weights" } else { "the weights themselves" }
     )]
     NonFiniteLoss {
         /// The step's number, from 0.
         step: u64,
         /// The value.
         value: f64,
-        /// Noise vectors in the displacement: 0 means the unperturbed weights.
-        terms: usize,
+        /// Whether the weights were displaced.
+        displaced: bool,
     },
     /// The objective gave no scalar, or failed by itself.
     #[error("the objective failed: {0}")]
@@ -54,6 +72,14 @@ pub enum ZoError {
     NothingToTrain {
         /// Float parameters in the module.
         parameters: usize,
+    },
+    /// A mask does not fit the module.
+    #[error("the mask {mask} does not fit the module: {reason}")]
+    Mask {
+        /// The mask.
+        mask: &'static str,
+        /// What is wrong, and what to do.
+        reason: String,
     },
     /// A selected parameter cannot be perturbed.
     #[error(
@@ -87,10 +113,19 @@ pub enum ObjectiveError {
     /// The loss tensor could not be read back from its device.
     #[error("the loss tensor could not be read: {0}")]
     Read(String),
+    /// The method needs a derivative, and the objective offers none.
+    #[error(
+        "this method differentiates the loss: use `step_jvp`, or switch on the feature `autodiff` and return a `Tensor<1>` computed on \
+         the device of the module it is given"
+    )]
+    NoDerivative,
     /// The user's objective returned an error.
     #[error(transparent)]
     User(Box<dyn std::error::Error + Send + Sync>),
 }
+
+/// An error of a user's own objective.
+pub type JvpError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A step that failed: the reason, and the module as it was before the step (each weight within rounding of where it stood).
 #[derive(thiserror::Error)]
@@ -131,6 +166,14 @@ pub enum RecordError {
         path: PathBuf,
         /// Where the JSON goes wrong.
         source: serde_json::Error,
+    },
+    /// The file of buffers cannot be used.
+    #[error("{path}: these are no optimizer buffers: {reason}")]
+    Buffers {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
     },
     /// The record was written by another optimizer or another version.
     #[error("the record does not fit this optimizer: its {field} is {found}, expected {expected}")]

@@ -22,10 +22,15 @@
 )]
 
 pub mod backend;
+#[cfg(feature = "autodiff")]
+mod backward;
+mod config;
 mod difference;
 mod direction;
 mod error;
+mod layers;
 mod mask;
+mod masked;
 pub mod noise;
 mod objective;
 mod perturbed;
@@ -34,21 +39,27 @@ mod report;
 mod sampler;
 mod settings;
 pub mod step;
+mod tangent;
 mod tensors;
+pub mod testing;
 mod update;
+mod walk;
 
 pub use backend::ZoBackend;
 pub use difference::Difference;
 pub use direction::{Direction, Term};
-pub use error::{ConfigError, ObjectiveError, RecordError, StepError, ZoError};
-pub use mask::{Dense, Selection, SparsityMask};
+pub use error::{ConfigError, JvpError, ObjectiveError, RecordError, StepError, ZoError};
+pub use layers::Layers;
+pub use mask::{Choice, Dense, Elements, Selection, SparsityMask};
+pub use masked::MaskedDirection;
 pub use noise::{Distribution, TensorKey};
 pub use objective::Loss;
 pub use perturbed::Perturbed;
-pub use record::OptimizerRecord;
+pub use record::{Buffers, OptimizerRecord, from_record};
 pub use report::{QueryReport, StepReport};
 pub use sampler::{PerturbationSampler, Probe, Seeds};
 pub use settings::{NonFinite, Settings};
 pub use step::{ZeroOrder, ZerothOrderOptimizer};
-pub use tensors::{TensorInfo, tensors};
-pub use update::{Sgd, Update, UpdateRule};
+pub use tangent::{Jvp, Tangent};
+pub use tensors::{TensorInfo, Weights, tensors};
+pub use update::{Apply, Change, Estimate, Measured, Moment, Sgd, Update, UpdateRule};

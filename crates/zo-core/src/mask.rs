@@ -1,32 +1,138 @@
-//! Sparsity masks: which tensors move in a step.
+//! Sparsity masks: what moves in a step.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::RecordError;
+use crate::error::{RecordError, ZoError};
 use crate::report::QueryReport;
 use crate::sampler::Seeds;
-use crate::tensors::TensorInfo;
+use crate::tensors::{TensorInfo, Weights};
 use crate::update::stateless;
 
-/// A mask's choice for one step: for each tensor, `None` if it is not touched at all, or the factor on its update.
-///
-/// A factor other than 1 corrects for the probability of being chosen (Horvitz and Thompson 1952).
-#[derive(Debug, Clone, PartialEq)]
-pub struct Selection(pub Vec<Option<f64>>);
+/// Which elements of a tensor move. Never stored: each pass works it out anew.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Elements {
+    /// All of them.
+    #[default]
+    All,
+    /// Each with probability `keep`, independently; a function of `seed`, the tensor's path and the element's index.
+    Random {
+        /// The seed of the choice.
+        seed: u64,
+        /// The probability of moving, in (0, 1].
+        keep: f64,
+    },
+    /// Those with `|theta_i| <= threshold`, theta being the unperturbed weights.
+    Small {
+        /// The largest magnitude that moves.
+        threshold: f64,
+    },
+    /// Those with `|theta_i| > threshold`.
+    Large {
+        /// The largest magnitude that does not move.
+        threshold: f64,
+    },
+}
 
-/// Chooses the tensors that are perturbed and updated in a step.
+impl Elements {
+    /// Whether the choice depends on the weights, so that it cannot be repeated once they have changed.
+    pub fn depends_on_weights(&self) -> bool {
+        matches!(self, Self::Small { .. } | Self::Large { .. })
+    }
+}
+
+/// How a chosen tensor takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    /// The factor on its update. Other than 1 it corrects for the probability of being chosen (Horvitz and Thompson 1952); the
+    /// perturbation itself is never scaled.
+    pub scale: f64,
+    /// Which of its elements move.
+    pub elements: Elements,
+}
+
+impl Choice {
+    /// All elements, with factor 1.
+    pub const WHOLE: Self = Self::scaled(1.0);
+
+    /// All elements, with this factor on the update.
+    pub const fn scaled(scale: f64) -> Self {
+        let elements = Elements::All;
+        Self { scale, elements }
+    }
+
+    /// Some elements, with factor 1.
+    pub const fn some(elements: Elements) -> Self {
+        let scale = 1.0;
+        Self { scale, elements }
+    }
+}
+
+/// A mask's choice: one entry for each tensor, `None` if it is not touched at all.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Selection(pub Vec<Option<Choice>>);
+
+impl Selection {
+    /// Every tensor as a whole.
+    pub fn all(tensors: usize) -> Self {
+        Self(vec![Some(Choice::WHOLE); tensors])
+    }
+
+    /// How tensor number `tensor` takes part, if it does.
+    pub fn get(&self, tensor: usize) -> Option<&Choice> {
+        self.0.get(tensor)?.as_ref()
+    }
+
+    /// The same tensors and elements with factor 1: what is perturbed.
+    #[must_use]
+    pub(crate) fn unscaled(&self) -> Self {
+        let one = |choice: &Option<Choice>| choice.map(|choice| Choice::some(choice.elements));
+        Self(self.0.iter().map(one).collect())
+    }
+}
+
+/// Chooses what is perturbed and updated.
 pub trait SparsityMask {
-    /// The choice among `tensors`; one entry for each. Entries of tensors that are not trainable are ignored.
-    fn select(&mut self, tensors: &[TensorInfo], seeds: &mut Seeds) -> Selection;
+    /// The choice among `tensors`; one entry for each. Entries of tensors that are not trainable are ignored. `weights` gives the
+    /// unperturbed values to those who need them.
+    ///
+    /// # Errors
+    /// If the mask does not fit the module.
+    fn select(
+        &mut self,
+        tensors: &[TensorInfo],
+        weights: &mut dyn Weights,
+        seeds: &mut Seeds,
+    ) -> Result<Selection, ZoError>;
 
-    /// The scalars measured in the step, for masks that adapt. By default ignored.
+    /// How often it chooses in a step, at least once: each time begins a round with queries of its own, on the same batch. By default
+    /// once.
+    ///
+    /// # Errors
+    /// If the mask does not fit the module.
+    fn rounds(&self, _tensors: &[TensorInfo]) -> Result<usize, ZoError> {
+        Ok(1)
+    }
+
+    /// Whether each of several rounds ends with an update, or all estimates are made first and applied together, the default.
+    fn updates_each_round(&self) -> bool {
+        false
+    }
+
+    /// The scalars measured with `selection`, for masks that adapt. By default ignored.
     fn observe(
         &mut self,
         _tensors: &[TensorInfo],
         _selection: &Selection,
         _queries: &[QueryReport],
     ) {
+    }
+
+    /// Whether selections contain elements chosen by magnitude. Update rules that rebuild past estimates cannot be combined with
+    /// those. By default false.
+    fn depends_on_weights(&self) -> bool {
+        false
     }
 
     /// The state to save: by default none.
@@ -48,7 +154,12 @@ pub trait SparsityMask {
 pub struct Dense;
 
 impl SparsityMask for Dense {
-    fn select(&mut self, tensors: &[TensorInfo], _: &mut Seeds) -> Selection {
-        Selection(vec![Some(1.0); tensors.len()])
+    fn select(
+        &mut self,
+        tensors: &[TensorInfo],
+        _: &mut dyn Weights,
+        _: &mut Seeds,
+    ) -> Result<Selection, ZoError> {
+        Ok(Selection::all(tensors.len()))
     }
 }

@@ -1,8 +1,10 @@
 //! What an objective may return.
 
+use burn::module::Module;
 use burn::tensor::Tensor;
 
-use crate::error::ObjectiveError;
+use crate::error::{JvpError, ObjectiveError};
+use crate::tangent::{Jvp, Tangent};
 
 /// A value to minimise. Gradients are never asked for, so `-accuracy` is as good an objective as a cross-entropy.
 ///
@@ -13,6 +15,17 @@ pub trait Loss {
     /// # Errors
     /// If a tensor is no scalar or cannot be read, or if the user's own computation failed.
     fn value(self) -> Result<f64, ObjectiveError>;
+
+    /// The tensor the number is in, if there is one: what the methods that differentiate need.
+    ///
+    /// # Errors
+    /// If the user's own computation failed.
+    fn into_tensor(self) -> Result<Option<Tensor<1>>, ObjectiveError>
+    where
+        Self: Sized,
+    {
+        self.value().map(|_| None)
+    }
 }
 
 impl Loss for f32 {
@@ -40,11 +53,77 @@ impl Loss for Tensor<1> {
             .next()
             .ok_or(ObjectiveError::NotScalar(0))
     }
+
+    fn into_tensor(self) -> Result<Option<Tensor<1>>, ObjectiveError> {
+        Ok(Some(self))
+    }
 }
 
 impl<L: Loss, E: Into<Box<dyn std::error::Error + Send + Sync>>> Loss for Result<L, E> {
     fn value(self) -> Result<f64, ObjectiveError> {
         self.map_err(|error| ObjectiveError::User(error.into()))?
             .value()
+    }
+
+    fn into_tensor(self) -> Result<Option<Tensor<1>>, ObjectiveError> {
+        self.map_err(|error| ObjectiveError::User(error.into()))?
+            .into_tensor()
+    }
+}
+
+/// What a step evaluates.
+pub(crate) trait Objective<M> {
+    fn loss(&mut self, module: &M) -> Result<f64, ObjectiveError>;
+
+    /// The loss and its exact derivative along `tangent`.
+    fn derivative(
+        &mut self,
+        module: &M,
+        tangent: &Tangent<'_>,
+    ) -> Result<(f64, f64), ObjectiveError>;
+}
+
+/// A closure that gives a loss.
+pub(crate) struct LossObjective<F>(pub(crate) F);
+
+impl<M: Module, L: Loss, F: FnMut(&M) -> L> Objective<M> for LossObjective<F> {
+    fn loss(&mut self, module: &M) -> Result<f64, ObjectiveError> {
+        (self.0)(module).value()
+    }
+
+    #[cfg(feature = "autodiff")]
+    fn derivative(
+        &mut self,
+        module: &M,
+        tangent: &Tangent<'_>,
+    ) -> Result<(f64, f64), ObjectiveError> {
+        crate::backward::derivative(module, tangent, &mut self.0)
+    }
+
+    #[cfg(not(feature = "autodiff"))]
+    fn derivative(&mut self, _: &M, _: &Tangent<'_>) -> Result<(f64, f64), ObjectiveError> {
+        Err(ObjectiveError::NoDerivative)
+    }
+}
+
+/// A closure that gives a loss and its derivative along a tangent.
+pub(crate) struct JvpObjective<F>(pub(crate) F);
+
+impl<M, E: Into<JvpError>, F> Objective<M> for JvpObjective<F>
+where
+    F: FnMut(&M, &Tangent<'_>) -> Result<Jvp, E>,
+{
+    fn loss(&mut self, module: &M) -> Result<f64, ObjectiveError> {
+        self.derivative(module, &Tangent::zero())
+            .map(|(loss, _)| loss)
+    }
+
+    fn derivative(
+        &mut self,
+        module: &M,
+        tangent: &Tangent<'_>,
+    ) -> Result<(f64, f64), ObjectiveError> {
+        let jvp = (self.0)(module, tangent).map_err(|error| ObjectiveError::User(error.into()))?;
+        Ok((jvp.loss, jvp.derivative))
     }
 }

@@ -5,24 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 
 use crate::backend::{Sweep, sweep};
-use crate::direction::Direction;
-use crate::noise::TensorKey;
-use crate::update::Update;
+use crate::masked::MaskedDirection;
+use crate::tensors::TensorInfo;
+use crate::update::{Apply, Change, Update};
 
-/// How one tensor takes part in a step.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Motion {
-    pub(crate) key: TensorKey,
-    /// Factor on the update.
-    pub(crate) scale: f64,
-    /// Weight decay of the tensor's group.
-    pub(crate) weight_decay: f64,
-}
-
-/// A module displaced from its weights `theta` by a known [`Direction`].
+/// A module displaced from its weights `theta` by a known [`MaskedDirection`].
 ///
 /// It moves to any other displacement in ONE pass over the weights: back to `theta` and on from there. That is how MeZO's four passes
 /// become three: the restore and the update are one move. Weights that nothing else holds are written in
@@ -31,21 +21,23 @@ pub(crate) struct Motion {
 pub struct Perturbed<M> {
     /// `None` only while a pass holds it.
     module: Option<M>,
-    /// One entry for each float parameter, in the order of traversal.
-    motions: Vec<Option<Motion>>,
-    displacement: Direction,
+    /// Every float parameter, in the order of traversal.
+    tensors: Arc<[TensorInfo]>,
+    displacement: MaskedDirection,
     passes: usize,
+    swept: u64,
     copies: Arc<AtomicUsize>,
     busy: Duration,
 }
 
 impl<M: Module> Perturbed<M> {
-    pub(crate) fn new(module: M, motions: Vec<Option<Motion>>) -> Self {
+    pub(crate) fn new(module: M, tensors: Arc<[TensorInfo]>) -> Self {
         Self {
             module: Some(module),
-            motions,
-            displacement: Direction::zero(),
+            tensors,
+            displacement: MaskedDirection::zero(),
             passes: 0,
+            swept: 0,
             copies: Arc::default(),
             busy: Duration::ZERO,
         }
@@ -57,13 +49,18 @@ impl<M: Module> Perturbed<M> {
     }
 
     /// Where the module stands.
-    pub fn displacement(&self) -> &Direction {
+    pub fn displacement(&self) -> &MaskedDirection {
         &self.displacement
     }
 
     /// Passes over the weights so far.
     pub fn passes(&self) -> usize {
         self.passes
+    }
+
+    /// Weights read and written so far, summed over passes.
+    pub fn swept(&self) -> u64 {
+        self.swept
     }
 
     /// Tensors written out of place so far, summed over passes.
@@ -77,62 +74,141 @@ impl<M: Module> Perturbed<M> {
     }
 
     /// Moves to `theta + target`: one pass, or none if the module stands there already.
-    pub fn move_to(&mut self, target: &Direction) {
-        if *target != self.displacement {
-            let from = std::mem::replace(&mut self.displacement, target.clone());
-            self.pass(|motion| Sweep::new(motion.key, 1.0, &from, target));
-        }
-    }
-
-    /// Applies `update` to `theta` and ends the displacement, in one pass (none if there is nothing to do).
-    pub fn update(&mut self, update: &Update) {
-        let from = std::mem::take(&mut self.displacement);
-        let decay = |motion: &Motion| 1.0 - update.decay_rate * motion.weight_decay;
-        let decays = self
-            .motions
-            .iter()
-            .flatten()
-            .any(|motion| decay(motion) != 1.0);
-        if from.is_zero() && update.direction.is_zero() && !decays {
+    pub fn move_to(&mut self, target: &MaskedDirection) {
+        if *target == self.displacement {
             return;
         }
-        self.pass(|motion| {
-            let to = update.direction.scaled(motion.scale);
-            Sweep::new(motion.key, decay(motion), &from, &to)
+        let from = std::mem::replace(&mut self.displacement, target.clone());
+        self.pass(None, |number, tensor| {
+            let takes_part = tensor.trainable && (from.covers(number) || target.covers(number));
+            takes_part.then(|| Sweep::between(number, tensor.key, &from, target))
         });
+    }
+
+    /// Applies `update` to `theta` and ends the displacement, in one pass. `decay` gives the weight decay of each tensor that moves,
+    /// `None` for those that do not.
+    ///
+    /// There is no pass if there is nothing to do, or if the module stands on its new weights already.
+    pub(crate) fn update(&mut self, update: Update<'_>, decay: &[Option<f64>]) {
+        let from = std::mem::take(&mut self.displacement);
+        let factor = |decay: f64| 1.0 - update.decay_rate * decay;
+        let decays = decay.iter().flatten().any(|decay| factor(*decay) != 1.0);
+        if let Change::Linear(direction) = &update.change
+            && !decays
+            && *direction == from
+        {
+            return;
+        }
+        let decay_of = |number: usize, tensor: &TensorInfo| {
+            decay[number].filter(|_| tensor.trainable).map(factor)
+        };
+        match update.change {
+            Change::Custom { gradient, apply } => {
+                let gradient = &gradient;
+                self.pass(Some(Custom { gradient, apply }), |number, tensor| {
+                    let zero = MaskedDirection::zero();
+                    let restore = Sweep::between(number, tensor.key, &from, &zero);
+                    Some(restore.decaying(decay_of(number, tensor)?))
+                });
+            }
+            change => self.pass(None, |number, tensor| {
+                let sweep = Sweep::changing(number, tensor.key, &from, &change);
+                Some(sweep.decaying(decay_of(number, tensor)?))
+            }),
+        }
     }
 
     /// The module, back at `theta` within rounding.
     pub fn restore(mut self) -> M {
-        self.move_to(&Direction::zero());
+        self.move_to(&MaskedDirection::zero());
         self.module.take().expect("no pass is under way")
     }
 
-    /// One pass: the sweep of each tensor that moves.
-    fn pass(&mut self, sweep: impl Fn(&Motion) -> Sweep) {
+    /// One pass: the sweep of each tensor that moves, and then what a rule makes of it.
+    fn pass(
+        &mut self,
+        custom: Option<Custom<'_, '_>>,
+        sweep: impl Fn(usize, &TensorInfo) -> Option<Sweep>,
+    ) {
         let start = Instant::now();
-        let copies = &self.copies;
-        let sweeps = self
-            .motions
+        let sweeps: Vec<Option<Sweep>> = (self.tensors.iter().enumerate())
+            .map(|(number, tensor)| Some(sweep(number, tensor)?.counting(&self.copies)))
+            .collect();
+        let moving = self
+            .tensors
             .iter()
-            .map(|m| m.as_ref().map(|m| sweep(m).counting(copies)));
+            .zip(&sweeps)
+            .filter(|(_, s)| s.is_some());
+        self.swept += moving
+            .map(|(tensor, _)| tensor.elements() as u64)
+            .sum::<u64>();
         let module = self.module.take().expect("no pass is under way");
-        self.module = Some(module.map(&mut Pass { sweeps }));
+        self.module = Some(module.map(&mut Pass {
+            sweeps: sweeps.into_iter().enumerate(),
+            tensors: &self.tensors,
+            custom,
+        }));
         self.passes += 1;
         self.busy += start.elapsed();
     }
 }
 
-struct Pass<I> {
-    sweeps: I,
+struct Custom<'a, 'b> {
+    gradient: &'a MaskedDirection,
+    apply: Box<Apply<'b>>,
 }
 
-impl<I: Iterator<Item = Option<Sweep>>> ModuleMapper for Pass<I> {
+struct Pass<'a, 'b, I> {
+    sweeps: I,
+    tensors: &'a [TensorInfo],
+    custom: Option<Custom<'a, 'b>>,
+}
+
+impl<I: Iterator<Item = (usize, Option<Sweep>)>> ModuleMapper for Pass<'_, '_, I> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        match self.sweeps.next().flatten() {
-            // `map` drops the parameter's own handle first, so that the sweep is the tensor's only owner.
-            Some(with) => param.map(|tensor| sweep(tensor, with)),
-            None => param,
-        }
+        let Some((number, Some(with))) = self.sweeps.next() else {
+            return param;
+        };
+        // `map` drops the parameter's own handle first, so that the sweep is the tensor's only owner.
+        param.map(|tensor| {
+            let theta = sweep(tensor, with);
+            match &mut self.custom {
+                Some(custom) => custom.apply(number, &self.tensors[number], theta),
+                None => theta,
+            }
+        })
     }
+}
+
+impl Custom<'_, '_> {
+    fn apply<const D: usize>(
+        &mut self,
+        number: usize,
+        tensor: &TensorInfo,
+        theta: Tensor<D>,
+    ) -> Tensor<D> {
+        let gradient = displacement_of(number, tensor, self.gradient, theta.clone());
+        let (shape, dtype) = (theta.shape(), theta.dtype());
+        let flat = |tensor: Tensor<D>| tensor.reshape([-1]);
+        (self.apply)(tensor, flat(theta), flat(gradient))
+            .cast(dtype)
+            .reshape(shape)
+    }
+}
+
+/// The displacement `direction` of one tensor itself, in f32: a transient the size of the tensor.
+pub(crate) fn displacement_of<const D: usize>(
+    number: usize,
+    tensor: &TensorInfo,
+    direction: &MaskedDirection,
+    theta: Tensor<D>,
+) -> Tensor<D> {
+    let zero = MaskedDirection::zero();
+    let change = Sweep::between(number, tensor.key, &zero, direction);
+    // Decayed to 0 and displaced. The weights are there to be looked at by masks that go by magnitude; the cast makes a copy.
+    let theta = match theta.dtype() {
+        DType::F32 => theta.add_scalar(0.0),
+        _ => theta.cast(DType::F32),
+    };
+    sweep(theta, change.decaying(0.0).unmarked())
 }

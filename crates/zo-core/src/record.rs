@@ -1,11 +1,19 @@
-//! The saved state of an optimizer: a few hundred bytes of JSON, however large the model.
+//! The saved state of an optimizer: a few hundred bytes of JSON, however large the model; buffers, if a method keeps any, beside it.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{DType, TensorData};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::RecordError;
+
+/// Buffers the size of weights, by name: flat, f32, or bytes.
+pub type Buffers = BTreeMap<String, TensorData>;
 
 /// Everything that is needed to go on exactly where an optimizer stopped.
 ///
@@ -24,48 +32,64 @@ pub struct OptimizerRecord {
     pub mask: Value,
     /// The update rule's state.
     pub update: Value,
+    /// The update rule's buffers; none for rules without.
+    #[serde(skip)]
+    pub buffers: Buffers,
 }
 
 impl OptimizerRecord {
     /// The version this build reads and writes.
     pub const VERSION: u32 = 1;
 
-    /// Writes the record to `path` as JSON. The file is replaced as a whole: a crash leaves the old one or the new one.
+    /// Writes the record to `path` as JSON, and buffers to a safetensors file of the same name with the number of steps done in it
+    /// (`optimizer.json`: `optimizer-200.safetensors`). The JSON is replaced as a whole, after the buffers are written: a crash leaves
+    /// the old record or the new one. Buffers of an earlier record are removed then.
     ///
     /// # Errors
-    /// If the file cannot be written.
+    /// If a file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), RecordError> {
         let path = path.as_ref();
-        let io = |source| RecordError::Io {
-            path: path.to_owned(),
-            source,
-        };
-        let json = serde_json::to_vec_pretty(self).map_err(|source| RecordError::Format {
-            path: path.to_owned(),
-            source,
-        })?;
-        let mut unfinished = path.as_os_str().to_owned();
-        unfinished.push(".tmp");
-        std::fs::write(&unfinished, json).map_err(io)?;
-        std::fs::rename(&unfinished, path).map_err(io)
+        let json = serde_json::to_vec_pretty(self).map_err(|source| format_error(path, source))?;
+        let old = Self::load_json(path).ok();
+        if !self.buffers.is_empty() {
+            let file = self.buffers_path(path);
+            let bytes = serialize(&self.buffers).map_err(|error| buffers_error(&file, &error))?;
+            replace(&file, &bytes)?;
+        }
+        replace(path, &json)?;
+        if let Some(old) = old.map(|old| old.buffers_path(path))
+            && (self.buffers.is_empty() || old != self.buffers_path(path))
+        {
+            // What is left over does no harm.
+            let _ = std::fs::remove_file(old);
+        }
+        Ok(())
     }
 
-    /// Reads a record.
+    /// Reads a record and its buffers.
     ///
     /// # Errors
-    /// If the file cannot be read, is no record, or has another version.
+    /// If a file cannot be read, is no record, or has another version.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, RecordError> {
         let path = path.as_ref();
-        let json = std::fs::read(path).map_err(|source| RecordError::Io {
-            path: path.to_owned(),
-            source,
-        })?;
-        let record: Self = serde_json::from_slice(&json).map_err(|source| RecordError::Format {
-            path: path.to_owned(),
-            source,
-        })?;
+        let mut record = Self::load_json(path)?;
         record.check("version", record.version, Self::VERSION)?;
+        let file = record.buffers_path(path);
+        if file.exists() {
+            let bytes = std::fs::read(&file).map_err(|source| io_error(&file, source))?;
+            record.buffers = deserialize(&bytes).map_err(|error| buffers_error(&file, &error))?;
+        }
         Ok(record)
+    }
+
+    fn load_json(path: &Path) -> Result<Self, RecordError> {
+        let json = std::fs::read(path).map_err(|source| io_error(path, source))?;
+        serde_json::from_slice(&json).map_err(|source| format_error(path, source))
+    }
+
+    fn buffers_path(&self, path: &Path) -> PathBuf {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        path.with_file_name(format!("{stem}-{}.safetensors", self.step))
     }
 
     pub(crate) fn check<T: PartialEq + ToString>(
@@ -83,4 +107,74 @@ impl OptimizerRecord {
             expected: expected.to_string(),
         })
     }
+}
+
+/// Writes beside `path` first, so that it holds all of the old bytes or all of the new ones.
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".tmp");
+    std::fs::write(&unfinished, bytes)
+        .and_then(|()| std::fs::rename(&unfinished, path))
+        .map_err(|source| io_error(path, source))
+}
+
+fn serialize(buffers: &Buffers) -> Result<Vec<u8>, safetensors::SafeTensorError> {
+    let views: Result<Vec<_>, safetensors::SafeTensorError> = buffers
+        .iter()
+        .map(|(name, data)| {
+            let shape = data.shape().to_vec();
+            let dtype = if data.dtype() == DType::U8 {
+                Dtype::U8
+            } else {
+                Dtype::F32
+            };
+            Ok((name, TensorView::new(dtype, shape, data.as_bytes())?))
+        })
+        .collect();
+    safetensors::serialize(views?, None)
+}
+
+fn deserialize(bytes: &[u8]) -> Result<Buffers, safetensors::SafeTensorError> {
+    let file = SafeTensors::deserialize(bytes)?;
+    let tensors = file.iter().map(|(name, view)| {
+        let shape = view.shape().to_vec();
+        let dtype = if view.dtype() == Dtype::U8 {
+            DType::U8
+        } else {
+            DType::F32
+        };
+        let data = TensorData::from_bytes_vec(view.data().to_vec(), shape, dtype);
+        (name.to_owned(), data)
+    });
+    Ok(tensors.collect())
+}
+
+fn io_error(path: &Path, source: std::io::Error) -> RecordError {
+    let path = path.to_owned();
+    RecordError::Io { path, source }
+}
+
+fn format_error(path: &Path, source: serde_json::Error) -> RecordError {
+    let path = path.to_owned();
+    RecordError::Format { path, source }
+}
+
+fn buffers_error(path: &Path, error: &safetensors::SafeTensorError) -> RecordError {
+    let (path, reason) = (path.to_owned(), error.to_string());
+    RecordError::Buffers { path, reason }
+}
+
+/// Reads a plug-in's state back from JSON.
+///
+/// # Errors
+/// [`RecordError::Mismatch`], naming `field`, if it is not the state of such a plug-in.
+pub fn from_record<T: serde::de::DeserializeOwned>(
+    field: &'static str,
+    record: Value,
+) -> Result<T, RecordError> {
+    T::deserialize(&record).map_err(|error| RecordError::Mismatch {
+        field,
+        found: record.to_string().chars().take(200).collect(),
+        expected: format!("the state of this {field} ({error})"),
+    })
 }

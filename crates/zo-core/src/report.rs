@@ -11,9 +11,10 @@ pub struct QueryReport {
     pub direction: Direction,
     /// L(theta + epsilon z).
     pub loss_plus: f64,
-    /// The other loss: L(theta - epsilon z) of a central difference, L(theta) of a one-sided one.
+    /// The other loss: L(theta - epsilon z) of a central difference, L(theta) of a one-sided one. (An exact derivative has L(theta) in
+    /// both places.)
     pub loss_other: f64,
-    /// The derivative along `z` by finite difference, in units of loss.
+    /// The derivative along `z`, in units of loss.
     pub projected_gradient: f64,
 }
 
@@ -28,8 +29,10 @@ pub struct StepReport {
     pub loss_unperturbed: Option<f64>,
     /// Evaluations of the objective.
     pub forwards: usize,
-    /// Passes over the weights.
+    /// Passes over the weights that take part.
     pub passes: usize,
+    /// Weights read and written, summed over passes: `passes` times the number of weights if all take part.
+    pub swept: u64,
     /// Whether a non-finite loss made the step leave the weights as they were.
     pub skipped: bool,
     /// Writes that were not in place, summed over passes and tensors, because something else (a clone of the module) shared the

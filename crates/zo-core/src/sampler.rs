@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::direction::Direction;
 use crate::error::{RecordError, ZoError};
+use crate::masked::MaskedDirection;
 use crate::noise::{Distribution, derive_seed};
 use crate::update::stateless;
 
@@ -12,6 +13,7 @@ use crate::update::stateless;
 pub struct Seeds {
     run: u64,
     step: u64,
+    round: usize,
     drawn: u64,
 }
 
@@ -21,6 +23,7 @@ impl Seeds {
         Self {
             run,
             step,
+            round: 0,
             drawn: 0,
         }
     }
@@ -30,8 +33,28 @@ impl Seeds {
         Self {
             run,
             step,
+            round: 0,
             drawn: 1 << 32,
         }
+    }
+
+    /// The step's number.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// The number of the round within the step, from 0: see [`SparsityMask::rounds`](crate::SparsityMask::rounds).
+    pub fn round(&self) -> usize {
+        self.round
+    }
+
+    pub(crate) fn begin_round(&mut self, round: usize) {
+        self.round = round;
+    }
+
+    /// A number from the uniform distribution over [0, 1): the upper 53 bits of the next seed.
+    pub fn uniform(&mut self) -> f64 {
+        (self.draw() >> 11) as f64 * 2f64.powi(-53)
     }
 
     /// The next seed.
@@ -43,7 +66,8 @@ impl Seeds {
 
 /// The loss around the current weights, on this step's batch.
 pub trait Probe {
-    /// L(theta + displacement): moves the weights there in one pass and runs the objective once.
+    /// L(theta + displacement), the displacement being seen through the step's mask: moves the weights there in one pass and runs the
+    /// objective once.
     ///
     /// # Errors
     /// If the objective fails or is not finite.
@@ -54,6 +78,18 @@ pub trait Probe {
     /// # Errors
     /// As [`loss_at`](Self::loss_at).
     fn loss_here(&mut self) -> Result<f64, ZoError>;
+
+    /// L(theta + change), for rules that try an update before they take it.
+    ///
+    /// # Errors
+    /// As [`loss_at`](Self::loss_at).
+    fn loss_after(&mut self, change: &MaskedDirection) -> Result<f64, ZoError>;
+
+    /// L(theta) and its exact derivative along `direction`, seen through the step's mask.
+    ///
+    /// # Errors
+    /// If the objective offers no derivative, fails, or is not finite.
+    fn derivative_along(&mut self, direction: &Direction) -> Result<(f64, f64), ZoError>;
 
     /// The perturbation radius.
     fn epsilon(&self) -> f64;

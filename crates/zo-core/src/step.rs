@@ -1,20 +1,18 @@
-//! The zeroth-order step. The whole algorithm is `ZeroOrder::estimate` and `ZeroOrder::step`.
-
-use std::time::{Duration, Instant};
+//! The zeroth-order step. The whole algorithm is `ZeroOrder::estimate` and `ZeroOrder::descend`.
 
 use burn::module::Module;
 
-use crate::direction::Direction;
-use crate::error::{ConfigError, RecordError, StepError, ZoError};
-use crate::mask::{Selection, SparsityMask};
-use crate::objective::Loss;
-use crate::perturbed::{Motion, Perturbed};
+use crate::error::{ConfigError, JvpError, RecordError, StepError, ZoError};
+use crate::mask::SparsityMask;
+use crate::objective::{JvpObjective, Loss, LossObjective, Objective};
 use crate::record::OptimizerRecord;
-use crate::report::{QueryReport, StepReport};
-use crate::sampler::{PerturbationSampler, Probe, Seeds};
+use crate::report::StepReport;
+use crate::sampler::{PerturbationSampler, Seeds};
 use crate::settings::{NonFinite, Settings};
-use crate::tensors::{TensorInfo, tensors};
-use crate::update::{Update, UpdateRule};
+use crate::tangent::{Jvp, Tangent};
+use crate::tensors::tensors;
+use crate::update::{Estimate, Measured, UpdateRule};
+use crate::walk::Walk;
 
 /// What a user holds: an optimizer that trains a module by evaluating an objective, without gradients.
 pub trait ZerothOrderOptimizer {
@@ -63,9 +61,21 @@ where
     /// Puts a method together.
     ///
     /// # Errors
-    /// If a setting makes no sense.
+    /// If a setting makes no sense, or if the parts do not go together.
     pub fn new(settings: Settings, sampler: S, mask: K, update: U) -> Result<Self, ConfigError> {
         settings.validate()?;
+        if update.replays() && mask.depends_on_weights() {
+            return Err(ConfigError::Incompatible {
+                parts: "an update rule that rebuilds past estimates, and a mask by magnitude",
+                reason: "the weights that chose the elements of past steps are gone; use the form with buffers",
+            });
+        }
+        if update.keeps_buffers() && mask.updates_each_round() {
+            return Err(ConfigError::Incompatible {
+                parts: "an update rule that keeps buffers, and a mask that updates after each round",
+                reason: "a step that fails in a later round could not take the buffers back; use the form with a window",
+            });
+        }
         Ok(Self {
             settings,
             sampler,
@@ -80,35 +90,114 @@ where
         &self.settings
     }
 
-    /// The gradient estimate `1/q sum_k g_k z_k`, g_k being the derivative along the direction z_k.
-    fn estimate<M: Module, L: Loss>(
+    /// The estimate `1/q sum_k g_k z_k` on what the mask has selected, g_k being the derivative along the direction z_k.
+    fn estimate<M: Module>(
         &mut self,
         seeds: &mut Seeds,
-        walk: &mut Walk<M, impl FnMut(&M) -> L>,
-    ) -> Result<Direction, ZoError> {
-        let mut gradient = Direction::zero();
+        walk: &mut Walk<M, impl Objective<M>>,
+    ) -> Result<Estimate, ZoError> {
+        let mut estimate = Estimate::default();
         for _ in 0..self.settings.queries {
             let z = self.sampler.sample(seeds, walk)?;
             let query = self.settings.difference.measure(z, walk)?;
-            let share = query.projected_gradient / self.settings.queries as f64;
-            gradient = gradient.plus(share, &query.direction);
+            estimate.queries.push(Measured {
+                projected_gradient: query.projected_gradient,
+                direction: walk.masked(&query.direction),
+                share: 1.0 / self.settings.queries as f64,
+            });
             walk.queries.push(query);
         }
-        Ok(gradient)
+        Ok(estimate)
     }
 
-    /// Which tensors move, and how.
-    fn motions(&self, tensors: &[TensorInfo], selection: &Selection) -> Vec<Option<Motion>> {
-        let motion = |(tensor, scale): (&TensorInfo, &Option<f64>)| {
-            let scale = scale.filter(|_| tensor.trainable)?;
-            let weight_decay = self.settings.weight_decay_of(tensor);
-            Some(Motion {
-                key: tensor.key,
-                scale,
-                weight_decay,
-            })
+    /// Selects, estimates, updates: once, or once for each round of the mask.
+    fn descend<M: Module>(
+        &mut self,
+        lr: f64,
+        walk: &mut Walk<M, impl Objective<M>>,
+    ) -> Result<(), ZoError> {
+        let (run, step) = (self.settings.seed, self.step);
+        let (mut seeds, mut mask_seeds) = (Seeds::new(run, step), Seeds::for_mask(run, step));
+        let rounds = self.mask.rounds(walk.tensors())?;
+        let mut estimate = Estimate::default();
+        for round in 0..rounds {
+            mask_seeds.begin_round(round);
+            let tensors = walk.tensors_shared();
+            let selection = self.mask.select(&tensors, walk, &mut mask_seeds)?;
+            walk.select(selection);
+            estimate
+                .queries
+                .extend(self.estimate(&mut seeds, walk)?.queries);
+            if round + 1 == rounds || self.mask.updates_each_round() {
+                let update = self.update.update(lr, &estimate, walk)?;
+                walk.update(update);
+                estimate = Estimate::default();
+            }
+        }
+        Ok(())
+    }
+
+    fn step_with<M: Module>(
+        &mut self,
+        lr: f64,
+        module: M,
+        objective: impl Objective<M>,
+    ) -> Result<(M, StepReport), StepError<M>> {
+        let tensors = match tensors(&module, &self.settings.trainable) {
+            Ok(tensors) if lr.is_finite() => tensors,
+            Ok(_) => {
+                let error = ZoError::LearningRate(lr);
+                return Err(StepError { module, error });
+            }
+            Err(error) => return Err(StepError { module, error }),
         };
-        tensors.iter().zip(&selection.0).map(motion).collect()
+        // With updates between its rounds, a step can fail after the rule has moved on.
+        let rule = self.mask.updates_each_round().then(|| self.update.record());
+        let mut walk = Walk::new(
+            module,
+            tensors.into(),
+            objective,
+            self.settings.clone(),
+            self.step,
+        );
+        let skipped = match self.descend(lr, &mut walk) {
+            Ok(()) => false,
+            Err(error) => {
+                walk.undo();
+                if let Some(rule) = rule {
+                    self.update
+                        .load_record(rule)
+                        .expect("a rule takes up its own record");
+                }
+                let skip = self.settings.non_finite == NonFinite::Skip;
+                if !(skip && matches!(error, ZoError::NonFiniteLoss { .. })) {
+                    let module = walk.restore();
+                    return Err(StepError { module, error });
+                }
+                true
+            }
+        };
+        if !skipped {
+            for (selection, queries) in walk.observations() {
+                self.mask.observe(walk.tensors(), selection, queries);
+            }
+        }
+        self.step += 1;
+        Ok(walk.finish(skipped))
+    }
+
+    /// As [`step`](ZerothOrderOptimizer::step), with an objective that computes the derivative along a given tangent itself: for
+    /// [`Difference::Exact`](crate::Difference::Exact), the forward gradient.
+    ///
+    /// # Errors
+    /// As [`step`](ZerothOrderOptimizer::step).
+    pub fn step_jvp<M: Module, E: Into<JvpError>>(
+        &mut self,
+        lr: f64,
+        module: M,
+        objective: impl FnMut(&M, &Tangent<'_>) -> Result<Jvp, E>,
+    ) -> Result<(M, StepReport), StepError<M>> {
+        self.step_with(lr, module, JvpObjective(objective))
     }
 }
 
@@ -124,39 +213,7 @@ where
         module: M,
         objective: impl FnMut(&M) -> L,
     ) -> Result<(M, StepReport), StepError<M>> {
-        let tensors = match tensors(&module, &self.settings.trainable) {
-            Ok(tensors) if lr.is_finite() => tensors,
-            Ok(_) => {
-                return Err(StepError {
-                    module,
-                    error: ZoError::LearningRate(lr),
-                });
-            }
-            Err(error) => return Err(StepError { module, error }),
-        };
-        let (run, step) = (self.settings.seed, self.step);
-        let selection = self.mask.select(&tensors, &mut Seeds::for_mask(run, step));
-        let perturbed = Perturbed::new(module, self.motions(&tensors, &selection));
-        let mut walk = Walk::new(perturbed, objective, self.settings.epsilon, step);
-
-        let (update, skipped) = match self.estimate(&mut Seeds::new(run, step), &mut walk) {
-            Ok(gradient) => (self.update.update(lr, &gradient), false),
-            Err(ZoError::NonFiniteLoss { .. }) if self.settings.non_finite == NonFinite::Skip => {
-                (Update::none(), true)
-            }
-            Err(error) => {
-                return Err(StepError {
-                    module: walk.perturbed.restore(),
-                    error,
-                });
-            }
-        };
-        walk.perturbed.update(&update);
-        if !skipped {
-            self.mask.observe(&tensors, &selection, &walk.queries);
-        }
-        self.step += 1;
-        Ok(walk.finish(skipped))
+        self.step_with(lr, module, LossObjective(objective))
     }
 
     fn record(&self) -> OptimizerRecord {
@@ -167,6 +224,7 @@ where
             sampler: self.sampler.record(),
             mask: self.mask.record(),
             update: self.update.record(),
+            buffers: self.update.buffers(),
         }
     }
 
@@ -176,82 +234,9 @@ where
         self.sampler.load_record(record.sampler)?;
         self.mask.load_record(record.mask)?;
         self.update.load_record(record.update)?;
+        self.update.load_buffers(record.buffers)?;
         self.step = record.step;
         Ok(())
-    }
-}
-
-/// A module on its way through the displacements of one step, and the losses met there.
-struct Walk<M, F> {
-    perturbed: Perturbed<M>,
-    objective: F,
-    epsilon: f64,
-    step: u64,
-    loss_here: Option<f64>,
-    queries: Vec<QueryReport>,
-    forwards: usize,
-    forward_time: Duration,
-}
-
-impl<M: Module, L: Loss, F: FnMut(&M) -> L> Walk<M, F> {
-    fn new(perturbed: Perturbed<M>, objective: F, epsilon: f64, step: u64) -> Self {
-        Self {
-            perturbed,
-            objective,
-            epsilon,
-            step,
-            loss_here: None,
-            queries: Vec::new(),
-            forwards: 0,
-            forward_time: Duration::ZERO,
-        }
-    }
-
-    fn finish(self, skipped: bool) -> (M, StepReport) {
-        let report = StepReport {
-            step: self.step,
-            queries: self.queries,
-            loss_unperturbed: self.loss_here,
-            forwards: self.forwards,
-            passes: self.perturbed.passes(),
-            skipped,
-            copied: self.perturbed.copied(),
-            seconds_forward: self.forward_time.as_secs_f64(),
-            seconds_sweep: self.perturbed.busy().as_secs_f64(),
-        };
-        (self.perturbed.restore(), report)
-    }
-}
-
-impl<M: Module, L: Loss, F: FnMut(&M) -> L> Probe for Walk<M, F> {
-    fn loss_at(&mut self, displacement: &Direction) -> Result<f64, ZoError> {
-        self.perturbed.move_to(displacement);
-        let start = Instant::now();
-        let value = (self.objective)(self.perturbed.module()).value()?;
-        self.forward_time += start.elapsed();
-        self.forwards += 1;
-        if value.is_finite() {
-            return Ok(value);
-        }
-        let terms = displacement.terms().len();
-        Err(ZoError::NonFiniteLoss {
-            step: self.step,
-            value,
-            terms,
-        })
-    }
-
-    fn loss_here(&mut self) -> Result<f64, ZoError> {
-        if let Some(loss) = self.loss_here {
-            return Ok(loss);
-        }
-        let loss = self.loss_at(&Direction::zero())?;
-        self.loss_here = Some(loss);
-        Ok(loss)
-    }
-
-    fn epsilon(&self) -> f64 {
-        self.epsilon
     }
 }
 

@@ -1,7 +1,7 @@
 //! The list of a module's float parameters, as an optimizer sees it.
 
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
-use burn::tensor::{DType, Shape, Tensor};
+use burn::tensor::{DType, Shape, Tensor, TensorData};
 
 use crate::backend::is_supported;
 use crate::error::ZoError;
@@ -26,10 +26,44 @@ pub struct TensorInfo {
 }
 
 impl TensorInfo {
+    /// A trainable tensor.
+    pub fn new(path: &str, id: ParamId, shape: Shape, dtype: DType) -> Self {
+        Self {
+            path: path.to_owned(),
+            key: TensorKey::new(path),
+            id,
+            shape,
+            dtype,
+            trainable: true,
+            autodiff: false,
+        }
+    }
+
     /// The number of elements.
     pub fn elements(&self) -> usize {
         self.shape.num_elements()
     }
+}
+
+/// The unperturbed weights, for masks that look at them.
+pub trait Weights {
+    /// Calls `visit` with the number and the values of each tensor, one after the other: no more than one is held at a time.
+    fn for_each(&mut self, visit: &mut dyn FnMut(usize, TensorData));
+}
+
+/// Visits the values of a module's float parameters.
+pub(crate) fn visit_values<M: Module>(module: &M, visit: &mut dyn FnMut(usize, TensorData)) {
+    struct Values<'a> {
+        next: usize,
+        visit: &'a mut dyn FnMut(usize, TensorData),
+    }
+    impl ModuleVisitor for Values<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            (self.visit)(self.next, param.val().into_data());
+            self.next += 1;
+        }
+    }
+    module.visit(&mut Values { next: 0, visit });
 }
 
 /// All float parameters of `module`, in the order of traversal. `trainable` is set for those in `group`.

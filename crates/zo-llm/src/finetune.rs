@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use thiserror::Error;
 use zo_core::{StepError, StepReport, ZerothOrderOptimizer};
 
@@ -46,6 +46,9 @@ pub struct FinetuneConfig {
     pub seed: u64,
     /// The id that fills short rows; the model never sees it.
     pub pad: u32,
+    /// The autodiff device of the model's device, for methods that differentiate (forward gradient, hybrid): they call the objective
+    /// with the model there, and the batch has to be there, too. `None` for all others.
+    pub autodiff_device: Option<Device>,
 }
 
 /// What an observer is told.
@@ -72,6 +75,31 @@ pub enum Event<'a> {
 
 type Observer<'a> = dyn FnMut(Event<'_>) -> Result<(), String> + 'a;
 
+/// An optimizer as fine-tuning sees it: any [`ZerothOrderOptimizer`], behind a pointer.
+pub trait LmOptimizer {
+    /// One step: see [`ZerothOrderOptimizer::step`].
+    ///
+    /// # Errors
+    /// As there.
+    fn step_lm(
+        &mut self,
+        lr: f64,
+        model: CausalLm,
+        objective: &mut dyn FnMut(&CausalLm) -> Tensor<1>,
+    ) -> Result<(CausalLm, StepReport), StepError<CausalLm>>;
+}
+
+impl<O: ZerothOrderOptimizer> LmOptimizer for O {
+    fn step_lm(
+        &mut self,
+        lr: f64,
+        model: CausalLm,
+        objective: &mut dyn FnMut(&CausalLm) -> Tensor<1>,
+    ) -> Result<(CausalLm, StepReport), StepError<CausalLm>> {
+        self.step(lr, model, objective)
+    }
+}
+
 /// Fine-tunes `model` on `train` and evaluates it on `dev` before, after, and as often as asked for between.
 ///
 /// `rate` gives the learning rate of each step: a constant, or one of burn's schedulers (`|_| scheduler.step().base()`). The loss is the
@@ -79,9 +107,9 @@ type Observer<'a> = dyn FnMut(Event<'_>) -> Result<(), String> + 'a;
 ///
 /// # Errors
 /// If the data does not fit, a step fails or the observer returns an error.
-pub fn finetune<O: ZerothOrderOptimizer>(
+pub fn finetune(
     mut model: CausalLm,
-    optim: &mut O,
+    optim: &mut dyn LmOptimizer,
     mut rate: impl FnMut(usize) -> f64,
     [train, dev]: [&Dataset; 2],
     config: &FinetuneConfig,
@@ -110,10 +138,18 @@ pub fn finetune<O: ZerothOrderOptimizer>(
             .collect();
         let labels: Vec<usize> = rows.iter().map(|i| train.examples[*i].label).collect();
         let batch = TokenBatch::new(&tokens, config.pad, PaddingSide::Right, device)?;
-        let objective =
-            |model: &CausalLm| option_loss(model.last_logits(&batch, &train.options), &labels);
+        let tracked = (config.autodiff_device.as_ref())
+            .map(|device| TokenBatch::new(&tokens, config.pad, PaddingSide::Right, device))
+            .transpose()?;
+        let mut objective = |model: &CausalLm| {
+            let batch = tracked
+                .as_ref()
+                .filter(|_| model.is_tracked())
+                .unwrap_or(&batch);
+            option_loss(model.last_logits(batch, &train.options), &labels)
+        };
         let (next, report) = optim
-            .step(rate(step), model, objective)
+            .step_lm(rate(step), model, &mut objective)
             .map_err(|error| FinetuneError::Step(Box::new(error)))?;
         model = next;
         let event = Event::Stepped {

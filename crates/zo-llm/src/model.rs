@@ -84,6 +84,11 @@ impl CausalLm {
         to_f32(batch.join_sequences(self.run(batch, true))).matmul(rows.transpose())
     }
 
+    /// Whether the model is on an autodiff device.
+    pub(crate) fn is_tracked(&self) -> bool {
+        self.head().device().is_autodiff()
+    }
+
     /// The longest sequence, in tokens.
     pub fn context(&self) -> usize {
         match self {

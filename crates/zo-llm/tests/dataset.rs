@@ -135,6 +135,7 @@ fn finetuning(steps: usize) -> FinetuneConfig {
         order: Order::Balanced,
         seed: 0,
         pad: 0,
+        autodiff_device: None,
     }
 }
 

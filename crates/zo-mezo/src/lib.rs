@@ -40,44 +40,15 @@
     )
 )]
 
-use burn::config::Config;
-use burn::module::ParamGroup;
-use zo_core::{ConfigError, Dense, Difference, Distribution, NonFinite, Settings, Sgd, ZeroOrder};
+use zo_core::{ConfigError, Dense, Distribution, Sgd, ZeroOrder};
 
 /// MeZO: a fresh noise vector for each query, all tensors, SGD.
 pub type Mezo = ZeroOrder<Distribution, Dense, Sgd>;
 
-/// Configuration of [`Mezo`]. The defaults are the paper's for full fine-tuning; it uses learning rates of 1e-6 and 1e-7 on OPT-13B,
-/// epsilon 1e-2 for LoRA and 1e-1 for prefix tuning (its Table 15).
-#[derive(Config, Debug)]
-pub struct MezoConfig {
-    /// The perturbation radius, in units of weights. Default 1e-3.
-    #[config(default = 1e-3)]
-    pub epsilon: f64,
-    /// Random directions per step. Default 1.
-    #[config(default = 1)]
-    pub queries: usize,
-    /// How losses become a derivative. Default central.
-    #[config(default = "Difference::Central")]
-    pub difference: Difference,
-    /// The noise. Default Gaussian.
-    #[config(default = "Distribution::Gaussian")]
-    pub distribution: Distribution,
-    /// The seed of the run. Default 0.
-    #[config(default = 0)]
-    pub seed: u64,
-    /// Which parameters train. Default all.
-    #[config(default = "ParamGroup::all()")]
-    pub trainable: ParamGroup,
-    /// Weight decay, applied as `lr * weight_decay * theta`. Default 0.
-    #[config(default = 0.0)]
-    pub weight_decay: f64,
-    /// Weight decay of parameter groups, in place of `weight_decay`; the first match counts. Default none.
-    #[config(default = "Vec::new()")]
-    pub weight_decay_groups: Vec<(ParamGroup, f64)>,
-    /// What to do about a loss that is not finite. Default an error.
-    #[config(default = "NonFinite::Error")]
-    pub non_finite: NonFinite,
+zo_core::method_config! {
+    /// Configuration of [`Mezo`]. The defaults are the paper's for full fine-tuning; it uses learning rates of 1e-6 and 1e-7 on OPT-13B,
+    /// epsilon 1e-2 for LoRA and 1e-1 for prefix tuning (its Table 15).
+    pub struct MezoConfig {}
 }
 
 impl MezoConfig {
@@ -86,17 +57,7 @@ impl MezoConfig {
     /// # Errors
     /// If a value makes no sense: epsilon not positive, no query, a negative weight decay.
     pub fn init(&self) -> Result<Mezo, ConfigError> {
-        let settings = Settings {
-            epsilon: self.epsilon,
-            queries: self.queries,
-            difference: self.difference,
-            seed: self.seed,
-            trainable: self.trainable.clone(),
-            weight_decay: self.weight_decay,
-            weight_decay_groups: self.weight_decay_groups.clone(),
-            non_finite: self.non_finite,
-        };
-        Mezo::new(settings, self.distribution, Dense, Sgd)
+        ZeroOrder::new(self.settings(), self.distribution, Dense, Sgd)
     }
 }
 

@@ -1,6 +1,6 @@
 use burn::module::{Module, Param, ParamGroup};
 use burn::tensor::{DType, Device, Tensor};
-use zo_core::{StepReport, ZerothOrderOptimizer, ZoError};
+use zo_core::{Difference, NonFinite, StepReport, ZerothOrderOptimizer, ZoError};
 
 use super::*;
 

@@ -1,119 +1,21 @@
 //! The CPU kernel: one sweep over a slice of weights.
 
-use std::ops::{Mul, Sub};
+mod magnitude;
+mod weight;
 
-use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
-use num_traits::MulAdd;
+use num_traits::{Float, MulAdd, Zero};
 use rayon::prelude::*;
 
-use super::Sweep;
+use self::magnitude::{Threshold, move_chosen};
+use self::weight::Acc;
+pub(crate) use self::weight::Weight;
+use super::{Sweep, Target};
 use crate::noise::rows::{CHUNK_ROWS, Row, Stream, lanes};
 use crate::noise::simd::Kernel;
-use crate::noise::{LANES, SimdLevel, philox::RoundKeys};
+use crate::noise::{Distribution, LANES, SimdLevel, last_kept, philox::RoundKeys};
 
 /// Weights in a chunk, the unit of work of a thread. A chunk's noise depends on its number only, so threads cannot change it.
 const CHUNK: usize = CHUNK_ROWS * LANES;
-
-/// A row of accumulators, at least f32.
-type Acc<W> = [<W as Weight>::Acc; LANES];
-
-/// A dtype the kernel can read and write.
-pub(crate) trait Weight: Copy + Default + Send + Sync {
-    /// The type the arithmetic is done in.
-    type Acc: Copy
-        + Default
-        + Send
-        + Sync
-        + MulAdd<Output = Self::Acc>
-        + Mul<Output = Self::Acc>
-        + Sub<Output = Self::Acc>;
-
-    fn acc(value: f64) -> Self::Acc;
-    fn noise(z: f32) -> Self::Acc;
-    fn load(row: &[Self; LANES]) -> Acc<Self>;
-    fn store(row: &mut [Self; LANES], values: &Acc<Self>);
-
-    /// Rounds to what the dtype can hold.
-    #[inline(always)]
-    fn round(values: &mut Acc<Self>) {
-        let mut row = [Self::default(); LANES];
-        Self::store(&mut row, values);
-        *values = Self::load(&row);
-    }
-}
-
-macro_rules! full_precision {
-    ($($float:ty),*) => {$(
-        impl Weight for $float {
-            type Acc = $float;
-            #[inline(always)]
-            fn acc(value: f64) -> $float { value as $float }
-            #[inline(always)]
-            fn noise(z: f32) -> $float { <$float>::from(z) }
-            #[inline(always)]
-            fn load(row: &[Self; LANES]) -> Acc<Self> { *row }
-            #[inline(always)]
-            fn store(row: &mut [Self; LANES], values: &Acc<Self>) { *row = *values; }
-            #[inline(always)]
-            fn round(_: &mut Acc<Self>) {}
-        }
-    )*};
-}
-full_precision!(f32, f64);
-
-impl Weight for bf16 {
-    type Acc = f32;
-    #[inline(always)]
-    fn acc(value: f64) -> f32 {
-        value as f32
-    }
-    #[inline(always)]
-    fn noise(z: f32) -> f32 {
-        z
-    }
-    #[inline(always)]
-    fn load(row: &[Self; LANES]) -> Acc<Self> {
-        let mut values = [0.0; LANES];
-        for lane in 0..LANES {
-            values[lane] = f32::from_bits(u32::from(row[lane].to_bits()) << 16);
-        }
-        values
-    }
-    /// Rounds to nearest, ties to even. Written with integers because `half`'s conversion does not vectorise.
-    #[inline(always)]
-    fn store(row: &mut [Self; LANES], values: &Acc<Self>) {
-        for lane in 0..LANES {
-            let bits = values[lane].to_bits();
-            let rounded = bits.wrapping_add(0x7FFF + ((bits >> 16) & 1)) >> 16;
-            let nan = (bits >> 16) | 0x40;
-            let is_nan = bits & 0x7FFF_FFFF > 0x7F80_0000;
-            row[lane] = Self::from_bits(if is_nan { nan } else { rounded } as u16);
-        }
-    }
-}
-
-impl Weight for f16 {
-    type Acc = f32;
-    #[inline(always)]
-    fn acc(value: f64) -> f32 {
-        value as f32
-    }
-    #[inline(always)]
-    fn noise(z: f32) -> f32 {
-        z
-    }
-    #[inline(always)]
-    fn load(row: &[Self; LANES]) -> Acc<Self> {
-        let mut values = [0.0; LANES];
-        row.as_slice().convert_to_f32_slice(&mut values);
-        values
-    }
-    #[inline(always)]
-    fn store(row: &mut [Self; LANES], values: &Acc<Self>) {
-        row.as_mut_slice().convert_from_f32_slice(values);
-    }
-}
 
 /// Applies `sweep` to `weights` (row-major) with all threads of the current rayon pool.
 pub(crate) fn sweep_slice<W: Weight>(weights: &mut [W], sweep: &Sweep) {
@@ -122,23 +24,7 @@ pub(crate) fn sweep_slice<W: Weight>(weights: &mut [W], sweep: &Sweep) {
 
 /// As [`sweep_slice`], at a given SIMD level. Every level gives the same bits.
 pub(crate) fn sweep_slice_at<W: Weight>(level: SimdLevel, weights: &mut [W], sweep: &Sweep) {
-    let sweep = TypedSweep {
-        decay: W::acc(sweep.decay),
-        unperturbed: sweep.starts_unperturbed(),
-        terms: sweep
-            .terms
-            .iter()
-            .map(|term| TypedTerm {
-                from: W::acc(term.from),
-                to: W::acc(term.to),
-                stream: Stream {
-                    distribution: term.distribution,
-                    keys: RoundKeys::new(term.seed),
-                    tensor: sweep.tensor,
-                },
-            })
-            .collect(),
-    };
+    let sweep = TypedSweep::new(sweep);
     let run = |(chunk, weights): (usize, &mut [W])| {
         level.run(ChunkSweep {
             chunk: chunk as u64,
@@ -157,13 +43,75 @@ pub(crate) fn sweep_slice_at<W: Weight>(level: SimdLevel, weights: &mut [W], swe
 struct TypedSweep<W: Weight> {
     decay: W::Acc,
     unperturbed: bool,
+    displaces: bool,
     terms: Vec<TypedTerm<W>>,
+    target: TypedTarget<W>,
+    threshold: Option<Threshold<W::Acc>>,
 }
 
 struct TypedTerm<W: Weight> {
     from: W::Acc,
     to: W::Acc,
     stream: Stream,
+    keep: Option<TypedKeep>,
+    estimate: usize,
+}
+
+struct TypedKeep {
+    stream: Stream,
+    last: u32,
+}
+
+/// A [`Target`] in the arithmetic of one dtype.
+enum TypedTarget<W: Weight> {
+    Sum,
+    Sign(W::Acc),
+    Adaptive {
+        rate: W::Acc,
+        epsilon: W::Acc,
+        moments: Vec<[W::Acc; 2]>,
+    },
+}
+
+impl<W: Weight> TypedSweep<W> {
+    fn new(sweep: &Sweep) -> Self {
+        let stream = |distribution, seed| Stream {
+            distribution,
+            keys: RoundKeys::new(seed),
+            tensor: sweep.tensor,
+        };
+        let terms = sweep.terms.iter().map(|term| TypedTerm {
+            from: W::acc(term.from),
+            to: W::acc(term.to),
+            stream: stream(term.distribution, term.seed),
+            keep: term.keep.map(|keep| TypedKeep {
+                stream: stream(Distribution::Gaussian, keep.seed),
+                last: last_kept(keep.probability),
+            }),
+            estimate: term.estimate as usize,
+        });
+        let target = match &sweep.target {
+            Target::Sum => TypedTarget::Sum,
+            Target::Sign { rate } => TypedTarget::Sign(W::acc(*rate)),
+            Target::Adaptive {
+                rate,
+                epsilon,
+                moments,
+            } => TypedTarget::Adaptive {
+                rate: W::acc(*rate),
+                epsilon: W::acc(*epsilon),
+                moments: moments.iter().map(|pair| pair.map(W::acc)).collect(),
+            },
+        };
+        Self {
+            decay: W::acc(sweep.decay),
+            unperturbed: sweep.starts_unperturbed(),
+            displaces: sweep.displaces,
+            terms: terms.collect(),
+            target,
+            threshold: sweep.magnitudes.map(Threshold::new::<W>),
+        }
+    }
 }
 
 struct ChunkSweep<'a, W: Weight> {
@@ -181,7 +129,9 @@ impl<W: Weight> Kernel for ChunkSweep<'_, W> {
             sweep,
         } = self;
         let (rows, lanes) = (weights.len().div_ceil(LANES), lanes());
-        if let [term] = sweep.terms.as_slice() {
+        if let ([term @ TypedTerm { keep: None, .. }], TypedTarget::Sum, None) =
+            (&sweep.terms[..], &sweep.target, &sweep.threshold)
+        {
             // The common case keeps a row of noise in registers.
             term.stream.rows(chunk, rows, lanes, |row, z| {
                 move_row(weights, row, |row| {
@@ -190,17 +140,97 @@ impl<W: Weight> Kernel for ChunkSweep<'_, W> {
             });
             return;
         }
-        let zero = [[W::Acc::default(); LANES]; CHUNK_ROWS];
+        let zero = [[W::Acc::zero(); LANES]; CHUNK_ROWS];
         let (mut from, mut to) = (zero, zero);
         for term in &sweep.terms {
-            term.stream.rows(chunk, rows, lanes, |row, z| {
-                add_times::<W>(&mut from[row], lanes, term.from, z);
-                add_times::<W>(&mut to[row], lanes, term.to, z);
-            });
+            let linear = matches!(sweep.target, TypedTarget::Sum | TypedTarget::Sign(_));
+            if linear || term.from != W::Acc::zero() {
+                term.rows(chunk, rows, lanes, |row, z| {
+                    add_times::<W>(&mut from[row], lanes, term.from, z);
+                    add_times::<W>(&mut to[row], lanes, term.to, z);
+                });
+            }
         }
+        sweep.aim(chunk, rows, lanes, &mut to);
         for row in 0..rows {
             let (from, to) = (&from[row], &to[row]);
-            move_row(weights, row, |row| move_by(row, lanes, sweep, from, to));
+            move_row(weights, row, |row| match &sweep.threshold {
+                None => move_by(row, lanes, sweep, from, to),
+                Some(threshold) => move_chosen(row, sweep, threshold, from, to),
+            });
+        }
+    }
+}
+
+impl<W: Weight> TypedTerm<W> {
+    /// The rows of its noise, 0 where its random mask keeps the weights still.
+    #[inline(always)]
+    fn rows(&self, chunk: u64, rows: usize, lanes: usize, mut emit: impl FnMut(usize, &Row)) {
+        let Some(keep) = &self.keep else {
+            return self.stream.rows(chunk, rows, lanes, emit);
+        };
+        let mut keeps = [[0f32; LANES]; CHUNK_ROWS];
+        keep.stream
+            .keeps(chunk, rows, lanes, keep.last, |row, kept| {
+                keeps[row] = *kept
+            });
+        self.stream.rows(chunk, rows, lanes, |row, z| {
+            let mut kept = *z;
+            for (z, keep) in kept[..lanes].iter_mut().zip(&keeps[row][..lanes]) {
+                *z *= keep;
+            }
+            emit(row, &kept);
+        });
+    }
+}
+
+impl<W: Weight> TypedSweep<W> {
+    /// Makes the target of a sum, if it is not the sum itself.
+    #[inline(always)]
+    fn aim(&self, chunk: u64, rows: usize, lanes: usize, to: &mut [Acc<W>; CHUNK_ROWS]) {
+        let zero = W::Acc::zero();
+        match &self.target {
+            TypedTarget::Sum => {}
+            TypedTarget::Sign(rate) => {
+                for value in to[..rows].iter_mut().flatten() {
+                    let sign = if *value > zero { *rate } else { -*rate };
+                    *value = if *value == zero { zero } else { sign };
+                }
+            }
+            TypedTarget::Adaptive {
+                rate,
+                epsilon,
+                moments,
+            } => {
+                let zeros = [[zero; LANES]; CHUNK_ROWS];
+                let (mut first, mut second) = (zeros, zeros);
+                for (estimate, [weight, weight_of_square]) in moments.iter().enumerate() {
+                    let mut gradient = zeros;
+                    let mut any = false;
+                    for term in self.terms.iter().filter(|term| term.estimate == estimate) {
+                        any = true;
+                        term.rows(chunk, rows, lanes, |row, z| {
+                            add_times::<W>(&mut gradient[row], lanes, term.to, z);
+                        });
+                    }
+                    if !any {
+                        continue;
+                    }
+                    for row in 0..rows {
+                        for lane in 0..LANES {
+                            let g = gradient[row][lane];
+                            first[row][lane] = first[row][lane] + *weight * g;
+                            second[row][lane] = second[row][lane] + *weight_of_square * g * g;
+                        }
+                    }
+                }
+                for row in 0..rows {
+                    for lane in 0..LANES {
+                        let (m, v) = (first[row][lane], second[row][lane]);
+                        to[row][lane] = *rate * m / (v.sqrt() + *epsilon);
+                    }
+                }
+            }
         }
     }
 }
@@ -208,7 +238,7 @@ impl<W: Weight> Kernel for ChunkSweep<'_, W> {
 #[inline(always)]
 fn add_times<W: Weight>(sum: &mut Acc<W>, lanes: usize, coefficient: W::Acc, z: &Row) {
     for (sum, z) in sum[..lanes].iter_mut().zip(&z[..lanes]) {
-        *sum = coefficient.mul_add(W::noise(*z), *sum);
+        *sum = MulAdd::mul_add(coefficient, W::noise(*z), *sum);
     }
 }
 
@@ -244,7 +274,7 @@ fn move_along<W: Weight>(
         W::round(&mut values);
     }
     for (value, z) in values[..lanes].iter_mut().zip(&z[..lanes]) {
-        *value = sweep.decay.mul_add(*value, term.to * W::noise(*z));
+        *value = MulAdd::mul_add(sweep.decay, *value, term.to * W::noise(*z));
     }
     W::store(row, &values);
 }
@@ -266,7 +296,7 @@ fn move_by<W: Weight>(
         W::round(&mut values);
     }
     for (value, to) in values[..lanes].iter_mut().zip(&to[..lanes]) {
-        *value = sweep.decay.mul_add(*value, *to);
+        *value = MulAdd::mul_add(sweep.decay, *value, *to);
     }
     W::store(row, &values);
 }

@@ -41,6 +41,29 @@ impl Stream {
         }
     }
 
+    /// Calls `emit(row, keeps)` for the first `rows` rows of chunk `chunk`, in order: 1 for elements whose word is at most `last`, else 0.
+    #[inline(always)]
+    pub(crate) fn keeps(
+        &self,
+        chunk: u64,
+        rows: usize,
+        lanes: usize,
+        last: u32,
+        mut emit: impl FnMut(usize, &Row),
+    ) {
+        let first_tile = chunk * (CHUNK_ROWS / 4) as u64;
+        for tile in 0..rows.div_ceil(4) {
+            let words = self.tile(first_tile + tile as u64, lanes);
+            for (k, words) in words.iter().enumerate().take(rows - 4 * tile) {
+                let mut keeps = [0f32; LANES];
+                for (keep, word) in keeps[..lanes].iter_mut().zip(&words[..lanes]) {
+                    *keep = if *word <= last { 1.0 } else { 0.0 };
+                }
+                emit(4 * tile + k, &keeps);
+            }
+        }
+    }
+
     #[inline(always)]
     fn gaussian(&self, chunk: u64, rows: usize, mut emit: impl FnMut(usize, &Row)) {
         const VALUES: usize = Distribution::Gaussian.values_per_block();

@@ -1,10 +1,16 @@
 use burn::module::{Module, Param, ParamGroup};
 use burn::tensor::{DType, Device, Tensor};
 
+use std::sync::Arc;
+
 use super::*;
-use crate::mask::Dense;
+use crate::direction::Direction;
+use crate::mask::{Choice, Dense, Selection};
+use crate::masked::MaskedDirection;
 use crate::noise::{Distribution, TensorKey, value};
-use crate::update::Sgd;
+use crate::perturbed::Perturbed;
+use crate::tensors::{self, TensorInfo};
+use crate::update::{Sgd, Update};
 
 #[derive(Module, Debug)]
 struct Weights {
@@ -138,39 +144,43 @@ fn two_tensors_of_equal_shape_get_different_noise() {
 fn one_pass_to_any_target() {
     let device = &devices()[0];
     let module = weights(device, DType::F32);
-    let tensors = tensors(&module, &ParamGroup::all()).unwrap();
-    let optim = mezo(1e-3);
-    let selection = Selection(vec![Some(1.0); tensors.len()]);
-    let mut perturbed = Perturbed::new(module, optim.motions(&tensors, &selection));
-    let noise = |seed| Direction::noise(Distribution::Gaussian, seed);
+    let tensors = tensors::tensors(&module, &ParamGroup::all()).unwrap();
+    let (mask, decay) = (Arc::new(Selection::all(2)), [Some(0.0); 2]);
+    let mut perturbed = Perturbed::new(module, tensors.into());
+    let noise = |seed| MaskedDirection::new(&mask, Direction::noise(Distribution::Gaussian, seed));
     perturbed.move_to(&noise(1).scaled(0.1));
     perturbed.move_to(&noise(1).scaled(0.1));
     assert_eq!(perturbed.passes(), 1);
     perturbed.move_to(&noise(2).scaled(0.1).plus(0.2, &noise(3)));
     assert_eq!(perturbed.passes(), 2);
-    perturbed.update(&Update {
-        direction: noise(4),
-        decay_rate: 0.0,
-    });
+    perturbed.update(Update::linear(noise(4), 0.0), &decay);
     assert_eq!(
         (perturbed.passes(), perturbed.displacement().is_zero()),
         (3, true)
     );
-    perturbed.update(&Update::none());
-    assert_eq!(perturbed.passes(), 3);
+    assert_eq!(perturbed.swept(), 3 * 4777);
+    // Nothing to do, and a displacement that is the update already.
+    perturbed.update(Update::linear(MaskedDirection::zero(), 0.0), &decay);
+    perturbed.move_to(&noise(5));
+    perturbed.update(Update::linear(noise(5), 0.0), &decay);
+    assert_eq!(
+        (perturbed.passes(), perturbed.displacement().is_zero()),
+        (4, true)
+    );
 }
 
 /// A mask that leaves tensors out and weighs the update of the rest.
 struct OnlyB;
 
 impl SparsityMask for OnlyB {
-    fn select(&mut self, tensors: &[TensorInfo], _: &mut Seeds) -> Selection {
-        Selection(
-            tensors
-                .iter()
-                .map(|t| (t.path == "b").then_some(3.0))
-                .collect(),
-        )
+    fn select(
+        &mut self,
+        tensors: &[TensorInfo],
+        _: &mut dyn tensors::Weights,
+        _: &mut Seeds,
+    ) -> Result<Selection, ZoError> {
+        let choose = |t: &TensorInfo| (t.path == "b").then_some(Choice::scaled(3.0));
+        Ok(Selection(tensors.iter().map(choose).collect()))
     }
 }
 

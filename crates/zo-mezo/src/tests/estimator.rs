@@ -3,7 +3,7 @@
 use burn::module::{Param, ParamGroup};
 use burn::tensor::Tensor;
 use proptest::prelude::*;
-use zo_core::ZerothOrderOptimizer;
+use zo_core::{Difference, ZerothOrderOptimizer};
 
 use super::{Layer, devices};
 use crate::*;

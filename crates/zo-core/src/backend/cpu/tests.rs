@@ -1,7 +1,11 @@
 use super::*;
+use half::{bf16, f16};
+
 use crate::backend::SweepTerm;
 use crate::direction::Direction;
 use crate::noise::{self, Distribution, TensorKey};
+
+mod forms;
 
 const DISTRIBUTIONS: [Distribution; 2] = [Distribution::Gaussian, Distribution::Rademacher];
 

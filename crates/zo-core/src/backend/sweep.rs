@@ -1,0 +1,254 @@
+//! What a pass does to one tensor.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::direction::Direction;
+use crate::mask::{Elements, Selection};
+use crate::masked::MaskedDirection;
+use crate::noise::{Distribution, TensorKey};
+use crate::update::Change;
+
+/// A noise vector in a pass: its coefficient in the displacement the weights come from, and in the one they go to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SweepTerm {
+    /// The distribution of `z`.
+    pub distribution: Distribution,
+    /// The seed of `z`.
+    pub seed: u64,
+    /// The elements it moves, if they are drawn at random.
+    pub keep: Option<Keep>,
+    /// Its coefficient in the displacement that is left.
+    pub from: f64,
+    /// Its coefficient in the displacement that is taken up.
+    pub to: f64,
+    /// Which of the estimates of an [adaptive target](Target::Adaptive) it belongs to; else 0.
+    pub estimate: u32,
+}
+
+/// Elements drawn at random: see [`crate::noise::keeps`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Keep {
+    /// The seed of the choice.
+    pub seed: u64,
+    /// The probability of an element to move.
+    pub probability: f64,
+}
+
+/// Elements chosen by the magnitude of the unperturbed weight.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Magnitudes {
+    /// The bound on `|theta_i|`.
+    pub threshold: f64,
+    /// Whether the elements up to the bound move, or those beyond it.
+    pub small: bool,
+}
+
+/// What is made of the noise on the way to the target: `to = sum_k to_k z_k` or a function of it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Target {
+    /// `sum`.
+    Sum,
+    /// `rate sign(sum)`.
+    Sign {
+        /// The step of each element.
+        rate: f64,
+    },
+    /// `rate m / (sqrt(v) + epsilon)`, `m = sum_e first_e d_e` and `v = sum_e second_e d_e^2` over the estimates d_e.
+    Adaptive {
+        /// The factor on the whole.
+        rate: f64,
+        /// Keeps the quotient finite.
+        epsilon: f64,
+        /// `[first_e, second_e]` of each estimate.
+        moments: Arc<[[f64; 2]]>,
+    },
+}
+
+/// What a pass does to one tensor: back to the unperturbed weight, and on from there.
+///
+/// ```text
+/// theta <- w - m sum_k from_k z_k    rounded to the weights' dtype
+/// w     <- decay theta + m to        rounded to the weights' dtype
+/// ```
+///
+/// With one rounding of the difference, `w + sum_k (to_k - from_k) z_k`, the weights would drift: rounding errors of +eps, -2 eps,
+/// +eps do not cancel. Those of +eps and -eps do: `theta` comes back bit for bit, unless it was moved across a power of two
+/// or lay halfway between two floats.
+///
+/// The mask `m` is 1 everywhere unless elements are chosen by magnitude. Then it has to be found again when the weights are displaced,
+/// which their value alone cannot tell: near the threshold, a displaced weight can look like one that stayed. Where that is so, and only
+/// there, the lowest bit of the displaced weight says which it is; see `cpu/magnitude.rs`.
+#[derive(Debug, Clone)]
+pub struct Sweep {
+    /// The key of the tensor's noise.
+    pub tensor: TensorKey,
+    /// The factor on the old weight: 1 but for weight decay. Masks do not keep elements from decaying.
+    pub decay: f64,
+    /// The noise vectors, each once (in each estimate).
+    pub terms: Arc<[SweepTerm]>,
+    /// What is made of them.
+    pub target: Target,
+    /// Elements chosen by magnitude.
+    pub magnitudes: Option<Magnitudes>,
+    /// Whether the target is a displacement that will be left again, so that magnitudes must be recognised in it.
+    pub displaces: bool,
+    /// Counts the tensors that could not be written in place.
+    copies: Arc<AtomicUsize>,
+}
+
+impl Sweep {
+    /// The sweep of a whole tensor from displacement `from` to displacement `to`, its weights decaying by the factor `decay`.
+    pub fn new(tensor: TensorKey, decay: f64, from: &Direction, to: &Direction) -> Self {
+        let whole = Arc::new(Selection::all(1));
+        let [from, to] = [from, to].map(|d| MaskedDirection::new(&whole, d.clone()));
+        Self::between(0, tensor, &from, &to).decaying(decay)
+    }
+
+    /// The sweep of tensor number `number` from displacement `from` to displacement `to`.
+    pub fn between(
+        number: usize,
+        key: TensorKey,
+        from: &MaskedDirection,
+        to: &MaskedDirection,
+    ) -> Self {
+        let mut sweep = Self::empty(key);
+        sweep.displaces = true;
+        sweep.add(number, from, 0, |term, c| term.from += c);
+        sweep.add(number, to, 0, |term, c| term.to += c);
+        sweep.sorted()
+    }
+
+    /// The sweep of tensor number `number` from displacement `from` to new weights, `change(theta)`. A custom change restores only.
+    pub(crate) fn changing(
+        number: usize,
+        key: TensorKey,
+        from: &MaskedDirection,
+        change: &Change<'_>,
+    ) -> Self {
+        let mut sweep = Self::empty(key);
+        sweep.add(number, from, 0, |term, c| term.from += c);
+        match change {
+            Change::Linear(direction) => sweep.add(number, direction, 0, |term, c| term.to += c),
+            Change::Sign { rate, of } => {
+                sweep.add(number, of, 0, |term, c| term.to += c);
+                sweep.target = Target::Sign { rate: *rate };
+            }
+            Change::Adaptive {
+                rate,
+                epsilon,
+                moments,
+            } => {
+                for (estimate, moment) in (0..).zip(moments) {
+                    sweep.add(number, &moment.gradient, estimate, |term, c| term.to += c);
+                }
+                sweep.target = Target::Adaptive {
+                    rate: *rate,
+                    epsilon: *epsilon,
+                    moments: moments.iter().map(|m| [m.first, m.second]).collect(),
+                };
+            }
+            Change::Custom { .. } => {}
+        }
+        sweep.sorted()
+    }
+
+    fn empty(tensor: TensorKey) -> Self {
+        Self {
+            tensor,
+            decay: 1.0,
+            terms: Arc::default(),
+            target: Target::Sum,
+            magnitudes: None,
+            displaces: false,
+            copies: Arc::default(),
+        }
+    }
+
+    fn add(
+        &mut self,
+        number: usize,
+        direction: &MaskedDirection,
+        estimate: u32,
+        add: impl Fn(&mut SweepTerm, f64),
+    ) {
+        let mut terms = self.terms.to_vec();
+        for (term, elements) in direction.terms(number) {
+            let mut keep = None;
+            match elements {
+                Elements::All => {}
+                Elements::Random { seed, keep: p } => {
+                    let probability = p;
+                    keep = Some(Keep { seed, probability });
+                }
+                Elements::Small { threshold } | Elements::Large { threshold } => {
+                    let small = matches!(elements, Elements::Small { .. });
+                    self.magnitudes = Some(Magnitudes { threshold, small });
+                }
+            }
+            let new = SweepTerm {
+                distribution: term.distribution,
+                seed: term.seed,
+                keep,
+                from: 0.0,
+                to: 0.0,
+                estimate,
+            };
+            let same = |t: &&mut SweepTerm| {
+                SweepTerm {
+                    from: 0.0,
+                    to: 0.0,
+                    ..**t
+                } == new
+            };
+            match terms.iter_mut().find(same) {
+                Some(known) => add(known, term.coefficient),
+                None => {
+                    terms.push(new);
+                    terms
+                        .last_mut()
+                        .into_iter()
+                        .for_each(|t| add(t, term.coefficient));
+                }
+            }
+        }
+        self.terms = terms.into();
+    }
+
+    /// Sums must not depend on where a pass comes from: a displacement is left by exactly the numbers it was taken up with.
+    fn sorted(mut self) -> Self {
+        let mut terms = self.terms.to_vec();
+        terms.sort_by_key(|term| (term.estimate, term.seed, term.distribution as u8));
+        self.terms = terms.into();
+        self
+    }
+
+    pub(crate) fn decaying(self, decay: f64) -> Self {
+        Self { decay, ..self }
+    }
+
+    /// Without marks for magnitudes: the result is not a displaced weight.
+    pub(crate) fn unmarked(self) -> Self {
+        Self {
+            displaces: false,
+            ..self
+        }
+    }
+
+    /// Whether the weights stand at `theta` already.
+    pub fn starts_unperturbed(&self) -> bool {
+        self.terms.iter().all(|term| term.from == 0.0)
+    }
+
+    pub(crate) fn counting(self, copies: &Arc<AtomicUsize>) -> Self {
+        Self {
+            copies: Arc::clone(copies),
+            ..self
+        }
+    }
+
+    /// To be called by a backend that had to write its result elsewhere, because something else shares the tensor's memory.
+    pub fn note_copy(&self) {
+        self.copies.fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,56 @@
+//! Tangents: directions handed to objectives that differentiate along them.
+
+use burn::module::Param;
+use burn::tensor::Tensor;
+
+use crate::masked::MaskedDirection;
+use crate::perturbed::displacement_of;
+use crate::tensors::TensorInfo;
+
+/// A direction in weight space, made tensor by tensor when an objective asks: see
+/// [`ZeroOrder::step_jvp`](crate::ZeroOrder::step_jvp).
+#[derive(Debug, Clone, Copy)]
+pub struct Tangent<'a> {
+    /// `None` is the zero tangent.
+    direction: Option<(&'a [TensorInfo], &'a MaskedDirection)>,
+}
+
+/// A loss and its derivative along a tangent: a Jacobian-vector product.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Jvp {
+    /// L(theta).
+    pub loss: f64,
+    /// d/dt L(theta + t v) at t = 0, v being the tangent.
+    pub derivative: f64,
+}
+
+impl<'a> Tangent<'a> {
+    pub(crate) fn new(tensors: &'a [TensorInfo], direction: &'a MaskedDirection) -> Self {
+        let direction = Some((tensors, direction));
+        Self { direction }
+    }
+
+    pub(crate) fn zero() -> Self {
+        Self { direction: None }
+    }
+
+    /// The tangent of `param`: of its shape, in f32, on its device. 0 where the mask leaves it out. It takes memory the size of the
+    /// parameter, so drop it before you ask for the next.
+    pub fn of<const D: usize>(&self, param: &Param<Tensor<D>>) -> Tensor<D> {
+        let theta = param.val();
+        let theta = if theta.device().is_autodiff() {
+            theta.inner()
+        } else {
+            theta
+        };
+        let known = self.direction.and_then(|(tensors, direction)| {
+            let number = tensors.iter().position(|tensor| tensor.id == param.id)?;
+            let chosen = tensors[number].trainable && direction.covers(number);
+            chosen.then_some((number, &tensors[number], direction))
+        });
+        match known {
+            Some((number, tensor, direction)) => displacement_of(number, tensor, direction, theta),
+            None => Tensor::zeros(theta.shape(), &theta.device()),
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Tests for optimizers and plug-ins, yours included.
+//!
+//! - [`check_unbiased`]: the mean of many estimates is the gradient, within the error that the number of estimates allows.
+//! - [`check_common`]: what every optimizer of this library passes.
+//!
+//! ```
+//! use zo_core::testing::{check_unbiased, Unbiased};
+//! use zo_core::{Dense, Distribution, Settings, Sgd, ZeroOrder};
+//!
+//! let make = |seed| {
+//!     let settings = Settings { seed, ..Settings::default() };
+//!     ZeroOrder::new(settings, Distribution::Rademacher, Dense, Sgd).unwrap()
+//! };
+//! check_unbiased(make, &Unbiased::default(), |_tensor| 1.0).unwrap();
+//! ```
+
+mod common;
+mod toy;
+mod unbiased;
+
+use thiserror::Error;
+
+pub use common::{Common, Setup, check_common};
+pub use toy::{Target, Toy, ToyLayer, toy};
+pub use unbiased::{Unbiased, check_unbiased, estimates};
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Error)]
+#[error("{check}: {found}")]
+pub struct Failure {
+    /// The check that failed.
+    pub check: &'static str,
+    /// What it found instead of what it expected.
+    pub found: String,
+}
+
+fn ensure(valid: bool, check: &'static str, found: impl FnOnce() -> String) -> Result<(), Failure> {
+    if valid {
+        return Ok(());
+    }
+    let found = found();
+    Err(Failure { check, found })
+}
+
+/// All float parameters of a module, one after the other in the order of traversal.
+pub fn flat<M: burn::module::Module>(module: &M) -> Vec<f64> {
+    let mut all = Vec::new();
+    crate::tensors::visit_values(module, &mut |_, data| all.extend(data.iter::<f64>()));
+    all
+}
+
+/// Equal bit for bit.
+fn same(a: &[f64], b: &[f64]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+}

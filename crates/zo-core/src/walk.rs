@@ -1,0 +1,246 @@
+//! A module on its way through the displacements of one step, and the losses met there.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use burn::module::Module;
+use burn::tensor::TensorData;
+
+use crate::direction::Direction;
+use crate::error::{ObjectiveError, ZoError};
+use crate::mask::Selection;
+use crate::masked::MaskedDirection;
+use crate::objective::Objective;
+use crate::perturbed::Perturbed;
+use crate::report::{QueryReport, StepReport};
+use crate::sampler::Probe;
+use crate::settings::Settings;
+use crate::tangent::Tangent;
+use crate::tensors::{TensorInfo, Weights, visit_values};
+use crate::update::{Change, Update};
+
+pub(crate) struct Walk<M, O> {
+    perturbed: Perturbed<M>,
+    tensors: Arc<[TensorInfo]>,
+    objective: O,
+    settings: Settings,
+    step: u64,
+    /// L(theta) before the step, if it was evaluated.
+    loss_before: Option<f64>,
+    /// L(theta) as theta is now.
+    loss_here: Option<f64>,
+    /// The selections of the rounds, each with the number of queries before it.
+    rounds: Vec<(Arc<Selection>, usize)>,
+    /// What is perturbed in this round: the last selection without its factors.
+    perturbs: Arc<Selection>,
+    pub(crate) queries: Vec<QueryReport>,
+    /// Rounds whose update is done.
+    updated: usize,
+    undo: Vec<Undo>,
+    forwards: usize,
+    forward_time: Duration,
+}
+
+/// How to take an update back.
+struct Undo {
+    change: Option<Change<'static>>,
+    decay_rate: f64,
+    decay: Vec<Option<f64>>,
+}
+
+impl<M: Module, O: Objective<M>> Walk<M, O> {
+    pub(crate) fn new(
+        module: M,
+        tensors: Arc<[TensorInfo]>,
+        objective: O,
+        settings: Settings,
+        step: u64,
+    ) -> Self {
+        Self {
+            perturbed: Perturbed::new(module, Arc::clone(&tensors)),
+            tensors,
+            objective,
+            settings,
+            step,
+            loss_before: None,
+            loss_here: None,
+            rounds: Vec::new(),
+            perturbs: Arc::new(Selection(Vec::new())),
+            queries: Vec::new(),
+            updated: 0,
+            undo: Vec::new(),
+            forwards: 0,
+            forward_time: Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    pub(crate) fn tensors_shared(&self) -> Arc<[TensorInfo]> {
+        Arc::clone(&self.tensors)
+    }
+
+    /// Begins a round.
+    pub(crate) fn select(&mut self, selection: Selection) {
+        self.perturbs = Arc::new(selection.unscaled());
+        self.rounds.push((Arc::new(selection), self.queries.len()));
+    }
+
+    /// `direction` on what this round has selected, with its factors.
+    pub(crate) fn masked(&self, direction: &Direction) -> MaskedDirection {
+        match self.rounds.last() {
+            Some((selection, _)) => MaskedDirection::new(selection, direction.clone()),
+            None => MaskedDirection::zero(),
+        }
+    }
+
+    /// Updates what was selected since the last update.
+    pub(crate) fn update(&mut self, update: Update<'_>) {
+        let rounds = &self.rounds[self.updated..];
+        let decay: Vec<Option<f64>> = (self.tensors.iter().enumerate())
+            .map(|(number, tensor)| {
+                let moves = rounds
+                    .iter()
+                    .any(|(selection, _)| selection.get(number).is_some());
+                moves.then(|| self.settings.weight_decay_of(tensor))
+            })
+            .collect();
+        self.undo.push(Undo {
+            change: update.change.reversed(),
+            decay_rate: update.decay_rate,
+            decay: decay.clone(),
+        });
+        self.perturbed.update(update, &decay);
+        self.updated = self.rounds.len();
+        self.loss_here = None;
+    }
+
+    /// Takes back the updates of this step, last first.
+    pub(crate) fn undo(&mut self) {
+        self.perturbed.move_to(&MaskedDirection::zero());
+        while let Some(undo) = self.undo.pop() {
+            // Rules with buffers cannot be undone; they are refused where a step has several updates.
+            if let Some(change) = undo.change {
+                let decay_rate = 0.0;
+                let update = Update { change, decay_rate };
+                self.perturbed.update(update, &undo.decay);
+            }
+            let decayed = undo.decay.iter().map(|decay| {
+                // (1 - x) (1 + x / (1 - x)) = 1
+                decay.map(|decay| decay / (undo.decay_rate * decay - 1.0))
+            });
+            let decayed: Vec<_> = decayed.collect();
+            let none = Update::linear(MaskedDirection::zero(), undo.decay_rate);
+            self.perturbed.update(none, &decayed);
+        }
+    }
+
+    /// What each round selected, and its queries.
+    pub(crate) fn observations(&self) -> impl Iterator<Item = (&Selection, &[QueryReport])> {
+        let ends = self.rounds[1.min(self.rounds.len())..]
+            .iter()
+            .map(|(_, start)| *start);
+        let ends = ends.chain([self.queries.len()]);
+        let rounds = self.rounds.iter().zip(ends);
+        rounds.map(|((selection, start), end)| (&**selection, &self.queries[*start..end]))
+    }
+
+    pub(crate) fn restore(self) -> M {
+        self.perturbed.restore()
+    }
+
+    pub(crate) fn finish(self, skipped: bool) -> (M, StepReport) {
+        let report = StepReport {
+            step: self.step,
+            queries: self.queries,
+            loss_unperturbed: self.loss_before,
+            forwards: self.forwards,
+            passes: self.perturbed.passes(),
+            swept: self.perturbed.swept(),
+            skipped,
+            copied: self.perturbed.copied(),
+            seconds_forward: self.forward_time.as_secs_f64(),
+            seconds_sweep: self.perturbed.busy().as_secs_f64(),
+        };
+        (self.perturbed.restore(), report)
+    }
+
+    fn note_loss_here(&mut self, loss: f64) {
+        self.loss_here = Some(loss);
+        if self.updated == 0 {
+            self.loss_before = Some(loss);
+        }
+    }
+
+    fn finite(&self, value: f64, displacement: &MaskedDirection) -> Result<f64, ZoError> {
+        if value.is_finite() {
+            return Ok(value);
+        }
+        let displaced = !displacement.is_zero();
+        let step = self.step;
+        Err(ZoError::NonFiniteLoss {
+            step,
+            value,
+            displaced,
+        })
+    }
+
+    /// Evaluates the objective where the module stands.
+    fn evaluate<T>(
+        &mut self,
+        evaluate: impl FnOnce(&mut O, &M) -> Result<T, ObjectiveError>,
+    ) -> Result<T, ZoError> {
+        let start = Instant::now();
+        let value = evaluate(&mut self.objective, self.perturbed.module())?;
+        self.forward_time += start.elapsed();
+        self.forwards += 1;
+        Ok(value)
+    }
+}
+
+impl<M: Module, O: Objective<M>> Probe for Walk<M, O> {
+    fn loss_at(&mut self, displacement: &Direction) -> Result<f64, ZoError> {
+        let masked = MaskedDirection::new(&self.perturbs, displacement.clone());
+        self.loss_after(&masked)
+    }
+
+    fn loss_after(&mut self, change: &MaskedDirection) -> Result<f64, ZoError> {
+        self.perturbed.move_to(change);
+        let value = self.evaluate(|objective, module| objective.loss(module))?;
+        self.finite(value, change)
+    }
+
+    fn loss_here(&mut self) -> Result<f64, ZoError> {
+        if let Some(loss) = self.loss_here {
+            return Ok(loss);
+        }
+        let loss = self.loss_after(&MaskedDirection::zero())?;
+        self.note_loss_here(loss);
+        Ok(loss)
+    }
+
+    fn derivative_along(&mut self, direction: &Direction) -> Result<(f64, f64), ZoError> {
+        let here = MaskedDirection::zero();
+        self.perturbed.move_to(&here);
+        let direction = MaskedDirection::new(&self.perturbs, direction.clone());
+        let tensors = Arc::clone(&self.tensors);
+        let tangent = Tangent::new(&tensors, &direction);
+        let (loss, derivative) =
+            self.evaluate(|objective, module| objective.derivative(module, &tangent))?;
+        self.note_loss_here(self.finite(loss, &here)?);
+        Ok((loss, self.finite(derivative, &here)?))
+    }
+
+    fn epsilon(&self) -> f64 {
+        self.settings.epsilon
+    }
+}
+
+impl<M: Module, O: Objective<M>> Weights for Walk<M, O> {
+    fn for_each(&mut self, visit: &mut dyn FnMut(usize, TensorData)) {
+        self.perturbed.move_to(&MaskedDirection::zero());
+        visit_values(self.perturbed.module(), visit);
+    }
+}

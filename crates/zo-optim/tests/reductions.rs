@@ -1,0 +1,333 @@
+//! Each method reduces to a known one under special settings; and its costs are those of its paper.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+#![cfg_attr(
+    feature = "ndarray",
+    allow(
+        deprecated,
+        reason = "burn deprecates its ndarray backend; it is supported here as long as burn has it"
+    )
+)]
+
+use burn::tensor::Device;
+use zo_optim::testing::{Target, Toy, flat, toy};
+use zo_optim::variants::*;
+use zo_optim::*;
+
+/// The weights after a few steps, and the last report.
+fn run<O: ZerothOrderOptimizer>(mut optimizer: O, steps: usize) -> (Vec<f64>, StepReport) {
+    let (mut module, mut last) = (toy(&Device::default()), None);
+    for _ in 0..steps {
+        let loss = |toy: &Toy| Target::Hyperboloid.loss(toy);
+        let (next, report) = optimizer.step(5e-3, module, loss).unwrap();
+        (module, last) = (next, Some(report));
+    }
+    (flat(&module), last.unwrap())
+}
+
+fn weights<O: ZerothOrderOptimizer>(optimizer: Result<O, ConfigError>) -> Vec<f64> {
+    run(optimizer.unwrap(), 8).0
+}
+
+/// The configuration of a method and of MeZO, with the same settings.
+macro_rules! reduces_to_mezo {
+    ($($name:ident: $config:expr, $init:ident;)*) => {$(
+        #[test]
+        fn $name() {
+            for queries in [1, 3] {
+                let (method, mezo) = ($config.with_queries(queries), MezoConfig::new().with_queries(queries));
+                assert_eq!(weights(method.with_seed(4).$init()), weights(mezo.with_seed(4).init()));
+            }
+        }
+    )*};
+}
+
+reduces_to_mezo! {
+    lezo_without_drop: LezoConfig::new().with_drop(0.0), init;
+    lezo_with_too_few_layers_to_drop_one: LezoConfig::new().with_drop(0.24), init;
+    curvzo_with_a_budget_for_all: CurvZoConfig::new().with_budget(1.0), init;
+    no_sparsity: SparseConfig::new().with_sparsity(0.0), init;
+    no_sparsity_by_magnitude: SparseConfig::new().with_kind(SparseKind::Magnitude).with_sparsity(0.0), init;
+    one_block: BlockWiseConfig::new().with_blocks(everything()), init;
+    one_block_in_turn: BlockWiseConfig::new().with_blocks(everything()).with_order(BlockOrder::AllAtOnce), init;
+    one_block_after_all: BlockWiseConfig::new().with_blocks(everything()).with_order(BlockOrder::AllAfter), init;
+    a_momentum_window_without_momentum: MomentumConfig::new().with_beta(0.0), init_window;
+    a_momentum_window_of_one_step: MomentumConfig::new().with_window(1), init_window;
+    the_best_of_one: MezoGreedyConfig::new().with_candidates(1), init;
+}
+
+fn everything() -> Layers {
+    Layers::Groups(vec![burn::module::ParamGroup::all()])
+}
+
+fn close(a: &[f64], b: &[f64], bound: f64) {
+    for (i, (a, b)) in a.iter().zip(b).enumerate() {
+        assert!((a - b).abs() <= bound, "weight {i}: {a} and {b}");
+    }
+}
+
+/// The buffer is f32 and the sum in another order, so not bit for bit.
+#[test]
+fn momentum_without_momentum_is_mezo() {
+    let momentum = weights(MomentumConfig::new().with_beta(0.0).init());
+    close(&momentum, &weights(MezoConfig::new().init()), 2e-4);
+}
+
+/// A window that holds the whole past is the buffer; with masks, too. (A weight that differs by a rounding changes the next difference of
+/// losses by that over epsilon.)
+#[test]
+fn windows_that_hold_everything_are_buffers() {
+    let momentum = MomentumConfig::new().with_dampening(0.3);
+    close(
+        &weights(momentum.init()),
+        &weights(momentum.init_window()),
+        2e-4,
+    );
+    let adam = AdamConfig::new()
+        .with_beta_2(0.95)
+        .with_adam_epsilon(1e-3)
+        .with_queries(2);
+    close(&weights(adam.init()), &weights(adam.init_window()), 2e-4);
+    let lezo = LezoConfig::new().with_drop(0.5).mask().unwrap();
+    let (settings, noise) = (MezoConfig::new().settings(), Distribution::Gaussian);
+    let buffer = ZeroOrder::new(
+        settings.clone(),
+        noise,
+        lezo.clone(),
+        momentum.rule().unwrap(),
+    );
+    let window = ZeroOrder::new(
+        settings.clone(),
+        noise,
+        lezo.clone(),
+        momentum.window_rule().unwrap(),
+    );
+    close(&weights(buffer), &weights(window), 2e-4);
+    let random = SparseConfig::new().mask().unwrap();
+    let buffer = ZeroOrder::new(
+        settings.clone(),
+        noise,
+        random.clone(),
+        adam.rule().unwrap(),
+    );
+    let window = ZeroOrder::new(settings, noise, random, adam.window_rule().unwrap());
+    close(&weights(buffer), &weights(window), 2e-4);
+}
+
+/// `m / sqrt(v)` of one estimate is its sign.
+#[test]
+fn an_adam_window_of_one_step_is_the_sign() {
+    let adam = AdamConfig::new().with_window(1).with_adam_epsilon(1e-30);
+    let sign = SignConfig::new().with_kind(SignKind::Elementwise);
+    for queries in [1, 2] {
+        let adam = weights(adam.clone().with_queries(queries).init_window());
+        close(
+            &adam,
+            &weights(sign.clone().with_queries(queries).init()),
+            2e-4,
+        );
+    }
+}
+
+/// With one query, `sign(g z) = sign(g) z` if z is 1 or -1.
+#[test]
+fn both_signs_are_the_same_for_rademacher_noise() {
+    let rademacher = SignConfig::new().with_distribution(Distribution::Rademacher);
+    let scalar = weights(rademacher.clone().init());
+    assert_eq!(
+        scalar,
+        weights(rademacher.with_kind(SignKind::Elementwise).init())
+    );
+}
+
+/// Candidates that coincide: v = z - z = 0 at M = 2, so that nothing moves.
+#[test]
+fn a_guiding_vector_of_equal_candidates_is_zero() {
+    #[derive(Clone)]
+    struct Same;
+    impl PerturbationSampler for Same {
+        fn sample(&mut self, _: &mut Seeds, _: &mut dyn Probe) -> Result<Direction, ZoError> {
+            Ok(Direction::noise(Distribution::Gaussian, 77))
+        }
+    }
+    let sampler = MezoGvConfig::new().sampler(Same).unwrap();
+    let optimizer = ZeroOrder::new(MezoConfig::new().settings(), sampler, Dense, Sgd).unwrap();
+    let (end, report) = run(optimizer, 3);
+    close(&end, &flat(&toy(&Device::default())), 1e-6);
+    assert_eq!(report.queries[0].projected_gradient, 0.0);
+}
+
+/// The exact derivative along z is the limit of the central difference.
+#[cfg(feature = "autodiff")]
+#[test]
+fn the_forward_gradient_is_the_limit_of_mezo() {
+    let forward = weights(ForwardGradientConfig::new().with_seed(2).init());
+    let mezo = MezoConfig::new().with_seed(2).with_epsilon(3e-3).init();
+    close(&forward, &weights(mezo), 2e-4);
+}
+
+/// A Jacobian-vector product of the user's takes the same steps as the backward pass.
+#[test]
+fn a_jacobian_vector_product_needs_no_autodiff() {
+    let mut optimizer = ForwardGradientConfig::new().with_queries(2).init().unwrap();
+    let mut module = toy(&Device::default());
+    let jvp = |toy: &Toy, tangent: &Tangent<'_>| -> Result<Jvp, JvpError> {
+        // The gradient is known; the tangent of each parameter is asked for in the order of traversal.
+        let gradient = Target::Hyperboloid.gradient(&flat(toy));
+        let mut v: Vec<f64> = Vec::new();
+        v.extend(tangent.of(&toy.embed).to_data().iter::<f64>());
+        for layer in &toy.layers {
+            v.extend(tangent.of(&layer.attention).to_data().iter::<f64>());
+            v.extend(tangent.of(&layer.mlp).to_data().iter::<f64>());
+            v.extend(tangent.of(&layer.norm).to_data().iter::<f64>());
+        }
+        v.extend(tangent.of(&toy.head).to_data().iter::<f64>());
+        let derivative = gradient.iter().zip(&v).map(|(g, v)| g * v).sum();
+        let loss = f64::from(Target::Hyperboloid.loss(toy).into_scalar::<f32>());
+        Ok(Jvp { loss, derivative })
+    };
+    for _ in 0..1500 {
+        let (next, report) = optimizer.step_jvp(0.01, module, jvp).unwrap();
+        assert_eq!((report.forwards, report.passes), (2, 1));
+        module = next;
+    }
+    let end = Target::Hyperboloid.loss(&module).into_scalar::<f32>();
+    assert!(end < 0.02, "{end}");
+    let error = ForwardGradientConfig::new()
+        .init()
+        .unwrap()
+        .step(0.1, module, |_: &Toy| 1.0);
+    assert!(error.unwrap_err().to_string().contains("step_jvp"));
+}
+
+/// Forwards and passes of a step, as ALGORITHMS and the papers count them; q = 2 where queries multiply.
+#[test]
+fn forwards_and_passes_are_those_of_the_papers() {
+    fn cost<O: ZerothOrderOptimizer>(optimizer: Result<O, ConfigError>) -> (usize, usize) {
+        // The second step, so that what one leaves behind for the next counts.
+        let report = run(optimizer.unwrap(), 2).1;
+        (report.forwards, report.passes)
+    }
+    for m in [2, 4] {
+        let gv = MezoGvConfig::new().with_candidates(m);
+        assert_eq!(cost(gv.clone().init()), (m + 2, m + 3));
+        assert_eq!(cost(gv.clone().with_history(true).init()), (m + 2, m + 3));
+        assert_eq!(
+            cost(gv.with_queries(2).init()),
+            (2 * (m + 2), 2 * (m + 2) + 1)
+        );
+        let (forwards, passes) = cost(MezoGreedyConfig::new().with_candidates(m).init());
+        assert!(forwards == m + 2 && (passes == m + 3 || passes == m + 2));
+    }
+    assert_eq!(cost(LezoConfig::new().init()), (2, 3));
+    assert_eq!(cost(AdaLezoConfig::new().init()), (2, 3));
+    assert_eq!(cost(CurvZoConfig::new().with_queries(2).init()), (4, 5));
+    assert_eq!(cost(MomentumConfig::new().init()), (2, 3));
+    assert_eq!(cost(MomentumConfig::new().init_window()), (2, 3));
+    assert_eq!(cost(AdamConfig::new().init()), (2, 3));
+    assert_eq!(cost(AdamConfig::new().init_window()), (2, 3));
+    assert_eq!(cost(SignConfig::new().init()), (2, 3));
+    assert_eq!(cost(SparseConfig::new().init()), (2, 3));
+    let small = SparseConfig::new().with_kind(SparseKind::SmallWeights);
+    assert_eq!(cost(small.init()), (2, 3));
+    // to +eps, -eps, theta, -u, +u, where it stays; one-sided: +eps, -u, +u
+    assert_eq!(cost(ConservativeConfig::new().init()), (5, 5));
+    let one_sided = ConservativeConfig::new().with_difference(Difference::OneSided);
+    assert_eq!(cost(one_sided.init()), (4, 3));
+    assert_eq!(cost(BlockWiseConfig::new().init()), (2, 3));
+    // Five blocks: four layers and the rest. Blocks are left and taken up in one move.
+    let all = BlockWiseConfig::new();
+    assert_eq!(
+        cost(all.clone().with_order(BlockOrder::AllAtOnce).init()),
+        (10, 15)
+    );
+    assert_eq!(cost(all.with_order(BlockOrder::AllAfter).init()), (10, 11));
+    #[cfg(feature = "autodiff")]
+    {
+        assert_eq!(
+            cost(ForwardGradientConfig::new().with_queries(3).init()),
+            (3, 1)
+        );
+        let top = burn::module::ParamGroup::from_predicate("head");
+        let adam = burn::optim::AdamConfig::new().init();
+        assert_eq!(cost(HybridConfig::new(top).init(adam)), (3, 3));
+    }
+}
+
+/// What a mask leaves out is neither moved nor passed over.
+#[test]
+fn passes_skip_what_does_not_take_part() {
+    // Embedding and head (18 of 98 weights) and one layer of four (20).
+    let lezo = LezoConfig::new().with_drop(0.75);
+    let mut dropped = std::collections::BTreeSet::new();
+    for seed in 0..12 {
+        let (end, report) = run(lezo.clone().with_seed(seed).init().unwrap(), 1);
+        assert_eq!(report.swept, 3 * 38);
+        let begin = flat(&toy(&Device::default()));
+        let layer = |l: usize| 12 + 20 * l..32 + 20 * l;
+        let moved: Vec<usize> = (0..4)
+            .filter(|l| begin[layer(*l)] != end[layer(*l)])
+            .collect();
+        assert_eq!(moved.len(), 1);
+        dropped.insert(moved[0]);
+        assert!((0..12).chain(92..98).all(|i| begin[i] != end[i]));
+    }
+    assert!(
+        dropped.len() > 2,
+        "the layers change from step to step: {dropped:?}"
+    );
+    let (_, report) = run(MezoConfig::new().init().unwrap(), 1);
+    assert_eq!(report.swept, 3 * 98);
+    let all = LezoConfig::new().with_drop(1.0).init().unwrap();
+    assert_eq!(run(all, 1).1.swept, 3 * 18);
+    // Every weight three times but for the blocks' last move, which is the update of all.
+    let after = BlockWiseConfig::new()
+        .with_order(BlockOrder::AllAfter)
+        .init()
+        .unwrap();
+    assert_eq!(run(after, 1).1.swept, 3 * (98 - 18) + 2 * 18 + 98);
+    let at_once = BlockWiseConfig::new()
+        .with_order(BlockOrder::AllAtOnce)
+        .init()
+        .unwrap();
+    assert_eq!(run(at_once, 1).1.swept, 3 * 98);
+}
+
+/// Elements that are masked out keep their bits; the share that moves is the one asked for.
+#[test]
+fn sparsity_moves_the_elements_it_should() {
+    let begin = flat(&toy(&Device::default()));
+    let moved = |config: SparseConfig| -> Vec<usize> {
+        let (end, _) = run(config.init().unwrap(), 1);
+        (0..98)
+            .filter(|i| (begin[*i] - end[*i]).abs() > 1e-6)
+            .collect()
+    };
+    let config = |kind, sparsity| SparseConfig::new().with_kind(kind).with_sparsity(sparsity);
+    let global = moved(config(SparseKind::GlobalMagnitude, 0.5));
+    let mut sorted: Vec<f64> = begin.iter().map(|w| w.abs()).collect();
+    sorted.sort_by(f64::total_cmp);
+    let expected: Vec<usize> = (0..98).filter(|i| begin[*i].abs() > sorted[48]).collect();
+    assert_eq!(global, expected);
+    // Per tensor: of the 12 embeddings the 3 largest, or the 3 smallest.
+    let mut embed: Vec<usize> = (0..12).collect();
+    embed.sort_by(|a, b| begin[*a].abs().total_cmp(&begin[*b].abs()));
+    let in_embed = |moved: Vec<usize>| {
+        let mut moved: Vec<usize> = moved.into_iter().filter(|i| *i < 12).collect();
+        moved.sort_unstable();
+        moved
+    };
+    let sort = |part: &[usize]| {
+        let mut part = part.to_vec();
+        part.sort_unstable();
+        part
+    };
+    assert_eq!(
+        in_embed(moved(config(SparseKind::Magnitude, 0.75))),
+        sort(&embed[9..])
+    );
+    assert_eq!(
+        in_embed(moved(config(SparseKind::SmallWeights, 0.75))),
+        sort(&embed[..3])
+    );
+}

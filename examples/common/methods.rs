@@ -1,0 +1,608 @@
+//! `--method` and its settings: every method of the library by its name on the command line.
+
+use std::error::Error;
+
+#[cfg(feature = "autodiff")]
+use burn::module::ParamGroup;
+use burn::tensor::Device;
+use clap::Args;
+use zo_llm::finetune::LmOptimizer;
+use zo_optim::variants::*;
+use zo_optim::*;
+
+type Failure = Box<dyn Error>;
+
+/// The settings every method shares.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The perturbation radius.
+    pub epsilon: f64,
+    /// Random directions per step.
+    pub queries: usize,
+    /// The noise.
+    pub distribution: Distribution,
+    /// The seed of the run.
+    pub seed: u64,
+}
+
+/// A method's name, what it is, and the flags it has besides the shared ones.
+#[derive(Debug)]
+pub struct Method {
+    /// The name for `--method`.
+    pub name: &'static str,
+    /// One line.
+    pub about: &'static str,
+    /// Its own flags, without the dashes.
+    pub flags: &'static [&'static str],
+    /// Its learning rate for the bundled model. For other models it is taken in the same proportion to MeZO's.
+    pub bundled_lr: f64,
+    /// Evaluations of the objective in a step of q queries and M candidates: (each query, each candidate of a query, each step).
+    forwards: [usize; 3],
+}
+
+/// The learning rate of MeZO for the bundled model.
+pub const BUNDLED_LR: f64 = 1e-4;
+
+const fn method(
+    name: &'static str,
+    about: &'static str,
+    flags: &'static [&'static str],
+    bundled_lr: f64,
+    forwards: [usize; 3],
+) -> Method {
+    Method {
+        name,
+        about,
+        flags,
+        bundled_lr,
+        forwards,
+    }
+}
+
+const FINITE: &str = "difference";
+const LAYERS: &[&str] = &[FINITE, "drop", "layers"];
+
+/// Every method.
+pub const METHODS: &[Method] = &[
+    method(
+        "mezo",
+        "ZO-SGD along fresh noise",
+        &[FINITE],
+        BUNDLED_LR,
+        [2, 0, 0],
+    ),
+    method(
+        "gv",
+        "guiding vector: better candidates minus worse ones",
+        &[FINITE, "candidates", "alpha", "normalize", "history"],
+        BUNDLED_LR,
+        [2, 1, 0],
+    ),
+    method(
+        "greedy",
+        "the best of M candidates",
+        &[FINITE, "candidates"],
+        BUNDLED_LR,
+        [2, 1, 0],
+    ),
+    method(
+        "lezo",
+        "a random subset of the layers in each step",
+        LAYERS,
+        2e-4,
+        [2, 0, 0],
+    ),
+    method(
+        "adalezo",
+        "layers drawn by how much they moved the loss",
+        &[
+            FINITE,
+            "share",
+            "exploration",
+            "temperature",
+            "clip",
+            "layers",
+        ],
+        BUNDLED_LR,
+        [2, 0, 0],
+    ),
+    method(
+        "curvzo",
+        "tensors sampled by their curvature",
+        &[FINITE, "budget", "adapt-every", "rate", "clip"],
+        5e-5,
+        [2, 0, 0],
+    ),
+    method(
+        "momentum",
+        "momentum in a buffer",
+        &[FINITE, "beta", "dampening"],
+        1e-5,
+        [2, 0, 0],
+    ),
+    method(
+        "momentum-window",
+        "momentum from the seeds of the last steps",
+        &[FINITE, "beta", "dampening", "window"],
+        1e-5,
+        [2, 0, 0],
+    ),
+    method(
+        "adam",
+        "Adam with its moments in buffers",
+        &[FINITE, "beta-1", "beta-2", "adam-epsilon"],
+        1e-4,
+        [2, 0, 0],
+    ),
+    method(
+        "adam-window",
+        "Adam from the seeds of the last steps",
+        &[FINITE, "beta-1", "beta-2", "adam-epsilon", "window"],
+        1e-4,
+        [2, 0, 0],
+    ),
+    method(
+        "sign",
+        "the sign of the projected gradient",
+        &[FINITE],
+        1e-3,
+        [2, 0, 0],
+    ),
+    method(
+        "sign-elementwise",
+        "the sign of each element",
+        &[FINITE],
+        1e-3,
+        [2, 0, 0],
+    ),
+    method(
+        "conservative",
+        "the best of staying, stepping back and stepping ahead",
+        &[FINITE],
+        BUNDLED_LR,
+        [2, 0, 3],
+    ),
+    method(
+        "block-wise",
+        "one block of weights at a time",
+        &[FINITE, "block-order", "layers"],
+        2e-4,
+        [2, 0, 0],
+    ),
+    method(
+        "sparse-random",
+        "a random share of the elements",
+        &[FINITE, "sparsity"],
+        2e-4,
+        [2, 0, 0],
+    ),
+    method(
+        "sparse-magnitude",
+        "the largest elements of each tensor, or of all",
+        &[FINITE, "sparsity", "global", "refresh"],
+        BUNDLED_LR,
+        [2, 0, 0],
+    ),
+    method(
+        "sparse-mezo",
+        "the smallest elements of each tensor",
+        &[FINITE, "sparsity", "refresh"],
+        2e-4,
+        [2, 0, 0],
+    ),
+    method(
+        "forward-gradient",
+        "exact directional derivatives (needs the feature autodiff)",
+        &[],
+        BUNDLED_LR,
+        [1, 0, 0],
+    ),
+    method(
+        "hybrid",
+        "MeZO below, burn's Adam on top (needs the feature autodiff)",
+        &[FINITE, "top", "top-rate"],
+        BUNDLED_LR,
+        [2, 0, 1],
+    ),
+];
+
+/// Settings of single methods. Those that are not given have the defaults of the method's configuration.
+#[derive(Args, Debug, Clone, Default)]
+pub struct Flags {
+    /// How losses become a derivative: central or one-sided
+    #[arg(long, hide = true)]
+    pub difference: Option<String>,
+    /// gv, greedy: candidates per query [default: 2]
+    #[arg(long, hide = true)]
+    pub candidates: Option<usize>,
+    /// gv: the share of candidates with a plus sign [default: 0.5]
+    #[arg(long, hide = true)]
+    pub alpha: Option<f64>,
+    /// gv: scale the guiding vector to the size of one noise vector
+    #[arg(long, hide = true)]
+    pub normalize: bool,
+    /// gv: keep the best candidate for the next query
+    #[arg(long, hide = true)]
+    pub history: bool,
+    /// lezo: the share of layers that are dropped [default: 0.75]
+    #[arg(long, hide = true)]
+    pub drop: Option<f64>,
+    /// lezo, adalezo, block-wise: blocks, children or modules [default: blocks]
+    #[arg(long, hide = true)]
+    pub layers: Option<String>,
+    /// adalezo: draws in a step, as a share of the layers [default: 0.2]
+    #[arg(long, hide = true)]
+    pub share: Option<f64>,
+    /// adalezo: the share of uniform draws [default: 0.1]
+    #[arg(long, hide = true)]
+    pub exploration: Option<f64>,
+    /// adalezo: the temperature of the softmax [default: 0.6]
+    #[arg(long, hide = true)]
+    pub temperature: Option<f64>,
+    /// adalezo, curvzo: the largest factor on an update [default: 4; curvzo: none]
+    #[arg(long, hide = true)]
+    pub clip: Option<f64>,
+    /// curvzo: the budget to begin with, as a share of the tensors [default: 0.4]
+    #[arg(long, hide = true)]
+    pub budget: Option<f64>,
+    /// curvzo: steps between adaptations of the budget, 0 for none [default: 20]
+    #[arg(long, hide = true)]
+    pub adapt_every: Option<usize>,
+    /// curvzo: the rate of the moving averages [default: 0.1]
+    #[arg(long, hide = true)]
+    pub rate: Option<f64>,
+    /// momentum, momentum-window: the share that is kept [default: 0.9]
+    #[arg(long, hide = true)]
+    pub beta: Option<f64>,
+    /// momentum, momentum-window: the share of the new estimate that is left out [default: 0]
+    #[arg(long, hide = true)]
+    pub dampening: Option<f64>,
+    /// momentum-window, adam-window: steps in the window [default: 16]
+    #[arg(long, hide = true)]
+    pub window: Option<usize>,
+    /// adam, adam-window: the rate of the first moment [default: 0.9]
+    #[arg(long, hide = true)]
+    pub beta_1: Option<f64>,
+    /// adam, adam-window: the rate of the second moment [default: 0.999]
+    #[arg(long, hide = true)]
+    pub beta_2: Option<f64>,
+    /// adam, adam-window: added to the root of the second moment [default: 1e-8]
+    #[arg(long, hide = true)]
+    pub adam_epsilon: Option<f64>,
+    /// block-wise: cyclic, all-at-once or all-after [default: cyclic]
+    #[arg(long, hide = true)]
+    pub block_order: Option<String>,
+    /// sparse-*: the share of elements that do not move [default: 0.8]
+    #[arg(long, hide = true)]
+    pub sparsity: Option<f64>,
+    /// sparse-magnitude: compare the elements of all tensors
+    #[arg(long, hide = true)]
+    pub global: bool,
+    /// sparse-magnitude, sparse-mezo: steps between computations of the quantiles, 0 for the first step only [default: 0]
+    #[arg(long, hide = true)]
+    pub refresh: Option<u64>,
+    /// hybrid: the tensors that Adam trains, those with this text in their path [default: the final normalization]
+    #[arg(long, hide = true)]
+    pub top: Option<String>,
+    /// hybrid: Adam's learning rate as a multiple of --lr [default: 10]
+    #[arg(long, hide = true)]
+    pub top_rate: Option<f64>,
+}
+
+impl Flags {
+    /// The names of the flags that were given.
+    fn given(&self) -> Vec<&'static str> {
+        let given = [
+            ("difference", self.difference.is_some()),
+            ("candidates", self.candidates.is_some()),
+            ("alpha", self.alpha.is_some()),
+            ("normalize", self.normalize),
+            ("history", self.history),
+            ("drop", self.drop.is_some()),
+            ("layers", self.layers.is_some()),
+            ("share", self.share.is_some()),
+            ("exploration", self.exploration.is_some()),
+            ("temperature", self.temperature.is_some()),
+            ("clip", self.clip.is_some()),
+            ("budget", self.budget.is_some()),
+            ("adapt-every", self.adapt_every.is_some()),
+            ("rate", self.rate.is_some()),
+            ("beta", self.beta.is_some()),
+            ("dampening", self.dampening.is_some()),
+            ("window", self.window.is_some()),
+            ("beta-1", self.beta_1.is_some()),
+            ("beta-2", self.beta_2.is_some()),
+            ("adam-epsilon", self.adam_epsilon.is_some()),
+            ("block-order", self.block_order.is_some()),
+            ("sparsity", self.sparsity.is_some()),
+            ("global", self.global),
+            ("refresh", self.refresh.is_some()),
+            ("top", self.top.is_some()),
+            ("top-rate", self.top_rate.is_some()),
+        ];
+        given
+            .into_iter()
+            .filter_map(|(name, given)| given.then_some(name))
+            .collect()
+    }
+
+    fn difference(&self) -> Result<Difference, Failure> {
+        match self.difference.as_deref() {
+            None | Some("central") => Ok(Difference::Central),
+            Some("one-sided") => Ok(Difference::OneSided),
+            Some(other) => {
+                Err(format!("unknown difference `{other}`: use central or one-sided").into())
+            }
+        }
+    }
+
+    fn layers(&self) -> Result<Layers, Failure> {
+        match self.layers.as_deref() {
+            None | Some("blocks") => Ok(Layers::Blocks),
+            Some("children") => Ok(Layers::Children),
+            Some("modules") => Ok(Layers::Modules),
+            Some(other) => {
+                Err(format!("unknown layers `{other}`: use blocks, children or modules").into())
+            }
+        }
+    }
+
+    fn block_order(&self) -> Result<BlockOrder, Failure> {
+        match self.block_order.as_deref() {
+            None | Some("cyclic") => Ok(BlockOrder::Cyclic),
+            Some("all-at-once") => Ok(BlockOrder::AllAtOnce),
+            Some("all-after") => Ok(BlockOrder::AllAfter),
+            Some(other) => Err(format!(
+                "unknown block order `{other}`: use cyclic, all-at-once or all-after"
+            )
+            .into()),
+        }
+    }
+}
+
+/// The method of this name.
+///
+/// # Errors
+/// If there is none; the error lists those there are.
+pub fn find(name: &str) -> Result<&'static Method, Failure> {
+    METHODS
+        .iter()
+        .find(|method| method.name == name)
+        .ok_or_else(|| {
+            let known: Vec<_> = METHODS.iter().map(|method| method.name).collect();
+            format!("unknown method `{name}`: use one of {}", known.join(", ")).into()
+        })
+}
+
+/// Every method with its flags, for `--method-help`.
+pub fn help() -> String {
+    let command = <Flags as Args>::augment_args(clap::Command::new("methods"));
+    let mut text = String::from("Methods, each with its own flags:\n");
+    for method in METHODS {
+        text += &format!("\n  --method {:18} {}\n", method.name, method.about);
+        for flag in method.flags {
+            let argument = command.get_arguments().find(|a| a.get_long() == Some(flag));
+            let about = argument
+                .and_then(clap::Arg::get_help)
+                .map(ToString::to_string);
+            text += &format!("      --{flag:18} {}\n", about.unwrap_or_default());
+        }
+    }
+    text
+}
+
+/// The autodiff device of `device`, if this build can differentiate; else the device itself.
+pub fn autodiff(device: &Device) -> Device {
+    #[cfg(feature = "autodiff")]
+    return device.clone().autodiff();
+    #[cfg(not(feature = "autodiff"))]
+    device.clone()
+}
+
+impl Method {
+    /// Evaluations of the objective in a step. Block-wise with all blocks: for each block.
+    pub fn forwards_per_step(&self, queries: usize, flags: &Flags) -> usize {
+        let [query, candidate, step] = self.forwards;
+        queries * (query + candidate * flags.candidates.unwrap_or(2)) + step
+    }
+
+    /// Whether it needs an objective that can be differentiated.
+    pub fn differentiates(&self) -> bool {
+        matches!(self.name, "forward-gradient" | "hybrid")
+    }
+
+    /// Builds the optimizer.
+    ///
+    /// # Errors
+    /// If a setting makes no sense, or is none of this method's.
+    pub fn build(&self, shared: &Shared, flags: &Flags) -> Result<Box<dyn LmOptimizer>, Failure> {
+        if let Some(foreign) = flags.given().iter().find(|flag| !self.flags.contains(flag)) {
+            let own: Vec<String> = self.flags.iter().map(|flag| format!("--{flag}")).collect();
+            let own = if own.is_empty() {
+                "no flags".to_owned()
+            } else {
+                own.join(", ")
+            };
+            return Err(format!(
+                "--{foreign} has no effect on --method {}: it has {own} (see --method-help)",
+                self.name
+            )
+            .into());
+        }
+        /// A configuration with the shared settings.
+        macro_rules! shared {
+            ($config:expr) => {
+                $config
+                    .with_epsilon(shared.epsilon)
+                    .with_queries(shared.queries)
+                    .with_distribution(shared.distribution)
+                    .with_seed(shared.seed)
+                    .with_difference(flags.difference()?)
+            };
+        }
+        /// Overrides the defaults by the flags that were given.
+        macro_rules! given {
+            ($config:ident: $($field:ident),*) => {
+                $(if let Some(value) = flags.$field.clone() { $config.$field = value; })*
+            };
+        }
+        Ok(match self.name {
+            "mezo" => Box::new(shared!(MezoConfig::new()).init()?),
+            "gv" => {
+                let mut config = shared!(MezoGvConfig::new())
+                    .with_normalize(flags.normalize)
+                    .with_history(flags.history);
+                given!(config: candidates, alpha);
+                Box::new(config.init()?)
+            }
+            "greedy" => {
+                let mut config = shared!(MezoGreedyConfig::new());
+                given!(config: candidates);
+                Box::new(config.init()?)
+            }
+            "lezo" => {
+                let mut config = shared!(LezoConfig::new()).with_layers(flags.layers()?);
+                given!(config: drop);
+                Box::new(config.init()?)
+            }
+            "adalezo" => {
+                let mut config = shared!(AdaLezoConfig::new()).with_layers(flags.layers()?);
+                given!(config: share, exploration, temperature, clip);
+                Box::new(config.init()?)
+            }
+            "curvzo" => {
+                let mut config = shared!(CurvZoConfig::new()).with_clip(flags.clip);
+                given!(config: budget, adapt_every, rate);
+                Box::new(config.init()?)
+            }
+            "momentum" | "momentum-window" => {
+                let mut config = shared!(MomentumConfig::new());
+                given!(config: beta, dampening, window);
+                match self.name {
+                    "momentum" => Box::new(config.init()?),
+                    _ => Box::new(config.init_window()?),
+                }
+            }
+            "adam" | "adam-window" => {
+                let mut config = shared!(AdamConfig::new());
+                given!(config: beta_1, beta_2, adam_epsilon, window);
+                match self.name {
+                    "adam" => Box::new(config.init()?),
+                    _ => Box::new(config.init_window()?),
+                }
+            }
+            "sign" => Box::new(shared!(SignConfig::new()).init()?),
+            "sign-elementwise" => Box::new(
+                shared!(SignConfig::new())
+                    .with_kind(SignKind::Elementwise)
+                    .init()?,
+            ),
+            "conservative" => Box::new(shared!(ConservativeConfig::new()).init()?),
+            "block-wise" => {
+                let config = shared!(BlockWiseConfig::new());
+                let config = config
+                    .with_order(flags.block_order()?)
+                    .with_blocks(flags.layers()?);
+                Box::new(config.init()?)
+            }
+            "sparse-random" | "sparse-magnitude" | "sparse-mezo" => {
+                let kind = match self.name {
+                    "sparse-random" => SparseKind::Random,
+                    "sparse-mezo" => SparseKind::SmallWeights,
+                    _ if flags.global => SparseKind::GlobalMagnitude,
+                    _ => SparseKind::Magnitude,
+                };
+                let mut config = shared!(SparseConfig::new()).with_kind(kind);
+                given!(config: sparsity, refresh);
+                Box::new(config.init()?)
+            }
+            "forward-gradient" => {
+                self.need_autodiff()?;
+                Box::new(shared!(ForwardGradientConfig::new()).init()?)
+            }
+            _ => return self.hybrid(shared, flags),
+        })
+    }
+
+    fn need_autodiff(&self) -> Result<(), Failure> {
+        if cfg!(feature = "autodiff") {
+            return Ok(());
+        }
+        Err(format!(
+            "this build cannot differentiate: add `--features autodiff` for --method {}",
+            self.name
+        )
+        .into())
+    }
+
+    #[cfg(not(feature = "autodiff"))]
+    fn hybrid(&self, _: &Shared, _: &Flags) -> Result<Box<dyn LmOptimizer>, Failure> {
+        self.need_autodiff()?;
+        unreachable!("the feature is off")
+    }
+
+    #[cfg(feature = "autodiff")]
+    fn hybrid(&self, shared: &Shared, flags: &Flags) -> Result<Box<dyn LmOptimizer>, Failure> {
+        let top = flags.top.clone();
+        let top = top.map_or_else(
+            || ParamGroup::from_any_predicates(vec!["final_layer_norm", "Llama.norm"]),
+            ParamGroup::from_predicate,
+        );
+        let config = HybridConfig::new(top)
+            .with_top_rate(flags.top_rate.unwrap_or(10.0))
+            .with_epsilon(shared.epsilon)
+            .with_queries(shared.queries)
+            .with_distribution(shared.distribution)
+            .with_seed(shared.seed)
+            .with_difference(flags.difference()?);
+        Ok(Box::new(
+            config.init(burn::optim::AdamConfig::new().init())?,
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared() -> Shared {
+        Shared {
+            epsilon: 1e-3,
+            queries: 1,
+            distribution: Distribution::Gaussian,
+            seed: 0,
+        }
+    }
+
+    #[test]
+    fn every_method_builds_and_every_flag_is_some_methods() {
+        for method in METHODS {
+            let built = method.build(&shared(), &Flags::default());
+            assert!(built.is_ok() || (method.differentiates() && cfg!(not(feature = "autodiff"))));
+        }
+        let command = <Flags as Args>::augment_args(clap::Command::new("methods"));
+        let known = |flag: &str| METHODS.iter().any(|method| method.flags.contains(&flag));
+        for argument in command.get_arguments() {
+            assert!(
+                argument.get_long().is_some_and(known),
+                "{argument} belongs to no method"
+            );
+        }
+    }
+
+    #[test]
+    fn a_flag_of_another_method_is_refused() {
+        let flags = Flags {
+            drop: Some(0.5),
+            ..Flags::default()
+        };
+        let message = |name| match find(name).and_then(|method| method.build(&shared(), &flags)) {
+            Ok(_) => String::new(),
+            Err(error) => error.to_string(),
+        };
+        assert!(message("gv").contains("--drop has no effect on --method gv"));
+        assert_eq!(message("lezo"), "");
+        assert!(message("mezzo").contains("use one of mezo, gv"));
+        assert!(help().contains("--drop"));
+    }
+}
