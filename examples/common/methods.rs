@@ -379,7 +379,8 @@ pub fn help() -> String {
     let command = <Flags as Args>::augment_args(clap::Command::new("methods"));
     let mut text = String::from("Methods, each with its own flags:\n");
     for method in METHODS {
-        text += &format!("\n  --method {:18} {}\n", method.name, method.about);
+        let (name, about, lr) = (method.name, method.about, method.bundled_lr);
+        text += &format!("\n  --method {name:18} {about} (--lr {lr:e} for the bundled model)\n");
         for flag in method.flags {
             let argument = command.get_arguments().find(|a| a.get_long() == Some(flag));
             let about = argument
@@ -400,7 +401,7 @@ pub fn autodiff(device: &Device) -> Device {
 }
 
 impl Method {
-    /// Evaluations of the objective in a step. Block-wise with all blocks: for each block.
+    /// Evaluations of the objective in a step with central differences (block-wise: for each block of a step).
     pub fn forwards_per_step(&self, queries: usize, flags: &Flags) -> usize {
         let [query, candidate, step] = self.forwards;
         queries * (query + candidate * flags.candidates.unwrap_or(2)) + step
@@ -545,7 +546,7 @@ impl Method {
     fn hybrid(&self, shared: &Shared, flags: &Flags) -> Result<Box<dyn LmOptimizer>, Failure> {
         let top = flags.top.clone();
         let top = top.map_or_else(
-            || ParamGroup::from_any_predicates(vec!["final_layer_norm", "Llama.norm"]),
+            || ParamGroup::from_any_predicates(vec!["decoder.final_layer_norm", "Llama.norm"]),
             ParamGroup::from_predicate,
         );
         let config = HybridConfig::new(top)

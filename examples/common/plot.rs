@@ -83,3 +83,53 @@ pub fn training(
     root.present()?;
     Ok(())
 }
+
+/// Writes a plot of one row for each name: a bar to the mean of its values, and a dot for each.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn comparison(path: &Path, title: &str, rows: &[(&str, Vec<f64>)]) -> Result<(), Failure> {
+    let height = 90 + 26 * rows.len() as u32;
+    let root = SVGBackend::new(path, (800, height)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let finite = rows
+        .iter()
+        .flat_map(|(_, values)| values)
+        .filter(|v| v.is_finite());
+    let right = finite.copied().fold(1e-6, f64::max) * 1.05;
+    let count = rows.len();
+    // The first row stands at the top.
+    let name = |segment: &SegmentValue<usize>| match segment {
+        SegmentValue::CenterOf(place) if *place < count => rows[count - 1 - place].0.to_owned(),
+        _ => String::new(),
+    };
+    let mut chart = ChartBuilder::on(&root)
+        .caption(title, ("sans-serif", 18))
+        .margin(12)
+        .x_label_area_size(30)
+        .y_label_area_size(130)
+        .build_cartesian_2d(0.0..right, (0..count.saturating_sub(1)).into_segmented())?;
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .y_labels(count)
+        .y_label_formatter(&name)
+        .draw()?;
+    for (place, (_, values)) in rows.iter().rev().enumerate() {
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        if mean.is_finite() {
+            let corners = [
+                (0.0, SegmentValue::Exact(place)),
+                (mean, SegmentValue::Exact(place + 1)),
+            ];
+            let mut bar = Rectangle::new(corners, BLUE.mix(0.3).filled());
+            bar.set_margin(4, 4, 0, 0);
+            chart.draw_series([bar])?;
+        }
+        let dots = values.iter().filter(|v| v.is_finite());
+        let at = SegmentValue::CenterOf(place);
+        chart.draw_series(dots.map(|v| Circle::new((*v, at.clone()), 3, RED.filled())))?;
+    }
+    root.present()?;
+    Ok(())
+}

@@ -1,7 +1,7 @@
 //! The derivative along a tangent from burn's backward pass.
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{DType, Gradients, Tensor};
 
 use crate::error::ObjectiveError;
 use crate::objective::Loss;
@@ -37,7 +37,7 @@ struct Dot<'a> {
 impl ModuleVisitor for Dot<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(gradient) = param.val().grad(self.gradients) {
-            let product = gradient * self.tangent.of(param);
+            let product = gradient.cast(DType::F32) * self.tangent.of(param);
             self.sum += f64::from(product.sum().into_scalar::<f32>());
         }
     }

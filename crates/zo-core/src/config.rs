@@ -3,6 +3,7 @@
 /// Defines the configuration of a method: its own fields, then the settings every method shares, as burn `Config`.
 ///
 /// The struct gets `new`, a `with_*` for each field, and `settings()`.
+#[doc(hidden)]
 #[macro_export]
 macro_rules! method_config {
     (

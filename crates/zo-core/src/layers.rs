@@ -47,7 +47,8 @@ impl Layers {
     fn name(&self, tensor: &TensorInfo) -> Option<String> {
         let parts: Vec<&str> = tensor.path.split('.').collect();
         let number = || {
-            let numeric = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit());
+            let numeric =
+                |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
             parts.iter().position(numeric)
         };
         let length = match self {

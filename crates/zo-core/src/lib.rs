@@ -61,5 +61,5 @@ pub use sampler::{PerturbationSampler, Probe, Seeds};
 pub use settings::{NonFinite, Settings};
 pub use step::{ZeroOrder, ZerothOrderOptimizer};
 pub use tangent::{Jvp, Tangent};
-pub use tensors::{TensorInfo, Weights, tensors};
+pub use tensors::{TensorInfo, Values, Weights, tensors};
 pub use update::{Apply, Change, Estimate, Measured, Moment, Sgd, Update, UpdateRule};

@@ -104,11 +104,18 @@ impl<M: Module> Perturbed<M> {
         };
         match update.change {
             Change::Custom { gradient, apply } => {
-                let gradient = &gradient;
-                self.pass(Some(Custom { gradient, apply }), |number, tensor| {
+                let decay: Vec<f64> = (self.tensors.iter().enumerate())
+                    .map(|(number, tensor)| decay_of(number, tensor).unwrap_or(1.0))
+                    .collect();
+                let custom = Custom {
+                    gradient: &gradient,
+                    decay,
+                    apply,
+                };
+                self.pass(Some(custom), |number, tensor| {
                     let zero = MaskedDirection::zero();
-                    let restore = Sweep::between(number, tensor.key, &from, &zero);
-                    Some(restore.decaying(decay_of(number, tensor)?))
+                    decay_of(number, tensor)?;
+                    Some(Sweep::between(number, tensor.key, &from, &zero))
                 });
             }
             change => self.pass(None, |number, tensor| {
@@ -155,6 +162,8 @@ impl<M: Module> Perturbed<M> {
 
 struct Custom<'a, 'b> {
     gradient: &'a MaskedDirection,
+    /// The factor on each tensor's weights.
+    decay: Vec<f64>,
     apply: Box<Apply<'b>>,
 }
 
@@ -189,6 +198,11 @@ impl Custom<'_, '_> {
     ) -> Tensor<D> {
         let gradient = displacement_of(number, tensor, self.gradient, theta.clone());
         let (shape, dtype) = (theta.shape(), theta.dtype());
+        // After the masks have looked at the weights.
+        let theta = match self.decay[number] {
+            1.0 => theta,
+            decay => theta * decay,
+        };
         let flat = |tensor: Tensor<D>| tensor.reshape([-1]);
         (self.apply)(tensor, flat(theta), flat(gradient))
             .cast(dtype)

@@ -1,4 +1,4 @@
-//! The saved state of an optimizer: a few hundred bytes of JSON, however large the model; buffers, if a method keeps any, beside it.
+//! The saved state of an optimizer: JSON, a few entries a tensor at most, however many weights; buffers, if a method keeps any, beside it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -177,4 +177,51 @@ pub fn from_record<T: serde::de::DeserializeOwned>(
         found: record.to_string().chars().take(200).collect(),
         expected: format!("the state of this {field} ({error})"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(step: u64, buffers: Buffers) -> OptimizerRecord {
+        // Numbers that a careless parser gets wrong by a unit in the last place.
+        let numbers: Vec<f64> = (1..2000)
+            .map(|i| (f64::from(i) * 0.7).exp2().recip())
+            .collect();
+        OptimizerRecord {
+            version: OptimizerRecord::VERSION,
+            step,
+            seed: u64::MAX,
+            sampler: Value::Null,
+            mask: serde_json::json!(numbers),
+            update: Value::Null,
+            buffers,
+        }
+    }
+
+    #[test]
+    fn records_come_back_bit_for_bit_and_old_buffers_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("optimizer.json");
+        let values = vec![1.5f32, f32::MIN_POSITIVE, -0.1];
+        let flat = TensorData::new(values, [3]);
+        let bytes = TensorData::from_bytes_vec(vec![1, 2, 255], vec![3], DType::U8);
+        let buffers = Buffers::from([("m.a".to_owned(), flat), ("b".to_owned(), bytes)]);
+        for step in [10, 20] {
+            let saved = record(step, buffers.clone());
+            saved.save(&path).unwrap();
+            assert_eq!(OptimizerRecord::load(&path).unwrap(), saved);
+        }
+        let mut files: Vec<_> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        files.sort();
+        assert_eq!(files, ["optimizer-20.safetensors", "optimizer.json"]);
+        std::fs::write(dir.path().join("optimizer-20.safetensors"), "no").unwrap();
+        let error = OptimizerRecord::load(&path).unwrap_err().to_string();
+        assert!(error.contains("optimizer-20.safetensors"), "{error}");
+        record(30, Buffers::new()).save(&path).unwrap();
+        assert!(OptimizerRecord::load(&path).unwrap().buffers.is_empty());
+    }
 }

@@ -70,6 +70,12 @@ where
                 reason: "the weights that chose the elements of past steps are gone; use the form with buffers",
             });
         }
+        if mask.depends_on_weights() && mask.updates_each_round() {
+            return Err(ConfigError::Incompatible {
+                parts: "a mask by magnitude, and one that updates after each round",
+                reason: "a step that fails in a later round could not find the elements of earlier ones again",
+            });
+        }
         if update.keeps_buffers() && mask.updates_each_round() {
             return Err(ConfigError::Incompatible {
                 parts: "an update rule that keeps buffers, and a mask that updates after each round",

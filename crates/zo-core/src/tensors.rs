@@ -47,23 +47,49 @@ impl TensorInfo {
 
 /// The unperturbed weights, for masks that look at them.
 pub trait Weights {
-    /// Calls `visit` with the number and the values of each tensor, one after the other: no more than one is held at a time.
-    fn for_each(&mut self, visit: &mut dyn FnMut(usize, TensorData));
+    /// Calls `visit` with the number and the values of each tensor, one after the other.
+    fn for_each(&mut self, visit: &mut dyn FnMut(usize, &Values<'_>));
 }
 
-/// Visits the values of a module's float parameters.
-pub(crate) fn visit_values<M: Module>(module: &M, visit: &mut dyn FnMut(usize, TensorData)) {
-    struct Values<'a> {
-        next: usize,
-        visit: &'a mut dyn FnMut(usize, TensorData),
+/// The values of one tensor.
+pub struct Values<'a>(&'a dyn Fn(&mut dyn FnMut(TensorData)));
+
+impl<'a> Values<'a> {
+    /// Values that `parts` hands over, part by part.
+    pub fn new(parts: &'a dyn Fn(&mut dyn FnMut(TensorData))) -> Self {
+        Self(parts)
     }
-    impl ModuleVisitor for Values<'_> {
+
+    /// Calls `visit` with the values in row-major order, a million at a time, so that large tensors are not copied as a whole. It can be
+    /// called again.
+    pub fn for_each_part(&self, visit: &mut dyn FnMut(TensorData)) {
+        (self.0)(visit);
+    }
+}
+
+/// Values in a part.
+const PART: usize = 1 << 20;
+
+/// Visits the values of a module's float parameters.
+pub(crate) fn visit_values<M: Module>(module: &M, visit: &mut dyn FnMut(usize, &Values<'_>)) {
+    struct Visitor<'a> {
+        next: usize,
+        visit: &'a mut dyn FnMut(usize, &Values<'_>),
+    }
+    impl ModuleVisitor for Visitor<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            (self.visit)(self.next, param.val().into_data());
+            let parts = |visit: &mut dyn FnMut(TensorData)| {
+                let flat = param.val().reshape([-1]);
+                let [n] = flat.dims();
+                for first in (0..n).step_by(PART) {
+                    visit(flat.clone().slice(first..(first + PART).min(n)).into_data());
+                }
+            };
+            (self.visit)(self.next, &Values::new(&parts));
             self.next += 1;
         }
     }
-    module.visit(&mut Values { next: 0, visit });
+    module.visit(&mut Visitor { next: 0, visit });
 }
 
 /// All float parameters of `module`, in the order of traversal. `trainable` is set for those in `group`.

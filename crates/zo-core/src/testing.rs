@@ -45,7 +45,9 @@ fn ensure(valid: bool, check: &'static str, found: impl FnOnce() -> String) -> R
 /// All float parameters of a module, one after the other in the order of traversal.
 pub fn flat<M: burn::module::Module>(module: &M) -> Vec<f64> {
     let mut all = Vec::new();
-    crate::tensors::visit_values(module, &mut |_, data| all.extend(data.iter::<f64>()));
+    crate::tensors::visit_values(module, &mut |_, values| {
+        values.for_each_part(&mut |data| all.extend(data.iter::<f64>()));
+    });
     all
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
-use burn::tensor::TensorData;
 
 use crate::direction::Direction;
 use crate::error::{ObjectiveError, ZoError};
@@ -16,7 +15,7 @@ use crate::report::{QueryReport, StepReport};
 use crate::sampler::Probe;
 use crate::settings::Settings;
 use crate::tangent::Tangent;
-use crate::tensors::{TensorInfo, Weights, visit_values};
+use crate::tensors::{TensorInfo, Values, Weights, visit_values};
 use crate::update::{Change, Update};
 
 pub(crate) struct Walk<M, O> {
@@ -239,7 +238,7 @@ impl<M: Module, O: Objective<M>> Probe for Walk<M, O> {
 }
 
 impl<M: Module, O: Objective<M>> Weights for Walk<M, O> {
-    fn for_each(&mut self, visit: &mut dyn FnMut(usize, TensorData)) {
+    fn for_each(&mut self, visit: &mut dyn FnMut(usize, &Values<'_>)) {
         self.perturbed.move_to(&MaskedDirection::zero());
         visit_values(self.perturbed.module(), visit);
     }

@@ -111,7 +111,7 @@ impl CurvZoConfig {
 /// - Only ratios of scores matter, and `g` shrinks as training goes on: `g` is measured in units of its own root mean square, and scores
 ///   begin at 1, the value of a tensor like all others. (A port begins at 0.01, samples with `s` instead of `sqrt(s)`, and does not divide
 ///   by the number of elements, so that it favours large tensors.)
-/// - The mean of `z_i^2` is exact for tensors of up to 65,536 elements and for Rademacher noise, else its expectation, 1: see
+/// - The mean of `z_i^2` is exact for tensors of up to 4096 elements and for Rademacher noise, else its expectation, 1: see
 ///   [`noise::mean_square`].
 /// - Every `adapt_every` steps the budget moves by a tenth of the way to `0.1 + 0.7 (0.7 d_eff / n + 0.3 (1 - H))`, within 0.1 and 0.8 of the
 ///   n tensors: `d_eff = (sum sqrt s)^2 / sum s` is the effective support and `H` the entropy of the scores over its largest value. A budget

@@ -12,7 +12,9 @@
 //! M + 2 forwards and M + 3 passes a query (the last pass of a query is the first of the next). `v` is never stored: it is a
 //! [`Direction`] of M seeds. It works over any inner sampler and with any mask.
 //!
-//! The estimate is biased on purpose: `v` leans towards descent, so that `|cos(v, grad L)|` grows with M.
+//! The estimate is biased on purpose: `v` leans on the gradient, so that `|cos(v, grad L)|` grows with M. At M = 2 there is no choice to
+//! make: `v` is `z_1 - z_2` or its opposite, and `g v` is the same for both. The estimate is then MeZO's along a difference of two noise
+//! vectors, `E[g v] = 2 grad L`; a one-sided difference, or M of 4 and more, is where guidance begins.
 
 #![cfg_attr(
     feature = "ndarray",
@@ -113,7 +115,7 @@ pub struct GuidingVector<S> {
 impl<S: PerturbationSampler> PerturbationSampler for GuidingVector<S> {
     fn sample(&mut self, seeds: &mut Seeds, probe: &mut dyn Probe) -> Result<Direction, ZoError> {
         let mut ranked = Vec::with_capacity(self.candidates);
-        let mut kept = self.best.take();
+        let mut kept = self.best.clone();
         for _ in 0..self.candidates {
             let z = match kept.take() {
                 Some(z) => z,

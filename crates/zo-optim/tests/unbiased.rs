@@ -51,6 +51,8 @@ unbiased! {
     lezo: LezoConfig::new().with_drop(0.75), |t| if in_a_layer(t) { 0.25 } else { 1.0 };
     lezo_that_keeps_three_layers: LezoConfig::new().with_drop(0.25).with_queries(2), |t| if in_a_layer(t) { 0.75 } else { 1.0 };
     adalezo_unclipped: AdaLezoConfig::new().with_share(0.6).with_clip(f64::INFINITY), |_| 1.0;
+    // Whichever of v and -v it is, g v is the same; v is sqrt(2) times as long as one noise vector.
+    gv_of_two: MezoGvConfig::new(), |_| 2.0;
     curvzo: CurvZoConfig::new().with_budget(0.3), |_| 1.0;
     // So small a budget that no tensor enters in a third of the steps, and the likeliest one has to.
     curvzo_of_a_tiny_budget: CurvZoConfig::new().with_budget(0.07).with_distribution(Distribution::Rademacher), |_| 1.0;
@@ -86,6 +88,22 @@ fn curvzo_with_scores_of_its_own() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("standard errors off"), "{error}");
+}
+
+/// Layers that are worth more are drawn more often, and scaled down for it.
+#[test]
+fn adalezo_with_values_of_its_own() {
+    let config = AdaLezoConfig::new()
+        .with_share(0.6)
+        .with_clip(f64::INFINITY);
+    let make = |seed| {
+        let mut optimizer = config.clone().with_seed(seed).init().unwrap();
+        let mut record = optimizer.record();
+        record.mask["values"] = vec![1.0, 0.0, 0.3, 1.4].into();
+        optimizer.load_record(record).unwrap();
+        optimizer
+    };
+    check_unbiased(make, &options(), |_| 1.0).unwrap();
 }
 
 /// The estimates of a small network, whose loss is no quadratic: central differences are off by O(eps^2).

@@ -230,15 +230,15 @@ impl UpdateRule for AdamWindow {
     }
 
     fn record(&self) -> Value {
-        serde_json::json!({ "window": self.window })
+        serde_json::json!({ "adam_window": self.window })
     }
 
     fn load_record(&mut self, record: Value) -> Result<(), RecordError> {
         #[derive(Deserialize)]
         struct Saved {
-            window: Window,
+            adam_window: Window,
         }
-        self.window = from_record::<Saved>("update rule", record)?.window;
+        self.window = from_record::<Saved>("update rule", record)?.adam_window;
         Ok(())
     }
 }

@@ -25,7 +25,8 @@ pub enum BlockOrder {
     /// One block a step, in turn.
     #[default]
     Cyclic,
-    /// All blocks in every step; each is updated before the next is measured.
+    /// All blocks in every step; each is updated before the next is measured. If a later block fails, the updates of the earlier ones are
+    /// taken back from their seeds: within the rounding of the largest of them, so that an update that blew up is not undone.
     AllAtOnce,
     /// All blocks in every step; they are updated when all are measured.
     AllAfter,

@@ -14,8 +14,8 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, TensorData};
 use serde_json::json;
 use zo_core::{
-    ConfigError, Dense, Distribution, Loss, ObjectiveError, OptimizerRecord, RecordError, Sgd,
-    StepError, StepReport, ZeroOrder, ZerothOrderOptimizer, ZoError,
+    ConfigError, Dense, Distribution, Loss, NonFinite, ObjectiveError, OptimizerRecord,
+    RecordError, Sgd, StepError, StepReport, ZeroOrder, ZerothOrderOptimizer, ZoError,
 };
 
 use crate::check;
@@ -48,7 +48,7 @@ impl HybridConfig {
     }
 
     /// As [`init`](Self::init), with any zeroth-order optimizer below: leave the top out of what it trains
-    /// ([`ParamGroup::exclude`]). Only `top` and `top_rate` are used.
+    /// ([`ParamGroup::exclude`]). Only `top`, `top_rate` and `non_finite` are used.
     ///
     /// # Errors
     /// If a value makes no sense.
@@ -64,6 +64,7 @@ impl HybridConfig {
             optimizer: Some(optimizer),
             top: self.top.clone(),
             top_rate: self.top_rate,
+            non_finite: self.non_finite,
         })
     }
 }
@@ -72,6 +73,9 @@ impl HybridConfig {
 ///
 /// The objective must return a `Tensor<1>`. It is called with the module on its own device for the forwards, and once with the module on the
 /// autodiff device: it has to build its batch for the device of the module it is given, if the two do not mix.
+///
+/// burn's optimizers know parameters by their ids, which are new in every process unless the module was loaded from a record of burn's that
+/// holds them: only then does a saved first-order state fit in another process.
 #[derive(Clone)]
 pub struct Hybrid<Z> {
     below: Z,
@@ -79,21 +83,23 @@ pub struct Hybrid<Z> {
     optimizer: Option<ModuleOptimizer>,
     top: ParamGroup,
     top_rate: f64,
+    non_finite: NonFinite,
 }
 
 impl<Z> Hybrid<Z> {
-    /// The gradients of the top at the module's weights.
+    /// The loss at the module's weights, and the gradients of the top.
     fn gradients<M: Module, L: Loss>(
         &self,
         module: &M,
         objective: &mut impl FnMut(&M) -> L,
-    ) -> Result<GradientsParams, ObjectiveError> {
+    ) -> Result<(f64, GradientsParams), ObjectiveError> {
         let tracked = module.clone().train().set_require_grad(false);
         let tracked = tracked.set_require_grad_group(self.top.clone(), true);
         let loss = objective(&tracked).into_tensor()?;
         let loss = loss.filter(|loss| loss.device().is_autodiff());
         let loss = loss.ok_or(ObjectiveError::NoDerivative)?;
-        Ok(GradientsParams::from_grads(loss.backward(), &tracked))
+        let gradients = GradientsParams::from_grads(loss.backward(), &tracked);
+        Ok((loss.inner().value()?, gradients))
     }
 }
 
@@ -105,17 +111,28 @@ impl<Z: ZerothOrderOptimizer> ZerothOrderOptimizer for Hybrid<Z> {
         mut objective: impl FnMut(&M) -> L,
     ) -> Result<(M, StepReport), StepError<M>> {
         let start = std::time::Instant::now();
-        let gradients = match self.gradients(&module, &mut objective) {
-            Ok(gradients) => gradients,
+        let (loss, gradients) = match self.gradients(&module, &mut objective) {
+            Ok(found) => found,
             Err(error) => {
                 let error = ZoError::Objective(error);
                 return Err(StepError { module, error });
             }
         };
         let seconds = start.elapsed().as_secs_f64();
+        if !loss.is_finite() && self.non_finite == NonFinite::Error {
+            let error = ZoError::NonFiniteLoss {
+                step: self.below.record().step,
+                value: loss,
+                displaced: false,
+            };
+            return Err(StepError { module, error });
+        }
+        // A step to be skipped still counts.
+        let lr = if loss.is_finite() { lr } else { 0.0 };
         let (module, mut report) = self.below.step(lr, module, objective)?;
         report.forwards += 1;
         report.seconds_forward += seconds;
+        report.skipped |= !loss.is_finite();
         if report.skipped {
             return Ok((module, report));
         }

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zo_core::{
@@ -213,21 +213,24 @@ pub(crate) fn fill<'a>(
     mut saved: Buffers,
 ) -> Result<(), RecordError> {
     for (path, buffer) in buffers {
+        // Moved to the weights' device when it is first used.
         let name = format!("{prefix}{path}");
         let data = saved.remove(&name).ok_or_else(|| RecordError::Mismatch {
             field: "buffers",
             found: "no such tensor".to_owned(),
             expected: format!("`{name}`"),
         })?;
-        // Moved to the weights' device when it is first used.
         buffer.value = Tensor::from_data(data, &Device::default());
     }
     Ok(())
 }
 
-/// `theta + change`, in f32 whatever the dtype of `theta`; the sum is rounded to that when it is stored.
+/// `theta + change`, in f32 or better; the sum is rounded to the dtype of the weights when it is stored.
 pub(crate) fn step_by(theta: Tensor<1>, change: Tensor<1>) -> Tensor<1> {
-    theta.cast(change.dtype()) + change
+    match theta.dtype() {
+        DType::F64 => theta + change.cast(DType::F64),
+        _ => theta.cast(DType::F32) + change,
+    }
 }
 
 /// Momentum rebuilt from the seeds of the last steps: see [`MomentumConfig`].
@@ -261,15 +264,15 @@ impl UpdateRule for MomentumWindow {
     }
 
     fn record(&self) -> Value {
-        serde_json::json!({ "window": self.window })
+        serde_json::json!({ "momentum_window": self.window })
     }
 
     fn load_record(&mut self, record: Value) -> Result<(), RecordError> {
         #[derive(Deserialize)]
         struct Saved {
-            window: Window,
+            momentum_window: Window,
         }
-        self.window = from_record::<Saved>("update rule", record)?.window;
+        self.window = from_record::<Saved>("update rule", record)?.momentum_window;
         Ok(())
     }
 }

@@ -1,7 +1,6 @@
 //! Exact quantiles of magnitudes, without sorting and without a copy of the weights.
 
-use burn::tensor::TensorData;
-use zo_core::Weights;
+use zo_core::{Values, Weights};
 
 /// Counts of the magnitudes by the upper, then by the lower 16 bits of their f32 representation, whose order as integers is theirs as
 /// numbers.
@@ -27,8 +26,20 @@ impl Histogram {
     }
 }
 
-fn magnitudes(data: &TensorData) -> impl Iterator<Item = u32> {
-    data.iter::<f32>().map(|value| value.abs().to_bits())
+/// Counts magnitudes: by their upper halves, or by the lower halves of those whose upper half is `high`.
+fn count(values: &Values<'_>, high: Option<u32>, histogram: &mut Histogram) -> u64 {
+    let mut count = 0;
+    values.for_each_part(&mut |data| {
+        count += data.num_elements() as u64;
+        for bits in data.iter::<f32>().map(|value| value.abs().to_bits()) {
+            match high {
+                None => histogram.counts[(bits >> 16) as usize] += 1,
+                Some(high) if high == bits >> 16 => histogram.counts[(bits & 0xFFFF) as usize] += 1,
+                Some(_) => {}
+            }
+        }
+    });
+    count
 }
 
 /// The rank of the largest of the `share` smallest of `count` elements; `None` if there is no element in the share.
@@ -41,62 +52,64 @@ fn rank(share: f64, count: u64) -> Option<u64> {
 /// The magnitude up to which `share` of each tensor's elements lie. Below all of them, -1, if the share rounds to none.
 pub(crate) fn quantiles(weights: &mut dyn Weights, trains: &[bool], share: f64) -> Vec<f64> {
     let mut found = vec![-1.0; trains.len()];
-    weights.for_each(&mut |number, data| {
+    weights.for_each(&mut |number, values| {
         if !trains[number] {
             return;
         }
-        let count = data.num_elements() as u64;
-        let Some(rank) = rank(share, count) else {
-            return;
-        };
         let mut upper = Histogram::new();
-        magnitudes(&data).for_each(|bits| upper.counts[(bits >> 16) as usize] += 1);
-        let (high, rank) = upper.find(rank);
-        let mut lower = Histogram::new();
-        magnitudes(&data)
-            .filter(|bits| bits >> 16 == high)
-            .for_each(|bits| lower.counts[(bits & 0xFFFF) as usize] += 1);
-        let (low, _) = lower.find(rank);
-        found[number] = f64::from(f32::from_bits(high << 16 | low));
+        let n = count(values, None, &mut upper);
+        if let Some(rank) = rank(share, n) {
+            let (high, rank) = upper.find(rank);
+            let mut lower = Histogram::new();
+            count(values, Some(high), &mut lower);
+            found[number] = magnitude(high, lower.find(rank).0);
+        }
     });
     found
 }
 
 /// The magnitude up to which `share` of all elements lie.
 pub(crate) fn global_quantile(weights: &mut dyn Weights, trains: &[bool], share: f64) -> f64 {
-    let (mut upper, mut count) = (Histogram::new(), 0);
-    weights.for_each(&mut |number, data| {
-        if trains[number] {
-            count += data.num_elements() as u64;
-            magnitudes(&data).for_each(|bits| upper.counts[(bits >> 16) as usize] += 1);
-        }
-    });
-    let Some(rank) = rank(share, count) else {
+    let mut over_all = |high, histogram: &mut Histogram| {
+        let mut n = 0;
+        weights.for_each(&mut |number, values| {
+            if trains[number] {
+                n += count(values, high, histogram);
+            }
+        });
+        n
+    };
+    let (mut upper, mut lower) = (Histogram::new(), Histogram::new());
+    let n = over_all(None, &mut upper);
+    let Some(rank) = rank(share, n) else {
         return -1.0;
     };
     let (high, rank) = upper.find(rank);
-    let mut lower = Histogram::new();
-    weights.for_each(&mut |number, data| {
-        if trains[number] {
-            magnitudes(&data)
-                .filter(|bits| bits >> 16 == high)
-                .for_each(|bits| lower.counts[(bits & 0xFFFF) as usize] += 1);
-        }
-    });
-    let (low, _) = lower.find(rank);
+    over_all(Some(high), &mut lower);
+    magnitude(high, lower.find(rank).0)
+}
+
+fn magnitude(high: u32, low: u32) -> f64 {
     f64::from(f32::from_bits(high << 16 | low))
 }
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::TensorData;
+
     use super::*;
 
     struct Given(Vec<Vec<f32>>);
 
     impl Weights for Given {
-        fn for_each(&mut self, visit: &mut dyn FnMut(usize, TensorData)) {
+        fn for_each(&mut self, visit: &mut dyn FnMut(usize, &Values<'_>)) {
             for (number, values) in self.0.iter().enumerate() {
-                visit(number, TensorData::from(values.as_slice()));
+                let parts = |visit: &mut dyn FnMut(TensorData)| {
+                    values
+                        .chunks(300)
+                        .for_each(|part| visit(TensorData::from(part)));
+                };
+                visit(number, &Values::new(&parts));
             }
         }
     }

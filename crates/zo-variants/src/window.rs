@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 use zo_core::{Estimate, MaskedDirection};
 
-/// A window over the estimates of the last steps: a few dozen bytes a query, whatever the size of the model.
+/// A window over the estimates of the last steps: for each step its seeds and its mask's choice, one entry a tensor, whatever the number of
+/// weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Window {
     /// Newest first.

@@ -25,12 +25,37 @@ pub(crate) fn sweep_slice<W: Weight>(weights: &mut [W], sweep: &Sweep) {
 /// As [`sweep_slice`], at a given SIMD level. Every level gives the same bits.
 pub(crate) fn sweep_slice_at<W: Weight>(level: SimdLevel, weights: &mut [W], sweep: &Sweep) {
     let sweep = TypedSweep::new(sweep);
+    // Each case is a function of its own: in one large function the compiler does worse on all of them.
     let run = |(chunk, weights): (usize, &mut [W])| {
-        level.run(ChunkSweep {
-            chunk: chunk as u64,
-            weights,
-            sweep: &sweep,
-        });
+        let (chunk, sweep) = (chunk as u64, &sweep);
+        match sweep.case() {
+            Case::Along(term) => level.run(Along {
+                chunk,
+                weights,
+                sweep,
+                term,
+            }),
+            Case::Sums => level.run(Sums::<W, false, false> {
+                chunk,
+                weights,
+                sweep,
+            }),
+            Case::KeptSums => level.run(Sums::<W, true, false> {
+                chunk,
+                weights,
+                sweep,
+            }),
+            Case::ChosenSums => level.run(Sums::<W, false, true> {
+                chunk,
+                weights,
+                sweep,
+            }),
+            Case::General => level.run(General {
+                chunk,
+                weights,
+                sweep,
+            }),
+        }
     };
     if weights.len() <= CHUNK {
         run((0, weights));
@@ -73,7 +98,32 @@ enum TypedTarget<W: Weight> {
     },
 }
 
+/// What a sweep needs of the kernel.
+enum Case<'a, W: Weight> {
+    /// One noise vector: the common case, which keeps a row of noise in registers.
+    Along(&'a TypedTerm<W>),
+    /// Several of them.
+    Sums,
+    /// Some of them on random elements.
+    KeptSums,
+    /// On elements chosen by magnitude.
+    ChosenSums,
+    /// Both kinds of masks at once, or a target that is no sum.
+    General,
+}
+
 impl<W: Weight> TypedSweep<W> {
+    fn case(&self) -> Case<'_, W> {
+        let kept = self.terms.iter().any(|term| term.keep.is_some());
+        match (&self.terms[..], &self.target, &self.threshold) {
+            ([term], TypedTarget::Sum, None) if !kept => Case::Along(term),
+            (_, TypedTarget::Sum, None) if !kept => Case::Sums,
+            (_, TypedTarget::Sum, None) => Case::KeptSums,
+            (_, TypedTarget::Sum, Some(_)) if !kept => Case::ChosenSums,
+            _ => Case::General,
+        }
+    }
+
     fn new(sweep: &Sweep) -> Self {
         let stream = |distribution, seed| Stream {
             distribution,
@@ -114,13 +164,38 @@ impl<W: Weight> TypedSweep<W> {
     }
 }
 
-struct ChunkSweep<'a, W: Weight> {
+struct Along<'a, W: Weight> {
+    chunk: u64,
+    weights: &'a mut [W],
+    sweep: &'a TypedSweep<W>,
+    term: &'a TypedTerm<W>,
+}
+
+impl<W: Weight> Kernel for Along<'_, W> {
+    #[inline(always)]
+    fn run(self) {
+        let Self {
+            chunk,
+            weights,
+            sweep,
+            term,
+        } = self;
+        let (rows, lanes) = (weights.len().div_ceil(LANES), lanes());
+        term.stream.rows(chunk, rows, lanes, |row, z| {
+            move_row(weights, row, |row| {
+                move_along(row, lanes, sweep, term, z);
+            });
+        });
+    }
+}
+
+struct Sums<'a, W: Weight, const KEPT: bool, const CHOSEN: bool> {
     chunk: u64,
     weights: &'a mut [W],
     sweep: &'a TypedSweep<W>,
 }
 
-impl<W: Weight> Kernel for ChunkSweep<'_, W> {
+impl<W: Weight, const KEPT: bool, const CHOSEN: bool> Kernel for Sums<'_, W, KEPT, CHOSEN> {
     #[inline(always)]
     fn run(self) {
         let Self {
@@ -129,17 +204,44 @@ impl<W: Weight> Kernel for ChunkSweep<'_, W> {
             sweep,
         } = self;
         let (rows, lanes) = (weights.len().div_ceil(LANES), lanes());
-        if let ([term @ TypedTerm { keep: None, .. }], TypedTarget::Sum, None) =
-            (&sweep.terms[..], &sweep.target, &sweep.threshold)
-        {
-            // The common case keeps a row of noise in registers.
-            term.stream.rows(chunk, rows, lanes, |row, z| {
-                move_row(weights, row, |row| {
-                    move_along(row, lanes, sweep, term, z);
-                });
-            });
-            return;
+        let zero = [[W::Acc::zero(); LANES]; CHUNK_ROWS];
+        let (mut from, mut to) = (zero, zero);
+        for term in &sweep.terms {
+            let add = |row: usize, z: &Row| {
+                add_times::<W>(&mut from[row], lanes, term.from, z);
+                add_times::<W>(&mut to[row], lanes, term.to, z);
+            };
+            if KEPT {
+                term.rows(chunk, rows, lanes, add);
+            } else {
+                term.stream.rows(chunk, rows, lanes, add);
+            }
         }
+        for row in 0..rows {
+            let (from, to) = (&from[row], &to[row]);
+            move_row(weights, row, |row| match &sweep.threshold {
+                Some(threshold) if CHOSEN => move_chosen(row, lanes, sweep, threshold, from, to),
+                _ => move_by(row, lanes, sweep, from, to),
+            });
+        }
+    }
+}
+
+struct General<'a, W: Weight> {
+    chunk: u64,
+    weights: &'a mut [W],
+    sweep: &'a TypedSweep<W>,
+}
+
+impl<W: Weight> Kernel for General<'_, W> {
+    #[inline(always)]
+    fn run(self) {
+        let Self {
+            chunk,
+            weights,
+            sweep,
+        } = self;
+        let (rows, lanes) = (weights.len().div_ceil(LANES), lanes());
         let zero = [[W::Acc::zero(); LANES]; CHUNK_ROWS];
         let (mut from, mut to) = (zero, zero);
         for term in &sweep.terms {
@@ -156,7 +258,7 @@ impl<W: Weight> Kernel for ChunkSweep<'_, W> {
             let (from, to) = (&from[row], &to[row]);
             move_row(weights, row, |row| match &sweep.threshold {
                 None => move_by(row, lanes, sweep, from, to),
-                Some(threshold) => move_chosen(row, sweep, threshold, from, to),
+                Some(threshold) => move_chosen(row, lanes, sweep, threshold, from, to),
             });
         }
     }

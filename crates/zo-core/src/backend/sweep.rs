@@ -183,7 +183,12 @@ impl Sweep {
                 }
                 Elements::Small { threshold } | Elements::Large { threshold } => {
                     let small = matches!(elements, Elements::Small { .. });
-                    self.magnitudes = Some(Magnitudes { threshold, small });
+                    let magnitudes = Some(Magnitudes { threshold, small });
+                    debug_assert!(
+                        self.magnitudes.is_none() || self.magnitudes == magnitudes,
+                        "a tensor has one threshold within a step"
+                    );
+                    self.magnitudes = magnitudes;
                 }
             }
             let new = SweepTerm {

@@ -53,7 +53,10 @@ impl Stream {
     ) {
         let first_tile = chunk * (CHUNK_ROWS / 4) as u64;
         for tile in 0..rows.div_ceil(4) {
-            let words = self.tile(first_tile + tile as u64, lanes);
+            let mut words = [[0u32; LANES]; 4];
+            for lane in 0..LANES {
+                self.draw(&mut words, first_tile + tile as u64, lane);
+            }
             for (k, words) in words.iter().enumerate().take(rows - 4 * tile) {
                 let mut keeps = [0f32; LANES];
                 for (keep, word) in keeps[..lanes].iter_mut().zip(&words[..lanes]) {

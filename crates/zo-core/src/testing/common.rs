@@ -98,7 +98,7 @@ fn value(target: Target, toy: &Toy) -> f64 {
     f64::from(target.loss(toy).into_scalar::<f32>())
 }
 
-/// Steps number `steps`; the learning rate would be 0 at step 4000 at the latest.
+/// Steps number `steps`, at a learning rate that falls linearly to 0 at the last.
 fn run<O: ZerothOrderOptimizer>(
     optimizer: &mut O,
     mut module: Toy,

@@ -9,7 +9,7 @@
 //! The price is at most 1 ulp, for elements next to the threshold only: some of those that take part (as any rounding), and once,
 //! by clearing the bit, some of those that do not.
 
-use num_traits::{Float, MulAdd, Zero};
+use num_traits::{Float, MulAdd, One, Zero};
 
 use super::TypedSweep;
 use super::weight::{Acc, Weight};
@@ -56,57 +56,64 @@ impl<A: Float> Threshold<A> {
     }
 }
 
-/// From `w` over `theta` to the target, for elements chosen by magnitude.
+/// From `w` over `theta` to the target, for elements chosen by magnitude. Written without branches, and with numbers for truth values, so
+/// that it vectorises.
 #[inline(always)]
 pub(super) fn move_chosen<W: Weight>(
     row: &mut [W; LANES],
+    lanes: usize,
     sweep: &TypedSweep<W>,
     threshold: &Threshold<W::Acc>,
     from: &Acc<W>,
     to: &Acc<W>,
 ) {
-    let zero = W::Acc::zero();
+    let (zero, one) = (W::Acc::zero(), W::Acc::one());
+    let number = |truth: bool| if truth { one } else { zero };
     let mut values = W::load(row);
-    let mut chosen = [false; LANES];
-    let clean = without_marks(row);
-    for lane in 0..LANES {
-        let d = from[lane];
-        let (moved, stayed) = threshold.hypotheses(clean[lane], d);
-        let displaced = if moved && stayed {
-            row[lane].mark()
-        } else {
-            moved
-        };
-        let unperturbed = d == zero;
-        chosen[lane] = if unperturbed {
-            threshold.takes_part(values[lane])
-        } else {
-            displaced
-        };
-        values[lane] = if chosen[lane] {
-            values[lane] - d
-        } else {
-            values[lane]
-        };
+    // 1 for elements that take part, 0 for the others.
+    let mut chosen = [zero; LANES];
+    if sweep.unperturbed {
+        for lane in 0..lanes {
+            chosen[lane] = number(threshold.takes_part(values[lane]));
+        }
+    } else {
+        let (clean, mut marks) = (without_marks(row), [zero; LANES]);
+        for lane in 0..lanes {
+            marks[lane] = number(row[lane].mark());
+        }
+        for lane in 0..lanes {
+            let (w, d) = (values[lane], from[lane]);
+            let (moved, stayed) = threshold.hypotheses(clean[lane], d);
+            let (moved, ambiguous) = (number(moved), moved & stayed);
+            let displaced = if ambiguous { marks[lane] } else { moved };
+            let resting = number(threshold.takes_part(w));
+            chosen[lane] = if d == zero { resting } else { displaced };
+            values[lane] = w - chosen[lane] * d;
+        }
+        W::round(&mut values);
     }
-    W::round(&mut values);
-    for lane in 0..LANES {
-        let d = if chosen[lane] { to[lane] } else { zero };
-        values[lane] = MulAdd::mul_add(sweep.decay, values[lane], d);
+    for lane in 0..lanes {
+        values[lane] = MulAdd::mul_add(sweep.decay, values[lane], chosen[lane] * to[lane]);
     }
     W::store(row, &values);
     if sweep.displaces {
-        let clean = without_marks(row);
-        for lane in 0..LANES {
+        let (clean, mut marked) = (without_marks(row), [zero; LANES]);
+        for lane in 0..lanes {
             let (moved, stayed) = threshold.hypotheses(clean[lane], to[lane]);
-            if moved && stayed && to[lane] != zero {
-                row[lane] = row[lane].marked(chosen[lane]);
-            }
+            marked[lane] = number(moved & stayed & (to[lane] != zero));
+        }
+        for lane in 0..lanes {
+            let w = row[lane].marked(chosen[lane] == one);
+            row[lane] = if marked[lane] == one { w } else { row[lane] };
         }
     }
 }
 
 #[inline(always)]
 fn without_marks<W: Weight>(row: &[W; LANES]) -> Acc<W> {
-    W::load(&row.map(|w| w.marked(false)))
+    let mut clean = *row;
+    for w in &mut clean {
+        *w = w.marked(false);
+    }
+    W::load(&clean)
 }

@@ -43,7 +43,7 @@ macro_rules! marks {
         #[inline(always)]
         fn marked(self, mark: bool) -> Self {
             let bits = self.to_bits();
-            Self::from_bits(if mark { bits | 1 } else { bits >> 1 << 1 })
+            Self::from_bits(bits >> 1 << 1 | if mark { 1 } else { 0 })
         }
         #[inline(always)]
         fn mark(self) -> bool {

@@ -1,0 +1,326 @@
+//! Every method at an equal number of forwards, each at the best learning rate of a small grid.
+//!
+//! ```text
+//! cargo run --release --example compare_methods
+//! cargo run --release --example compare_methods -- --model DIR --data DIR --task sst2 --methods mezo,lezo,gv --lr 5e-6
+//! ```
+//!
+//! Without arguments: the bundled model and task. The learning rates tried are the method's own times 1/3, 1, 3 and 10; the one with the least loss on
+//! the held-out rows for a seed of its own is then run for every seed. Writes `compare.json`, `compare.md` and `compare.svg`.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use burn::tensor::Device;
+use clap::Parser;
+use serde::Serialize;
+use zo_examples::methods::{self, Flags, METHODS, Method, Shared, autodiff};
+use zo_examples::plot;
+use zo_examples::run::default_out;
+use zo_llm::batches::Order;
+use zo_llm::dataset::{Dataset, Evaluation, Split};
+use zo_llm::finetune::{Event, FinetuneConfig, finetune};
+use zo_llm::{Checkpoint, Dtype, load, task};
+use zo_optim::Distribution;
+
+/// Compare the methods at an equal number of forwards.
+#[derive(Parser, Debug)]
+struct Args {
+    /// Folder of the model, as Hugging Face lays it out [default: the bundled tiny OPT]
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Folder with train.jsonl and dev.jsonl [default: the bundled synthetic data]
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Task: sst2 or boolq
+    #[arg(long, default_value = "boolq")]
+    task: String,
+    /// Methods, separated by commas [default: every method this build has]
+    #[arg(long, value_delimiter = ',')]
+    methods: Vec<String>,
+    /// Evaluations of the objective in a run
+    #[arg(long, default_value_t = 400)]
+    forwards: usize,
+    /// MeZO's learning rate, in the middle of its grid; that of other methods is in proportion [default: 1e-6; bundled: 1e-4]
+    #[arg(long)]
+    lr: Option<f64>,
+    /// Factors on the learning rate
+    #[arg(long, value_delimiter = ',', default_values_t = [1.0 / 3.0, 1.0, 3.0, 10.0])]
+    grid: Vec<f64>,
+    /// Seeds of the final runs: 0, 1, ..
+    #[arg(long, default_value_t = 3)]
+    seeds: u64,
+    /// Noise: gaussian or rademacher
+    #[arg(long, default_value = "gaussian")]
+    sampler: Distribution,
+    /// Rows in a batch
+    #[arg(long, default_value_t = 16)]
+    batch: usize,
+    /// Train on the first N rows only
+    #[arg(long)]
+    train_rows: Option<usize>,
+    /// Evaluate on the first N rows only
+    #[arg(long)]
+    eval_rows: Option<usize>,
+    /// Folder for the results [default: runs/<time>]
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+/// A learning rate that was tried, and the loss it led to.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Tried {
+    lr: f64,
+    loss: f64,
+}
+
+/// What came out for one method.
+#[derive(Debug, Serialize)]
+struct Row {
+    method: &'static str,
+    steps: usize,
+    grid: Vec<Tried>,
+    lr: f64,
+    /// One for each seed.
+    losses: Vec<f64>,
+    accuracies: Vec<f64>,
+    /// Seconds of a run's steps, mean.
+    seconds: f64,
+}
+
+/// What all runs share.
+struct Bench {
+    args: Args,
+    checkpoint: Checkpoint,
+    train: Dataset,
+    dev: Dataset,
+    device: Device,
+}
+
+/// The seed the learning rates are compared with; none of those that are reported.
+const GRID_SEED: u64 = 1000;
+
+fn main() -> ExitCode {
+    match compare(Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compare(args: Args) -> Result<(), Box<dyn Error>> {
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
+    let or = |dir: &Option<PathBuf>, name| dir.clone().unwrap_or_else(|| assets.join(name));
+    let (model, data) = (or(&args.model, "tiny-opt"), or(&args.data, "synthetic"));
+    let chosen = chosen_methods(&args.methods)?;
+    let mezo_lr = match args.lr {
+        Some(lr) => lr,
+        None if args.model.is_none() => methods::BUNDLED_LR,
+        None => 1e-6,
+    };
+    let out = args.out.clone().unwrap_or_else(default_out);
+    std::fs::create_dir_all(&out)?;
+    let device = Device::default();
+    let checkpoint = load(&model, Dtype::F32, &device)?;
+    let task = task::task(&args.task)?;
+    let read = |split, rows| {
+        let context = checkpoint.config.context();
+        Dataset::load(
+            task.as_ref(),
+            &data,
+            split,
+            rows,
+            &checkpoint.tokenizer,
+            context,
+        )
+    };
+    let (train, dev) = (
+        read(Split::Train, args.train_rows)?,
+        read(Split::Dev, args.eval_rows)?,
+    );
+    let bench = Bench {
+        args,
+        checkpoint,
+        train,
+        dev,
+        device,
+    };
+
+    let mut rows = Vec::new();
+    for method in chosen {
+        let row = bench.method(method, mezo_lr)?;
+        println!("{}", line(&row));
+        rows.push(row);
+    }
+    rows.sort_by(|a, b| mean(&a.losses).total_cmp(&mean(&b.losses)));
+    let table = table(&rows, &bench);
+    println!("\n{table}");
+    std::fs::write(out.join("compare.md"), &table)?;
+    std::fs::write(
+        out.join("compare.json"),
+        serde_json::to_string_pretty(&rows)?,
+    )?;
+    let bars: Vec<_> = rows
+        .iter()
+        .map(|row| (row.method, row.losses.clone()))
+        .collect();
+    let title = format!(
+        "Loss on held-out rows after {} forwards",
+        bench.args.forwards
+    );
+    plot::comparison(&out.join("compare.svg"), &title, &bars)?;
+    println!("{}: compare.md, compare.json, compare.svg", out.display());
+    Ok(())
+}
+
+fn chosen_methods(names: &[String]) -> Result<Vec<&'static Method>, Box<dyn Error>> {
+    if names.is_empty() {
+        let available = |m: &&Method| !m.differentiates() || cfg!(feature = "autodiff");
+        return Ok(METHODS.iter().filter(available).collect());
+    }
+    names.iter().map(|name| methods::find(name)).collect()
+}
+
+impl Bench {
+    /// Tries the grid, then runs every seed at the best learning rate.
+    fn method(&self, method: &'static Method, mezo_lr: f64) -> Result<Row, Box<dyn Error>> {
+        let middle = mezo_lr * method.bundled_lr / methods::BUNDLED_LR;
+        let mut grid = Vec::new();
+        for factor in &self.args.grid {
+            let lr = middle * factor;
+            let (evaluation, _) = self.run(method, lr, GRID_SEED)?;
+            let loss = evaluation.map_or(f64::INFINITY, |evaluation| evaluation.loss);
+            grid.push(Tried { lr, loss });
+        }
+        let best = grid.iter().min_by(|a, b| a.loss.total_cmp(&b.loss));
+        let lr = best.ok_or("the grid of learning rates is empty")?.lr;
+        let mut row = Row {
+            method: method.name,
+            steps: self.steps(method),
+            grid,
+            lr,
+            losses: Vec::new(),
+            accuracies: Vec::new(),
+            seconds: 0.0,
+        };
+        for seed in 0..self.args.seeds {
+            let (evaluation, seconds) = self.run(method, lr, seed)?;
+            row.losses
+                .push(evaluation.as_ref().map_or(f64::INFINITY, |e| e.loss));
+            row.accuracies.push(evaluation.map_or(0.0, |e| e.accuracy));
+            row.seconds += seconds / self.args.seeds as f64;
+        }
+        Ok(row)
+    }
+
+    fn steps(&self, method: &Method) -> usize {
+        (self.args.forwards / method.forwards_per_step(1, &Flags::default())).max(1)
+    }
+
+    /// The evaluation after one run, `None` if its loss ceased to be finite; and the seconds of its steps.
+    fn run(
+        &self,
+        method: &Method,
+        lr: f64,
+        seed: u64,
+    ) -> Result<(Option<Evaluation>, f64), Box<dyn Error>> {
+        let shared = Shared {
+            epsilon: 1e-3,
+            queries: 1,
+            distribution: self.args.sampler,
+            seed,
+        };
+        let mut optimizer = method.build(&shared, &Flags::default())?;
+        let config = FinetuneConfig {
+            steps: self.steps(method),
+            batch: self.args.batch,
+            eval_every: 0,
+            eval_batch: self.args.batch,
+            order: Order::Balanced,
+            seed,
+            pad: self.checkpoint.config.pad_token_id(),
+            autodiff_device: method.differentiates().then(|| autodiff(&self.device)),
+        };
+        let (mut last, mut seconds) = (None, 0.0);
+        // A clone shares the weights until the first pass, which then copies them.
+        let model = self.checkpoint.model.clone();
+        let done = finetune(
+            model,
+            optimizer.as_mut(),
+            |_| lr,
+            [&self.train, &self.dev],
+            &config,
+            &self.device,
+            |event| {
+                match event {
+                    Event::Evaluated { evaluation, .. } => last = Some(evaluation.clone()),
+                    Event::Stepped { seconds: s, .. } => seconds += s,
+                    _ => {}
+                }
+                Ok(())
+            },
+        );
+        match done {
+            Ok(_) => Ok((
+                last.filter(|evaluation| evaluation.loss.is_finite()),
+                seconds,
+            )),
+            Err(zo_llm::finetune::FinetuneError::Step(error))
+                if matches!(error.error, zo_optim::ZoError::NonFiniteLoss { .. }) =>
+            {
+                Ok((None, seconds))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Half the distance between the least and the largest.
+fn spread(values: &[f64]) -> f64 {
+    let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    (largest - least) / 2.0
+}
+
+fn line(row: &Row) -> String {
+    let grid: Vec<String> = (row.grid.iter())
+        .map(|tried| format!("{:.1e}: {:.3}", tried.lr, tried.loss))
+        .collect();
+    format!(
+        "{:18} {:5} steps  loss by lr {{{}}}",
+        row.method,
+        row.steps,
+        grid.join(", ")
+    )
+}
+
+fn table(rows: &[Row], bench: &Bench) -> String {
+    let mut text = format!(
+        "{} forwards, {} seeds, {} held-out rows; mean and half the range over the seeds.\n\n\
+         | method | steps | learning rate | loss | accuracy | seconds |\n|---|---|---|---|---|---|\n",
+        bench.args.forwards,
+        bench.args.seeds,
+        bench.dev.len()
+    );
+    for row in rows {
+        text += &format!(
+            "| {} | {} | {:.1e} | {:.3} ± {:.3} | {:.3} ± {:.3} | {:.1} |\n",
+            row.method,
+            row.steps,
+            row.lr,
+            mean(&row.losses),
+            spread(&row.losses),
+            mean(&row.accuracies),
+            spread(&row.accuracies),
+            row.seconds
+        );
+    }
+    text
+}
