@@ -52,11 +52,14 @@ pub trait Weights {
 }
 
 /// The values of one tensor.
-pub struct Values<'a>(&'a dyn Fn(&mut dyn FnMut(TensorData)));
+pub struct Values<'a>(&'a Parts<'a>);
+
+/// Hands over values part by part.
+type Parts<'a> = dyn Fn(&mut dyn FnMut(TensorData)) + 'a;
 
 impl<'a> Values<'a> {
     /// Values that `parts` hands over, part by part.
-    pub fn new(parts: &'a dyn Fn(&mut dyn FnMut(TensorData))) -> Self {
+    pub fn new(parts: &'a Parts<'a>) -> Self {
         Self(parts)
     }
 

@@ -74,7 +74,7 @@ impl CurvZoConfig {
         };
         share("budget", self.budget)?;
         share("rate", self.rate)?;
-        if let Some(clip) = self.clip.filter(|clip| !(*clip >= 1.0)) {
+        if let Some(clip) = self.clip.filter(|clip| clip.is_nan() || *clip < 1.0) {
             return Err(ConfigError::Setting {
                 name: "clip",
                 value: clip.to_string(),
@@ -214,7 +214,7 @@ impl SparsityMask for CurvatureSampling {
             }
         }
         state.steps += 1;
-        let adapts = self.adapt_every > 0 && state.steps % self.adapt_every == 0;
+        let adapts = self.adapt_every > 0 && state.steps.is_multiple_of(self.adapt_every);
         if adapts && state.budget < 1.0 {
             let target = target_share(&self.scores(tensors));
             self.state.budget = (0.9 * self.state.budget + 0.1 * target).clamp(0.1, 0.8);

@@ -140,8 +140,11 @@ fn finetuning(steps: usize) -> FinetuneConfig {
 }
 
 fn model(device: &Device) -> CausalLm {
+    // burn's generator is one for the whole process, and draws weights when they are first used.
+    static GENERATOR: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _alone = GENERATOR.lock().unwrap();
     device.seed(1);
-    CausalLm::new(&config(), device).unwrap()
+    CausalLm::new(&config(), device).unwrap().materialize()
 }
 
 #[test]

@@ -293,6 +293,51 @@ fn passes_skip_what_does_not_take_part() {
     assert_eq!(run(at_once, 1).1.swept, 3 * 98);
 }
 
+/// CurvZO's scores: moving averages of `(g / rms(g))^2 mean(z_i^2)`, the mean over the elements of each tensor that took part.
+#[test]
+fn curvzo_scores_are_the_formula() {
+    let config = CurvZoConfig::new()
+        .with_budget(0.5)
+        .with_adapt_every(0)
+        .with_seed(3);
+    let mut optimizer = config.init().unwrap();
+    let mut module = toy(&Device::default());
+    let mut expected = std::collections::BTreeMap::<String, f64>::new();
+    let mut mean_square = None;
+    for _ in 0..5 {
+        let before = module.clone();
+        let loss = |toy: &Toy| Target::Ellipsoid.loss(toy);
+        let (next, report) = optimizer.step(1e-2, module, loss).unwrap();
+        let square = report.queries[0].projected_gradient.powi(2);
+        let mean = mean_square.map_or(square, |mean| 0.9 * mean + 0.1 * square);
+        mean_square = Some(mean);
+        let seed = report.queries[0].direction.terms()[0].seed;
+        let (old, new) = (flat(&before), flat(&next));
+        let mut first = 0;
+        for tensor in tensors(&next, &burn::module::ParamGroup::all()).unwrap() {
+            let n = tensor.elements();
+            if old[first..first + n] != new[first..first + n] {
+                let z = |i| f64::from(noise::value(Distribution::Gaussian, seed, tensor.key, i));
+                let energy = (0..n as u64).map(|i| z(i).powi(2)).sum::<f64>() / n as f64;
+                let score = expected.entry(tensor.path.clone()).or_insert(1.0);
+                *score = 0.9 * *score + 0.1 * square / mean * energy;
+            }
+            first += n;
+        }
+        module = next;
+    }
+    let record = optimizer.record();
+    let scores = record.mask["scores"].as_object().unwrap();
+    assert!(scores.len() > 3 && scores.len() == expected.len());
+    for (path, expected) in expected {
+        let score = scores[&path].as_f64().unwrap();
+        assert!(
+            (score - expected).abs() < 1e-9 * expected,
+            "{path}: {score} {expected}"
+        );
+    }
+}
+
 /// Elements that are masked out keep their bits; the share that moves is the one asked for.
 #[test]
 fn sparsity_moves_the_elements_it_should() {

@@ -108,7 +108,7 @@ impl Sparse {
         weights: &mut dyn Weights,
         step: u64,
     ) -> Result<(), ZoError> {
-        let due = self.refresh > 0 && step % self.refresh == 0;
+        let due = self.refresh > 0 && step.is_multiple_of(self.refresh);
         if !due && !self.thresholds.is_empty() {
             return Ok(());
         }
