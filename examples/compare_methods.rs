@@ -11,18 +11,19 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
 
+use burn::module::ParamGroup;
 use burn::tensor::Device;
 use clap::Parser;
 use serde::Serialize;
 use zo_examples::methods::{self, Flags, METHODS, Method, Shared, autodiff};
 use zo_examples::plot;
 use zo_examples::run::default_out;
-use zo_llm::batches::Order;
 use zo_llm::dataset::{Dataset, Evaluation, Split};
-use zo_llm::finetune::{Event, FinetuneConfig, finetune};
+use zo_llm::finetune::{Event, FinetuneConfig, FinetuneError, RunError, finetune};
 use zo_llm::{Checkpoint, Dtype, load, task};
-use zo_optim::Distribution;
+use zo_optim::{Distribution, ZoError};
 
 /// Compare the methods at an equal number of forwards.
 #[derive(Parser, Debug)]
@@ -33,7 +34,7 @@ struct Args {
     /// Folder with train.jsonl and dev.jsonl [default: the bundled synthetic data]
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Task: sst2 or boolq
+    /// Task: sst2, rte, cb, boolq, wsc, wic, multirc, copa, record, squad or drop
     #[arg(long, default_value = "boolq")]
     task: String,
     /// Methods, separated by commas [default: every method this build has]
@@ -178,7 +179,8 @@ fn compare(args: Args) -> Result<(), Box<dyn Error>> {
 
 fn chosen_methods(names: &[String]) -> Result<Vec<&'static Method>, Box<dyn Error>> {
     if names.is_empty() {
-        let available = |m: &&Method| !m.differentiates() || cfg!(feature = "autodiff");
+        let available =
+            |m: &&Method| m.trains() && (!m.differentiates() || cfg!(feature = "autodiff"));
         return Ok(METHODS.iter().filter(available).collect());
     }
     names.iter().map(|name| methods::find(name)).collect()
@@ -232,6 +234,7 @@ impl Bench {
             queries: 1,
             distribution: self.args.sampler,
             seed,
+            trainable: ParamGroup::all(),
         };
         let mut optimizer = method.build(&shared, &Flags::default())?;
         let config = FinetuneConfig {
@@ -239,10 +242,11 @@ impl Bench {
             batch: self.args.batch,
             eval_every: 0,
             eval_batch: self.args.batch,
-            order: Order::Balanced,
+            lr,
             seed,
             pad: self.checkpoint.config.pad_token_id(),
             autodiff_device: method.differentiates().then(|| autodiff(&self.device)),
+            ..FinetuneConfig::default()
         };
         let (mut last, mut seconds) = (None, 0.0);
         // A clone shares the weights until the first pass, which then copies them.
@@ -250,10 +254,10 @@ impl Bench {
         let done = finetune(
             model,
             optimizer.as_mut(),
-            |_| lr,
             [&self.train, &self.dev],
             &config,
             &self.device,
+            &AtomicBool::new(false),
             |event| {
                 match event {
                     Event::Evaluated { evaluation, .. } => last = Some(evaluation.clone()),
@@ -268,12 +272,11 @@ impl Bench {
                 last.filter(|evaluation| evaluation.loss.is_finite()),
                 seconds,
             )),
-            Err(zo_llm::finetune::FinetuneError::Step(error))
-                if matches!(error.error, zo_optim::ZoError::NonFiniteLoss { .. }) =>
-            {
-                Ok((None, seconds))
-            }
-            Err(error) => Err(error.into()),
+            Err(RunError {
+                error: FinetuneError::Step(ZoError::NonFiniteLoss { .. }),
+                ..
+            }) => Ok((None, seconds)),
+            Err(error) => Err(error.error.into()),
         }
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! cargo run --release --example opt_superglue
-//! cargo run --release --example opt_superglue -- --model DIR --data DIR --task sst2 --lr 1e-6
+//! cargo run --release --example opt_superglue -- --model DIR --data DIR --task sst2
+//! cargo run --release --features hub --example opt_superglue -- --model facebook/opt-125m --data DIR --task rte --tuning lora
 //! ```
 //!
 //! Without arguments: a tiny pretrained OPT and a synthetic task, both bundled, on the CPU. `--model` takes a Hugging Face folder
-//! (its `config.json` decides between OPT and Llama), `--data` one with `train.jsonl` and `dev.jsonl`.
+//! (its `config.json` decides between OPT and Llama), or with the feature `hub` a name to download; `--data` takes the folder of a data
+//! set as its authors or Hugging Face publish it. Ctrl-C finishes the step under way, saves and reports.
 
 #![cfg_attr(
     feature = "ndarray",
@@ -19,31 +21,32 @@
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::module::Module;
 use burn::tensor::Device;
 use clap::Parser;
 use serde::Serialize;
+use zo_examples::data::{DataArgs, Rows};
 use zo_examples::methods::{self, Flags, Shared, autodiff};
 use zo_examples::run::{Measured, Run, default_out};
+use zo_examples::tune::TuneArgs;
 use zo_llm::batches::Order;
-use zo_llm::dataset::{Dataset, Split};
-use zo_llm::finetune::{FinetuneConfig, finetune};
-use zo_llm::{Checkpoint, Dtype, load, task};
-use zo_optim::Distribution;
+use zo_llm::finetune::{
+    Evaluated, Event, FinetuneConfig, Finish, Objective, Outcome, Schedule, finetune,
+};
+use zo_llm::{Checkpoint, Dtype, Tuning, hub, load};
+use zo_optim::{Distribution, tensors};
 
 /// Fine-tune a language model with forward passes alone.
 #[derive(Parser, Debug)]
 struct Args {
-    /// Folder of the model, as Hugging Face lays it out [default: the bundled tiny OPT]
+    /// Folder of the model, as Hugging Face lays it out, or its name on the hub (feature hub) [default: the bundled tiny OPT]
     #[arg(long)]
-    model: Option<PathBuf>,
-    /// Folder with train.jsonl and dev.jsonl [default: the bundled synthetic data]
-    #[arg(long)]
-    data: Option<PathBuf>,
-    /// Task: sst2 or boolq
-    #[arg(long, default_value = "boolq")]
-    task: String,
+    model: Option<String>,
+    #[command(flatten)]
+    data: DataArgs,
     /// Method: see --method-help
     #[arg(long, default_value = "mezo")]
     method: String,
@@ -52,18 +55,32 @@ struct Args {
     method_help: bool,
     #[command(flatten)]
     flags: Flags,
+    #[command(flatten)]
+    tune: TuneArgs,
     /// Training steps; 0 only evaluates
     #[arg(long, default_value_t = 2000)]
     steps: usize,
-    /// Learning rate [default: for MeZO 1e-6, for the bundled model 1e-4; others in proportion, see --method-help]
+    /// Learning rate [default: by tuning, method and size of the model: see docs/src/hyper-parameters.md]
     #[arg(long)]
     lr: Option<f64>,
-    /// Perturbation radius
-    #[arg(long, default_value_t = 1e-3, allow_negative_numbers = true)]
-    epsilon: f64,
+    /// How the learning rate goes: constant, linear or cosine
+    #[arg(long, default_value = "constant")]
+    schedule: Schedule,
+    /// Steps in which the learning rate rises from 0
+    #[arg(long, default_value_t = 0)]
+    warmup: usize,
+    /// Perturbation radius [default: 1e-3; lora 1e-2; prefix and prompt 1e-1]
+    #[arg(long, allow_negative_numbers = true)]
+    epsilon: Option<f64>,
+    /// What a step minimises: loss, or 1 - accuracy or f1 on the batch, which have no derivative
+    #[arg(long, default_value = "loss")]
+    objective: String,
     /// Rows in a batch
     #[arg(long, default_value_t = 16)]
     batch: usize,
+    /// Rows computed at once: a batch in parts takes the memory of one [default: the whole batch]
+    #[arg(long)]
+    micro_batch: Option<usize>,
     /// Random directions per step
     #[arg(long, default_value_t = 1)]
     queries: usize,
@@ -73,15 +90,24 @@ struct Args {
     /// Noise: gaussian or rademacher
     #[arg(long, default_value = "gaussian")]
     sampler: Distribution,
-    /// Train on the first N rows only
-    #[arg(long)]
-    train_rows: Option<usize>,
-    /// Evaluate on the first N rows only
-    #[arg(long)]
-    eval_rows: Option<usize>,
     /// Steps between evaluations; 0 for the beginning and the end only [default: a tenth of the steps for the bundled model, else 0]
     #[arg(long)]
     eval_every: Option<usize>,
+    /// End with the weights of the best evaluation (they wait on disk)
+    #[arg(long)]
+    keep_best: bool,
+    /// Stop after so many evaluations without a better one
+    #[arg(long)]
+    patience: Option<usize>,
+    /// Steps between checkpoints; 0 for none
+    #[arg(long, default_value_t = 0)]
+    checkpoint_every: usize,
+    /// Go on from the last checkpoint in --out
+    #[arg(long, requires = "out")]
+    resume: bool,
+    /// Save what was tuned to --out: a folder `model` for transformers, or `adapter` for PEFT
+    #[arg(long)]
+    save: bool,
     /// Device: flex, ndarray, cuda or wgpu
     #[arg(long, default_value = "flex")]
     device: String,
@@ -91,7 +117,7 @@ struct Args {
     /// Draw all training rows alike, instead of in turn from each class
     #[arg(long)]
     unbalanced: bool,
-    /// Folder for report.json, metrics.jsonl and training.svg [default: runs/<time>]
+    /// Folder for report.json, metrics.jsonl, predictions.json and training.svg [default: runs/<time>]
     #[arg(long)]
     out: Option<PathBuf>,
     /// Print nothing but errors
@@ -106,6 +132,9 @@ struct Report<'a> {
     architecture: String,
     task: &'a str,
     method: &'a str,
+    tuning: String,
+    objective: &'a str,
+    schedule: String,
     sampler: String,
     device: &'a str,
     dtype: String,
@@ -119,6 +148,9 @@ struct Report<'a> {
     trained_parameters: usize,
     train_rows: usize,
     eval_rows: usize,
+    finish: Finish,
+    best: Option<Evaluated>,
+    saved: Option<PathBuf>,
     #[serde(flatten)]
     measured: &'a Measured,
 }
@@ -139,110 +171,166 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+    // Everything that can be wrong is found before the first step.
     let bundled = args.model.is_none();
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
-    let model_dir = args
-        .model
-        .clone()
-        .unwrap_or_else(|| assets.join("tiny-opt"));
-    let data_dir = args
-        .data
-        .clone()
-        .unwrap_or_else(|| assets.join("synthetic"));
     let method = methods::find(&args.method)?;
-    let lr = args.lr.unwrap_or(if bundled {
-        method.bundled_lr
-    } else {
-        1e-6 * method.bundled_lr / methods::BUNDLED_LR
-    });
-    let eval_every = args
-        .eval_every
-        .unwrap_or(if bundled { args.steps / 10 } else { 0 });
-
-    // Everything that can be wrong is found before the first step.
+    let tuning = args.tune.tuning()?;
     let device = device(&args.device)?;
-    let task = task::task(&args.task)?;
+    let task = zo_llm::task::task(&args.data.task)?;
+    let objective = args.objective(task.kind())?;
+    let model_dir = match &args.model {
+        Some(name) => hub::resolve(name)?,
+        None => assets.join("tiny-opt"),
+    };
+    let epsilon = args.epsilon.unwrap_or(tuning.epsilon());
     let shared = Shared {
-        epsilon: args.epsilon,
+        epsilon,
         queries: args.queries,
         distribution: args.sampler,
         seed: args.seed,
+        trainable: tuning.trainable(),
     };
     let mut optim = method.build(&shared, &args.flags)?;
     let Checkpoint {
-        config,
+        mut config,
         model,
         tokenizer,
     } = load(&model_dir, args.dtype, &device)?;
-    let read = |split, rows| {
-        Dataset::load(
-            task.as_ref(),
-            &data_dir,
-            split,
-            rows,
-            &tokenizer,
-            config.context(),
-        )
-    };
-    let (train, dev) = (
-        read(Split::Train, args.train_rows)?,
-        read(Split::Dev, args.eval_rows)?,
-    );
     let parameters = model.num_params();
+    let (model, tuning) = args.tune.apply(model, tuning, args.seed)?;
+    if tuning == Tuning::Head {
+        config.untie();
+    }
+    let trained = tensors(&model, &tuning.trainable())?;
+    let trained = trained
+        .iter()
+        .filter(|tensor| tensor.trainable)
+        .map(|tensor| tensor.elements());
+    let trained_parameters: usize = trained.sum();
+    let demonstrations = match method.name {
+        "icl" => args.flags.demonstrations.unwrap_or(32),
+        _ => 0,
+    };
+    let Rows { train, dev } = args.data.rows(
+        task.as_ref(),
+        &assets,
+        &tokenizer,
+        model.context(),
+        demonstrations,
+        args.seed,
+    )?;
 
+    let steps = if method.trains() { args.steps } else { 0 };
+    let lr = args
+        .lr
+        .unwrap_or_else(|| methods::learning_rate(method, &tuning, parameters, bundled));
+    let eval_every = args
+        .eval_every
+        .unwrap_or(if bundled { steps / 10 } else { 0 });
+    let out = args.out.clone().unwrap_or_else(default_out);
     let order = if args.unbalanced {
         Order::Shuffled
     } else {
         Order::Balanced
     };
+    let saves = args.keep_best || args.resume || args.checkpoint_every > 0;
     let finetuning = FinetuneConfig {
-        steps: args.steps,
+        steps,
         batch: args.batch,
+        micro_batch: args.micro_batch,
+        lr,
+        schedule: args.schedule,
+        warmup: args.warmup,
+        objective,
         eval_every,
-        eval_batch: args.batch,
+        eval_batch: args.micro_batch.unwrap_or(args.batch),
         order,
         seed: args.seed,
         pad: config.pad_token_id(),
         autodiff_device: method.differentiates().then(|| autodiff(&device)),
+        keep_best: args.keep_best,
+        patience: args.patience,
+        checkpoint_dir: saves.then(|| out.join("checkpoints")),
+        checkpoint_every: args.checkpoint_every,
+        resume: args.resume,
+        trained: tuning.trainable(),
+        method: serde_json::json!({
+            "name": method.name, "flags": format!("{:?}", args.flags), "epsilon": epsilon,
+            "queries": args.queries, "sampler": args.sampler.to_string(), "seed": args.seed,
+        }),
     };
-    let out = args.out.clone().unwrap_or_else(default_out);
-    let mut run = Run::start(&out, args.steps, args.quiet)?;
-    let observe =
-        |event: zo_llm::finetune::Event<'_>| run.observe(&event).map_err(|e| e.to_string());
-    finetune(
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        // A second time means it.
+        if asked.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("finishing this step; press Ctrl-C again to leave at once");
+    })?;
+    let mut run = Run::start(&out, steps, args.quiet, args.resume)?;
+    let observe = |event: Event<'_>| run.observe(&event).map_err(|e| e.to_string());
+    let outcome = finetune(
         model,
         optim.as_mut(),
-        |_| lr,
         [&train, &dev],
         &finetuning,
         &device,
+        &stop,
         observe,
-    )?;
+    );
+    let Outcome {
+        model,
+        finish,
+        best,
+        ..
+    } = outcome.map_err(|failed| failed.error)?;
+    if let (true, Some(best)) = (args.keep_best && finish != Finish::Interrupted, &best) {
+        run.kept(best);
+    }
+    let save = args.save || finish == Finish::Interrupted && !saves;
+    let name = args.model.clone().unwrap_or_else(|| "tiny-opt".to_owned());
+    let saved = match save {
+        true => Some(args.tune.save(
+            &out, &model_dir, &name, &config, &model, &tuning, args.dtype,
+        )?),
+        false => None,
+    };
 
-    let title = format!("{} on {}, {} steps", args.method, task.name(), args.steps);
+    let title = format!("{} on {}, {} steps", args.method, task.name(), steps);
     let measured = run.finish(&title)?;
     let report = Report {
         model: model_dir
             .file_name()
-            .unwrap_or(model_dir.as_os_str())
-            .to_string_lossy()
-            .into(),
+            .filter(|_| {
+                args.model
+                    .as_ref()
+                    .is_none_or(|model| Path::new(model).is_dir())
+            })
+            .map_or(name.clone(), |folder| folder.to_string_lossy().into()),
         architecture: config.architecture().to_string(),
         task: task.name(),
         method: &args.method,
+        tuning: tuning.to_string(),
+        objective: &args.objective,
+        schedule: args.schedule.to_string(),
         sampler: args.sampler.to_string(),
         device: &args.device,
         dtype: args.dtype.to_string(),
         seed: args.seed,
         lr,
-        epsilon: args.epsilon,
+        epsilon,
         batch: args.batch,
         queries: args.queries,
         order,
         parameters,
-        trained_parameters: parameters,
+        trained_parameters,
         train_rows: train.len(),
         eval_rows: dev.len(),
+        finish,
+        best,
+        saved,
         measured: &measured,
     };
     let json = serde_json::to_string_pretty(&report)?;
@@ -251,6 +339,27 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         print_table(&report, &out);
     }
     Ok(())
+}
+
+impl Args {
+    /// What a step minimises.
+    fn objective(&self, kind: zo_llm::task::Kind) -> Result<Objective, String> {
+        let generates = kind == zo_llm::task::Kind::Generation;
+        match (self.objective.as_str(), generates) {
+            ("loss", _) => Ok(Objective::Loss),
+            ("accuracy", false) | ("f1", true) => Ok(Objective::Score),
+            ("accuracy", true) => Err(
+                "--objective accuracy is for options: this task generates text, use f1".to_owned(),
+            ),
+            ("f1", false) => Err(
+                "--objective f1 is for generated text: this task has options, use accuracy"
+                    .to_owned(),
+            ),
+            (other, _) => Err(format!(
+                "unknown objective `{other}`: use loss, accuracy or f1"
+            )),
+        }
+    }
 }
 
 /// The device named by `--device`, if this build has it.
@@ -278,10 +387,11 @@ fn device(name: &str) -> Result<Device, Box<dyn Error>> {
 fn print_table(report: &Report<'_>, out: &Path) {
     let m = report.measured;
     println!(
-        "{} ({}, {:.1} M parameters) on {}, {} steps of {}",
+        "{} ({}, {:.1} M parameters, {} tuning) on {}, {} steps of {}",
         report.model,
         report.architecture,
         report.parameters as f64 / 1e6,
+        report.tuning,
         report.task,
         m.steps,
         report.method
@@ -291,6 +401,9 @@ fn print_table(report: &Report<'_>, out: &Path) {
         "  accuracy           {:8.3}  {:8.3}   on {} held-out rows",
         m.accuracy_before, m.accuracy_after, report.eval_rows
     );
+    if let (Some(before), Some(after)) = (m.f1_before, m.f1_after) {
+        println!("  F1                 {before:8.3}  {after:8.3}   on the same rows");
+    }
     println!(
         "  loss               {:8.4}  {:8.4}   on the same rows",
         m.eval_loss_before, m.eval_loss_after
@@ -314,6 +427,12 @@ fn print_table(report: &Report<'_>, out: &Path) {
         println!(
             "  peak memory        {peak:5.0} MiB   {evaluation:.0} MiB after the first evaluation"
         );
+    }
+    if report.finish != Finish::Done {
+        println!("  ended early after {} steps: {:?}", m.steps, report.finish);
+    }
+    if let Some(saved) = &report.saved {
+        println!("  saved to {}", saved.display());
     }
     println!(
         "  {}: report.json, metrics.jsonl, training.svg",

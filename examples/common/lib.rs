@@ -1,9 +1,11 @@
 //! What the examples share: the report of a run, its plot, and the memory it took.
 
+pub mod data;
 pub mod memory;
 pub mod methods;
 pub mod plot;
 pub mod run;
+pub mod tune;
 
 /// The README's example, as a doctest.
 #[cfg(doctest)]

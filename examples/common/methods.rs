@@ -2,10 +2,12 @@
 
 use std::error::Error;
 
-#[cfg(feature = "autodiff")]
 use burn::module::ParamGroup;
 use burn::tensor::Device;
 use clap::Args;
+use zo_llm::Tuning;
+#[cfg(feature = "autodiff")]
+use zo_llm::backpropagation::Backpropagation;
 use zo_llm::finetune::LmOptimizer;
 use zo_optim::variants::*;
 use zo_optim::*;
@@ -23,6 +25,8 @@ pub struct Shared {
     pub distribution: Distribution,
     /// The seed of the run.
     pub seed: u64,
+    /// What trains.
+    pub trainable: ParamGroup,
 }
 
 /// A method's name, what it is, and the flags it has besides the shared ones.
@@ -204,6 +208,27 @@ pub const METHODS: &[Method] = &[
         BUNDLED_LR,
         [2, 0, 1],
     ),
+    method(
+        "first-order-adam",
+        "backpropagation with burn's Adam, to compare with (needs the feature autodiff)",
+        &[],
+        BUNDLED_LR,
+        [0, 0, 1],
+    ),
+    method(
+        "zero-shot",
+        "no training: the model as it is",
+        &[],
+        BUNDLED_LR,
+        [0, 0, 0],
+    ),
+    method(
+        "icl",
+        "no training: solved examples before each prompt",
+        &["demonstrations"],
+        BUNDLED_LR,
+        [0, 0, 0],
+    ),
 ];
 
 /// Settings of single methods. Those that are not given have the defaults of the method's configuration.
@@ -287,6 +312,9 @@ pub struct Flags {
     /// hybrid: Adam's learning rate as a multiple of --lr [default: 10]
     #[arg(long, hide = true)]
     pub top_rate: Option<f64>,
+    /// icl: solved examples before each prompt, cut to the context [default: 32]
+    #[arg(long, hide = true)]
+    pub demonstrations: Option<usize>,
 }
 
 impl Flags {
@@ -319,6 +347,7 @@ impl Flags {
             ("refresh", self.refresh.is_some()),
             ("top", self.top.is_some()),
             ("top-rate", self.top_rate.is_some()),
+            ("demonstrations", self.demonstrations.is_some()),
         ];
         given
             .into_iter()
@@ -374,6 +403,23 @@ pub fn find(name: &str) -> Result<&'static Method, Failure> {
         })
 }
 
+/// The learning rate unless told otherwise. For the bundled model it is the method's own. For others it is 5e-6 up to half a billion
+/// parameters and 1e-6 beyond (MeZO's grid for full fine-tuning of OPT holds 1e-6 and 1e-7), times the method's proportion to MeZO's for
+/// the bundled model. LoRA multiplies it by 50, virtual tokens by 1000, as in MeZO's grids.
+pub fn learning_rate(method: &Method, tuning: &Tuning, parameters: usize, bundled: bool) -> f64 {
+    let full = match (bundled, parameters) {
+        (true, _) => BUNDLED_LR,
+        (_, ..500_000_000) => 5e-6,
+        _ => 1e-6,
+    };
+    let factor = match tuning {
+        Tuning::Full | Tuning::Head => 1.0,
+        Tuning::Lora(_) => 50.0,
+        Tuning::Prefix { .. } | Tuning::Prompt { .. } => 1000.0,
+    };
+    full * factor * method.bundled_lr / BUNDLED_LR
+}
+
 /// Every method with its flags, for `--method-help`.
 pub fn help() -> String {
     let command = <Flags as Args>::augment_args(clap::Command::new("methods"));
@@ -409,7 +455,15 @@ impl Method {
 
     /// Whether it needs an objective that can be differentiated.
     pub fn differentiates(&self) -> bool {
-        matches!(self.name, "forward-gradient" | "hybrid")
+        matches!(
+            self.name,
+            "forward-gradient" | "hybrid" | "first-order-adam"
+        )
+    }
+
+    /// Whether it changes the model at all.
+    pub fn trains(&self) -> bool {
+        !matches!(self.name, "zero-shot" | "icl")
     }
 
     /// Builds the optimizer.
@@ -438,6 +492,7 @@ impl Method {
                     .with_queries(shared.queries)
                     .with_distribution(shared.distribution)
                     .with_seed(shared.seed)
+                    .with_trainable(shared.trainable.clone())
                     .with_difference(flags.difference()?)
             };
         }
@@ -521,7 +576,9 @@ impl Method {
                 self.need_autodiff()?;
                 Box::new(shared!(ForwardGradientConfig::new()).init()?)
             }
-            _ => return self.hybrid(shared, flags),
+            // Never asked for a step.
+            "zero-shot" | "icl" => Box::new(shared!(MezoConfig::new()).init()?),
+            _ => return self.first_order(shared, flags),
         })
     }
 
@@ -537,13 +594,18 @@ impl Method {
     }
 
     #[cfg(not(feature = "autodiff"))]
-    fn hybrid(&self, _: &Shared, _: &Flags) -> Result<Box<dyn LmOptimizer>, Failure> {
+    fn first_order(&self, _: &Shared, _: &Flags) -> Result<Box<dyn LmOptimizer>, Failure> {
         self.need_autodiff()?;
         unreachable!("the feature is off")
     }
 
     #[cfg(feature = "autodiff")]
-    fn hybrid(&self, shared: &Shared, flags: &Flags) -> Result<Box<dyn LmOptimizer>, Failure> {
+    fn first_order(&self, shared: &Shared, flags: &Flags) -> Result<Box<dyn LmOptimizer>, Failure> {
+        let adam = burn::optim::AdamConfig::new().init();
+        if self.name == "first-order-adam" {
+            let trainable = shared.trainable.clone();
+            return Ok(Box::new(Backpropagation::new(adam, trainable)));
+        }
         let top = flags.top.clone();
         let top = top.map_or_else(
             || ParamGroup::from_any_predicates(vec!["decoder.final_layer_norm", "Llama.norm"]),
@@ -555,10 +617,9 @@ impl Method {
             .with_queries(shared.queries)
             .with_distribution(shared.distribution)
             .with_seed(shared.seed)
+            .with_trainable(shared.trainable.clone())
             .with_difference(flags.difference()?);
-        Ok(Box::new(
-            config.init(burn::optim::AdamConfig::new().init())?,
-        ))
+        Ok(Box::new(config.init(adam)?))
     }
 }
 
@@ -572,6 +633,7 @@ mod tests {
             queries: 1,
             distribution: Distribution::Gaussian,
             seed: 0,
+            trainable: ParamGroup::all(),
         }
     }
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use serde_json::json;
-use zo_llm::finetune::Event;
+use serde_json::{Value, json};
+use zo_llm::finetune::{Evaluated, Event};
 
 use crate::memory::peak_rss_mib;
 
@@ -34,10 +34,14 @@ pub struct Measured {
     pub skipped: usize,
     /// Writes that were not in place.
     pub copied: usize,
-    /// Accuracy on the held-out rows before the first step.
+    /// Accuracy on the held-out rows before the first step; for generation the share of exact matches.
     pub accuracy_before: f64,
-    /// Accuracy on the held-out rows after the last step.
+    /// Accuracy on the held-out rows after the last step, or with the best weights if those are kept.
     pub accuracy_after: f64,
+    /// F1 on the held-out rows before the first step, for generation.
+    pub f1_before: Option<f64>,
+    /// F1 on the held-out rows after the last step, for generation.
+    pub f1_after: Option<f64>,
     /// Loss on the held-out rows before the first step.
     pub eval_loss_before: f64,
     /// Loss on the held-out rows after the last step.
@@ -71,6 +75,9 @@ pub struct Run {
     accuracies: Vec<(f64, f64)>,
     measured: Measured,
     predictions: [Vec<usize>; 2],
+    answers: [Vec<String>; 2],
+    /// Steps of this process, and the sums over them: seconds; in forwards, in passes.
+    counted: usize,
     sums: [f64; 3],
     started: Instant,
 }
@@ -84,13 +91,21 @@ pub fn default_out() -> PathBuf {
 }
 
 impl Run {
-    /// Starts following a run of `steps` steps whose files go to the folder `out`.
+    /// Starts following a run of `steps` steps whose files go to the folder `out`. With `resume` an earlier `metrics.jsonl` there is gone
+    /// on with.
     ///
     /// # Errors
     /// If the folder or its files cannot be made.
-    pub fn start(out: &Path, steps: usize, quiet: bool) -> std::io::Result<Self> {
+    pub fn start(out: &Path, steps: usize, quiet: bool, resume: bool) -> std::io::Result<Self> {
         std::fs::create_dir_all(out)?;
-        let metrics = File::create(out.join("metrics.jsonl"))?;
+        let mut options = File::options();
+        let options = options.create(true).write(true);
+        let options = if resume {
+            options.append(true)
+        } else {
+            options.truncate(true)
+        };
+        let metrics = options.open(out.join("metrics.jsonl"))?;
         let bar = if quiet || steps == 0 {
             ProgressBar::hidden()
         } else {
@@ -108,6 +123,8 @@ impl Run {
             accuracies: Vec::new(),
             measured: Measured::default(),
             predictions: Default::default(),
+            answers: Default::default(),
+            counted: 0,
             sums: [0.0; 3],
             started: Instant::now(),
         })
@@ -120,55 +137,54 @@ impl Run {
     pub fn observe(&mut self, event: &Event<'_>) -> std::io::Result<()> {
         let line = match event {
             Event::Evaluated { step, evaluation } => {
-                let (accuracy, loss) = (evaluation.accuracy, evaluation.loss);
+                let line = json!({
+                    "step": step, "eval_accuracy": evaluation.accuracy, "eval_f1": evaluation.f1,
+                    "eval_loss": evaluation.loss,
+                });
                 self.predictions[1].clone_from(&evaluation.predictions);
+                self.answers[1].clone_from(&evaluation.answers);
                 if *step == 0 {
                     self.predictions[0].clone_from(&evaluation.predictions);
-                    self.measured.accuracy_before = accuracy;
-                    self.measured.eval_loss_before = loss;
+                    self.answers[0].clone_from(&evaluation.answers);
+                }
+                if self.measured.peak_rss_after_first_evaluation_mib.is_none() {
                     self.measured.peak_rss_after_first_evaluation_mib = peak_rss_mib();
                 }
-                self.measured.accuracy_after = accuracy;
-                self.measured.eval_loss_after = loss;
-                self.accuracies.push((*step as f64, accuracy));
-                json!({"step": step, "eval_accuracy": accuracy, "eval_loss": loss})
+                self.take_up(&line);
+                line
             }
             Event::Stepped {
                 report,
                 seconds,
                 tokens,
             } => {
+                self.counted += 1;
                 let m = &mut self.measured;
-                m.steps += 1;
-                m.forwards += report.forwards;
-                m.passes += report.passes;
-                m.skipped += usize::from(report.skipped);
                 m.copied += report.copied;
                 m.tokens_per_step.padded += tokens[0] as f64;
                 m.tokens_per_step.real += tokens[1] as f64;
                 self.sums[0] += seconds;
                 self.sums[1] += report.seconds_forward;
                 self.sums[2] += report.seconds_sweep;
-                let loss = report.loss();
-                if !report.skipped {
-                    self.losses.push((m.steps as f64, loss));
-                }
                 let gradients: Vec<f64> = report
                     .queries
                     .iter()
                     .map(|q| q.projected_gradient)
                     .collect();
-                json!({
-                    "step": m.steps, "loss": loss, "projected_gradients": gradients,
+                let line = json!({
+                    "step": report.step + 1, "loss": report.loss(), "projected_gradients": gradients,
                     "forwards": report.forwards, "passes": report.passes, "seconds": seconds,
                     "skipped": report.skipped,
-                })
+                });
+                self.take_up(&line);
+                line
             }
+            Event::Resumed { step, .. } => return self.resumed(*step),
             _ => return Ok(()),
         };
         writeln!(self.metrics, "{line}")?;
         if let Event::Stepped { .. } = event {
-            self.bar.inc(1);
+            self.bar.set_position(self.measured.steps as u64);
         }
         let recent = mean(&self.losses[self.losses.len().saturating_sub(20)..]);
         let loss = recent.map_or(String::from("-"), |loss| format!("{loss:.4}"));
@@ -178,7 +194,63 @@ impl Run {
         Ok(())
     }
 
-    /// Ends the run: writes `training.svg` and `predictions.json` (the option chosen for each held-out row, before and after) and gives what was measured.
+    /// Takes a line of `metrics.jsonl` into account.
+    fn take_up(&mut self, line: &Value) {
+        let number = |name: &str| line[name].as_f64();
+        let count = |name: &str| line[name].as_u64().unwrap_or(0) as usize;
+        let (step, m) = (count("step"), &mut self.measured);
+        if let (Some(accuracy), Some(loss)) = (number("eval_accuracy"), number("eval_loss")) {
+            if step == 0 {
+                (m.accuracy_before, m.eval_loss_before) = (accuracy, loss);
+                m.f1_before = number("eval_f1");
+            }
+            (m.accuracy_after, m.eval_loss_after) = (accuracy, loss);
+            m.f1_after = number("eval_f1");
+            self.accuracies
+                .push((step as f64, m.f1_after.unwrap_or(accuracy)));
+            return;
+        }
+        m.steps = step;
+        m.forwards += count("forwards");
+        m.passes += count("passes");
+        let skipped = line["skipped"] == json!(true);
+        m.skipped += usize::from(skipped);
+        if let (Some(loss), false) = (number("loss"), skipped) {
+            self.losses.push((step as f64, loss));
+        }
+    }
+
+    /// Goes on with the lines of an earlier process, up to the step of the checkpoint.
+    fn resumed(&mut self, step: usize) -> std::io::Result<()> {
+        let path = self.out.join("metrics.jsonl");
+        let text = std::fs::read_to_string(&path)?;
+        // The last line may be half written.
+        let lines = text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let upto = |line: &Value| line["step"].as_u64().is_some_and(|at| at as usize <= step);
+        let lines: Vec<Value> = lines.filter(upto).collect();
+        self.metrics = File::create(&path)?;
+        for line in &lines {
+            writeln!(self.metrics, "{line}")?;
+            self.take_up(line);
+        }
+        self.bar.set_position(step as u64);
+        Ok(())
+    }
+
+    /// The run ends with the weights of this evaluation instead of the last ones.
+    pub fn kept(&mut self, best: &Evaluated) {
+        let m = &mut self.measured;
+        m.eval_loss_after = best.loss;
+        match &mut m.f1_after {
+            Some(f1) => *f1 = best.score,
+            None => m.accuracy_after = best.score,
+        }
+    }
+
+    /// Ends the run: writes `training.svg` and `predictions.json` (the option chosen for each held-out row, before and after, or the
+    /// generated answers) and gives what was measured.
     ///
     /// # Errors
     /// If a file cannot be written.
@@ -191,21 +263,27 @@ impl Run {
             &self.accuracies,
         )?;
         let [before, after] = &self.predictions;
-        let predictions = json!({"before": before, "after": after});
+        let predictions = match &self.answers {
+            [answered, answers] if !answers.is_empty() => {
+                json!({"before": answered, "after": answers})
+            }
+            _ => json!({"before": before, "after": after}),
+        };
         std::fs::write(self.out.join("predictions.json"), predictions.to_string())?;
         let m = &mut self.measured;
         let tenth = self.losses.len().div_ceil(10);
         m.loss_first = mean(&self.losses[..tenth]);
         m.loss_last = mean(&self.losses[self.losses.len() - tenth..]);
-        if m.steps > 0 {
-            let per_step = self.sums.map(|sum| Some(sum / m.steps as f64));
+        if self.counted > 0 {
+            let count = self.counted as f64;
+            let per_step = self.sums.map(|sum| Some(sum / count));
             [
                 m.seconds_per_step,
                 m.seconds_forward_per_step,
                 m.seconds_sweep_per_step,
             ] = per_step;
-            m.tokens_per_step.padded /= m.steps as f64;
-            m.tokens_per_step.real /= m.steps as f64;
+            m.tokens_per_step.padded /= count;
+            m.tokens_per_step.real /= count;
         }
         m.seconds = self.started.elapsed().as_secs_f64();
         m.peak_rss_mib = peak_rss_mib();

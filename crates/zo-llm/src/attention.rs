@@ -1,10 +1,74 @@
 //! Masked attention with shared key and value heads.
 
+use burn::module::{Module, Param};
 use burn::tensor::module::{attention, attention_fallback};
-use burn::tensor::{Bool, Device, Int, Tensor};
+use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData};
 
 use crate::layers::to_f32;
 use crate::part::{Padding, Part};
+
+/// Keys and values before those of the tokens, the same for every sequence: what prefix tuning trains (Li and Liang 2021).
+#[derive(Module, Debug)]
+pub(crate) struct Prefix {
+    /// `[key_heads, length, head_dim]`; for rotary positions as they are after rotation.
+    key: Param<Tensor<3>>,
+    /// `[key_heads, length, head_dim]`.
+    value: Param<Tensor<3>>,
+}
+
+impl Prefix {
+    /// The keys and values that one sequence left in a cache, `[1, key_heads, length, head_dim]`, as `dtype`.
+    pub(crate) fn new([key, value]: [Tensor<4>; 2], dtype: DType) -> Self {
+        let param = |x: Tensor<4>| Param::from_tensor(x.squeeze_dim::<3>(0).cast(dtype));
+        Self {
+            key: param(key),
+            value: param(value),
+        }
+    }
+
+    /// Number of keys.
+    pub(crate) fn len(&self) -> usize {
+        self.key.dims()[1]
+    }
+
+    fn before(&self, keys: [Tensor<4>; 2]) -> [Tensor<4>; 2] {
+        let join = |prefix: &Param<Tensor<3>>, own: Tensor<4>| {
+            let prefix = to_f32(prefix.val()).unsqueeze::<4>();
+            let batch = own.dims()[0];
+            Tensor::cat(vec![prefix.repeat_dim(0, batch), own], 2)
+        };
+        let [key, value] = keys;
+        [join(&self.key, key), join(&self.value, value)]
+    }
+}
+
+/// Keys and values of the tokens so far, one layer: `[batch, key_heads, keys, head_dim]`, f32.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LayerCache(pub(crate) Option<[Tensor<4>; 2]>);
+
+/// What the queries see: the keys and values of the tokens, behind those of the cache, or of a prefix. The cache keeps them all.
+pub(crate) fn recall(
+    own: [Tensor<4>; 2],
+    prefix: Option<&Prefix>,
+    cache: Option<&mut LayerCache>,
+) -> [Tensor<4>; 2] {
+    let Some(cache) = cache else {
+        return match prefix {
+            Some(prefix) => prefix.before(own),
+            None => own,
+        };
+    };
+    let [key, value] = own;
+    let all = match (cache.0.take(), prefix) {
+        (Some([keys, values]), _) => [
+            Tensor::cat(vec![keys, key], 2),
+            Tensor::cat(vec![values, value], 2),
+        ],
+        (None, Some(prefix)) => prefix.before([key, value]),
+        (None, None) => [key, value],
+    };
+    cache.0.insert(all).clone()
+}
 
 /// Which tokens a block computes: every block but the last needs all of them.
 pub(crate) struct Scope<'a> {
@@ -16,21 +80,23 @@ pub(crate) struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
-    /// Every token is a query. `group` query heads share a key head.
-    pub(crate) fn all(part: &'a Part, group: usize) -> Self {
+    /// Every token is a query. `group` query heads share a key head; `prefix` keys stand before those of the tokens.
+    pub(crate) fn all(part: &'a Part, group: usize, prefix: usize) -> Self {
+        let mask = behind(prefix, part, &part.mask);
         Self {
             part,
             rows: None,
-            mask: repeat(part.mask.clone(), group),
+            mask: repeat(mask, group),
         }
     }
 
     /// Only the last token of each sequence is a query.
-    pub(crate) fn last(part: &'a Part, group: usize) -> Self {
+    pub(crate) fn last(part: &'a Part, group: usize, prefix: usize) -> Self {
+        let mask = behind(prefix, part, &part.last_mask);
         Self {
             part,
             rows: Some(&part.last_rows),
-            mask: repeat(part.last_mask.clone(), group),
+            mask: repeat(mask, group),
         }
     }
 
@@ -88,6 +154,20 @@ impl<'a> Scope<'a> {
             None => mixed,
         }
     }
+}
+
+/// A mask with columns for the keys of a prefix, which all may see. The mask of sequences that go on has them already.
+fn behind(prefix: usize, part: &Part, mask: &Tensor<4, Bool>) -> Tensor<4, Bool> {
+    if prefix == 0 || part.continues.is_some() {
+        return mask.clone();
+    }
+    let [batch, _, queries, _] = mask.dims();
+    let seen = vec![false; batch * queries * prefix];
+    let seen = TensorData::new(seen, [batch, 1, queries, prefix]);
+    Tensor::cat(
+        vec![Tensor::from_data(seen, &mask.device()), mask.clone()],
+        3,
+    )
 }
 
 fn repeat(mask: Tensor<4, Bool>, group: usize) -> Tensor<4, Bool> {

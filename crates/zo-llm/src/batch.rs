@@ -80,6 +80,8 @@ pub struct TokenBatch {
     unpack: Option<Tensor<1, Int>>,
     /// Where each sequence stands among the sequences of all parts.
     order: Option<Tensor<1, Int>>,
+    /// The first row of each sequence among the rows of all parts, and its length.
+    rows: Vec<[usize; 2]>,
 }
 
 impl TokenBatch {
@@ -193,7 +195,14 @@ impl TokenBatch {
             });
             ints(rows.collect(), device)
         });
+        let lengths = sequences.iter().map(Vec::len);
+        let rows = first_row
+            .iter()
+            .copied()
+            .zip(lengths)
+            .map(|(first, length)| [first, length]);
         Ok(Self {
+            rows: rows.collect(),
             shape: [sequences.len(), seq],
             real_tokens,
             max_id: sequences.iter().flatten().copied().max().unwrap_or(0),
@@ -230,6 +239,29 @@ impl TokenBatch {
     /// Length of the longest sequence, in real tokens.
     pub fn longest(&self) -> usize {
         self.longest
+    }
+
+    /// The row before each of the last tokens of the sequences, among the rows of all parts.
+    ///
+    /// # Panics
+    /// When `last` does not fit: see [`CausalLm::log_probs`](crate::CausalLm::log_probs).
+    pub(crate) fn rows_before<S: AsRef<[u32]>>(&self, last: &[S]) -> Vec<i32> {
+        assert_eq!(
+            last.len(),
+            self.rows.len(),
+            "one list of last tokens for each sequence"
+        );
+        let mut rows = Vec::new();
+        for (index, (&[first, length], last)) in self.rows.iter().zip(last).enumerate() {
+            let count = last.as_ref().len();
+            assert!(
+                (1..length).contains(&count),
+                "sequence {index} has {length} tokens: {count} last ones cannot be scored, give 1 to {}",
+                length.saturating_sub(1)
+            );
+            rows.extend((first + length - count - 1..first + length - 1).map(|row| row as i32));
+        }
+        rows
     }
 
     /// Brings the parts' rows of real tokens into the shape of the batch: `[batch * seq, width]`.

@@ -3,11 +3,21 @@
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_xoshiro::Xoshiro256PlusPlus;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-use crate::dataset::DatasetError;
+/// The batch does not fit the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("a batch of {batch} rows cannot be drawn from {rows} rows: use a batch from 1 to {rows}")]
+pub struct BatchSizeError {
+    /// Rows in a batch.
+    pub batch: usize,
+    /// Rows there are.
+    pub rows: usize,
+}
 
 /// How the rows of a batch are drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
     /// In turn from each class, so that the classes weigh the same however many rows each has.
@@ -46,10 +56,10 @@ impl BatchSampler {
         order: Order,
         batch: usize,
         seed: u64,
-    ) -> Result<Self, DatasetError> {
+    ) -> Result<Self, BatchSizeError> {
         let rows = labels.len();
         if batch == 0 || batch > rows {
-            return Err(DatasetError::Batch { batch, rows });
+            return Err(BatchSizeError { batch, rows });
         }
         let classes = match order {
             Order::Balanced if batch < rows => labels.iter().max().map_or(1, |last| last + 1),

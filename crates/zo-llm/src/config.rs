@@ -298,6 +298,14 @@ impl ModelConfig {
         }
     }
 
+    /// Says that the head has a matrix of its own.
+    pub fn untie(&mut self) {
+        match self {
+            Self::Opt(config) => config.tie_word_embeddings = false,
+            Self::Llama(config) => config.tie_word_embeddings = false,
+        }
+    }
+
     /// Ids of the tokens that end a text: none, one or several.
     pub fn eos_token_ids(&self) -> &[u32] {
         match self {

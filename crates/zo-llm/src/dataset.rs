@@ -1,109 +1,96 @@
 //! Tokenised data, batches of it, and the loss and accuracy of a model on it.
 
-use std::path::{Path, PathBuf};
+mod evaluate;
+mod train_batch;
 
-use burn::tensor::activation::log_softmax;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use std::path::Path;
+
 use thiserror::Error;
 
-use crate::batch::{BatchError, PaddingSide, TokenBatch};
-use crate::model::CausalLm;
-use crate::task::{Task, TaskError};
+use crate::batch::BatchError;
+use crate::generate::{GenerateConfig, GenerateError};
+use crate::task::rows::{Place, RowsError, read_examples};
+use crate::task::{Answer, Example, Kind, Task};
 use crate::tokenizer::{LmTokenizer, TokenizerError};
+
+pub use evaluate::{Evaluation, evaluate, evaluate_rows};
+pub use train_batch::{TrainBatch, option_loss, predictions};
 
 /// What is wrong with a data set.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DatasetError {
-    /// The file cannot be read.
-    #[error("{path}: {source}: a data folder holds train.jsonl and dev.jsonl")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// A row is malformed.
-    #[error("{path}, line {line}: {source}")]
-    Row {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
-        /// What is wrong.
-        source: TaskError,
-    },
+    /// The rows cannot be read.
+    #[error(transparent)]
+    Rows(#[from] RowsError),
     /// A text cannot be tokenised.
-    #[error("{path}, line {line}: {source}")]
+    #[error("{place}: {source}")]
     Tokenizer {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
+        /// The row.
+        place: Place,
         /// What is wrong.
         source: TokenizerError,
     },
     /// There is no row.
-    #[error("{path} has no rows: a split needs at least one")]
+    #[error("{place} has no rows: a split needs at least one")]
     Empty {
-        /// The file.
-        path: PathBuf,
+        /// The folder and the split, or what was to be encoded.
+        place: String,
     },
-    /// A label word is not one token.
+    /// Nothing is left of a continuation after tokenising.
     #[error(
-        "the label word `{word}` is not one token after the prompt of {path}, line {line}: this model's tokenizer makes {tokens:?} of \
-         it; use a task whose label words are single tokens, or another model"
+        "{place}: the continuation `{text}` has no tokens of its own after the prompt: use another text"
     )]
-    LabelWord {
-        /// The word.
-        word: String,
-        /// Its tokens.
-        tokens: Vec<u32>,
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
+    Continuation {
+        /// The row.
+        place: Place,
+        /// The continuation.
+        text: String,
     },
     /// A prompt does not fit into the model's context.
     #[error(
-        "{path}, line {line}: the prompt has {tokens} tokens, the model's context is {context}: shorten or drop the row"
+        "{place}: prompt and continuation have {tokens} tokens, the model's context is {context}: shorten or drop the row, or let long \
+         prompts be cut at the front"
     )]
     TooLong {
-        /// The file.
-        path: PathBuf,
-        /// The line, from 1.
-        line: usize,
+        /// The row.
+        place: Place,
         /// Its tokens.
         tokens: usize,
         /// The context, in tokens.
         context: usize,
     },
-    /// The batch does not fit the rows.
+    /// The rows of a batch differ in their number of options.
     #[error(
-        "a batch of {batch} rows cannot be drawn from {rows} rows: use a batch from 1 to {rows}"
+        "row {row} has {options} options, the first of its batch {expected}: a classification task has the same for all rows"
     )]
-    Batch {
-        /// Rows in a batch.
-        batch: usize,
-        /// Rows there are.
-        rows: usize,
+    Options {
+        /// The row, from 0.
+        row: usize,
+        /// Its options.
+        options: usize,
+        /// Those of the first row of the batch.
+        expected: usize,
     },
     /// A batch could not be built.
     #[error(transparent)]
     TokenBatch(#[from] BatchError),
+    /// No answer could be generated.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
 }
 
-/// A part of a data set, one file each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A part of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Split {
-    /// `train.jsonl`
+    /// The rows to train on.
     Train,
-    /// `dev.jsonl`
+    /// Held-out rows.
     Dev,
 }
 
 impl Split {
-    /// The name of its file.
+    /// The name of its file where we write it.
     pub fn file(self) -> &'static str {
         match self {
             Self::Train => "train.jsonl",
@@ -112,30 +99,117 @@ impl Split {
     }
 }
 
-/// A tokenised prompt and its label.
+/// A prompt with a continuation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sequence {
+    /// Prompt and continuation, as they are tokenised together.
+    pub tokens: Vec<u32>,
+    /// How many of the tokens are the prompt; fewer than all.
+    pub prompt: usize,
+}
+
+impl Sequence {
+    /// The tokens of the continuation.
+    pub fn last(&self) -> &[u32] {
+        &self.tokens[self.prompt..]
+    }
+}
+
+/// A tokenised row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedExample {
-    /// The prompt.
-    pub tokens: Vec<u32>,
-    /// Index of the right option.
-    pub label: usize,
+    /// The prompt with each option; for generation with the text that training teaches.
+    pub sequences: Vec<Sequence>,
+    /// What is right.
+    pub answer: Answer,
+}
+
+impl EncodedExample {
+    /// The tokens of the prompt.
+    pub fn prompt(&self) -> &[u32] {
+        let first = &self.sequences[0];
+        &first.tokens[..first.prompt]
+    }
+
+    /// Index of the right option; 0 for generation.
+    pub fn label(&self) -> usize {
+        match &self.answer {
+            Answer::Choice { label, .. } => *label,
+            Answer::Text { .. } => 0,
+        }
+    }
+
+    /// The sequence that training teaches.
+    pub fn target(&self) -> &Sequence {
+        &self.sequences[self.label()]
+    }
+
+    /// Whether an option counts as right.
+    pub fn is_right(&self, option: usize) -> bool {
+        match &self.answer {
+            Answer::Choice {
+                label, also_right, ..
+            } => option == *label || also_right.contains(&option),
+            Answer::Text { .. } => false,
+        }
+    }
+
+    /// Tokens of the longest sequence.
+    fn longest(&self) -> usize {
+        self.sequences
+            .iter()
+            .map(|s| s.tokens.len())
+            .max()
+            .unwrap_or(0)
+    }
 }
 
 /// The rows of one split.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Dataset {
+    /// What the task asks for.
+    pub kind: Kind,
     /// The rows, in the order of the file; never none.
     pub examples: Vec<EncodedExample>,
-    /// The token of each label word.
-    pub options: Vec<u32>,
+    /// The token of each label word, where each is one token, the same in all rows: then a row takes one sequence instead of one for
+    /// each option.
+    pub words: Option<Vec<u32>>,
+    /// How answers are generated.
+    pub generation: GenerateConfig,
+    /// Makes text of what was generated.
+    pub(crate) tokenizer: LmTokenizer,
+}
+
+/// How rows are tokenised.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Encoding<'a> {
+    /// Solved examples before each prompt, for in-context learning. None by default.
+    pub demonstrations: &'a [Demonstration],
+    /// Cut what does not fit into the context off the front of the prompt, but for the token every text begins with, as MeZO does.
+    /// By default such a row is an error.
+    pub cut: bool,
+}
+
+/// A solved example: prompt and right continuation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Demonstration(pub String);
+
+/// What stands between demonstrations.
+const SEPARATOR: &str = "\n\n";
+
+impl Demonstration {
+    /// Of an example of `task`.
+    pub fn new(task: &dyn Task, example: &Example) -> Self {
+        let answer = example.target(&task.answer_format()).unwrap_or_default();
+        Self(format!("{}{}", example.prompt, answer.trim_end()))
+    }
 }
 
 impl Dataset {
-    /// Reads and tokenises the first `rows` rows (all if `None`) of a split in folder `dir`. Blank lines do not count. `context` is
-    /// the model's, in tokens.
+    /// Reads and tokenises the first `rows` rows (all if `None`) of a split in folder `dir`. `context` is the model's, in tokens.
     ///
     /// # Errors
-    /// If the file cannot be read or has no rows, a row is malformed or too long, or a label word is not a single token.
+    /// If the files cannot be read or have no rows, or a row is malformed or too long.
     pub fn load(
         task: &dyn Task,
         dir: &Path,
@@ -144,74 +218,70 @@ impl Dataset {
         tokenizer: &LmTokenizer,
         context: usize,
     ) -> Result<Self, DatasetError> {
-        let path = dir.join(split.file());
-        let text = std::fs::read_to_string(&path).map_err(|source| DatasetError::Io {
-            path: path.clone(),
-            source,
-        })?;
-        let lines = text
-            .lines()
-            .enumerate()
-            .filter(|(_, line)| !line.trim().is_empty());
-        let mut dataset = Self {
-            examples: Vec::new(),
-            options: Vec::new(),
+        let examples = read_examples(task, dir, split, rows)?;
+        if examples.is_empty() {
+            let place = format!("{} ({split:?})", dir.display());
+            return Err(DatasetError::Empty { place });
+        }
+        Self::encode(task, &examples, tokenizer, context, &Encoding::default())
+    }
+
+    /// Tokenises examples, each with the place it comes from.
+    ///
+    /// # Errors
+    /// If there is none, or one cannot be tokenised or is too long.
+    pub fn encode(
+        task: &dyn Task,
+        examples: &[(Example, Place)],
+        tokenizer: &LmTokenizer,
+        context: usize,
+        encoding: &Encoding<'_>,
+    ) -> Result<Self, DatasetError> {
+        if examples.is_empty() {
+            let place = format!("the list of examples of {}", task.name());
+            return Err(DatasetError::Empty { place });
+        }
+        let format = task.answer_format();
+        let encoder = Encoder {
+            tokenizer,
+            context,
+            encoding,
         };
-        for (index, text) in lines.take(rows.unwrap_or(usize::MAX)) {
-            let line = index + 1;
-            let example = task.read(text).map_err(|source| DatasetError::Row {
-                path: path.clone(),
-                line,
-                source,
-            })?;
-            let encode = |text: &str| {
-                tokenizer
-                    .encode(text)
-                    .map_err(|source| DatasetError::Tokenizer {
-                        path: path.clone(),
-                        line,
-                        source,
-                    })
+        let encode = |(example, place): &(Example, Place)| {
+            let continuations = match &example.answer {
+                Answer::Choice { options, .. } => options.clone(),
+                Answer::Text { .. } => example.target(&format).into_iter().collect(),
             };
-            let tokens = encode(&example.prompt)?;
-            if dataset.options.is_empty() {
-                // Tokenised after a prompt, as the model will meet them: a word alone may be split differently.
-                for word in &example.options {
-                    let whole = encode(&format!("{}{word}", example.prompt))?;
-                    match whole.strip_prefix(tokens.as_slice()) {
-                        Some([token]) => dataset.options.push(*token),
-                        _ => {
-                            let alone = tokenizer.encode_word(word);
-                            let tokens = alone.unwrap_or_else(|_| whole[..].to_vec());
-                            let (word, path) = (word.clone(), path.clone());
-                            return Err(DatasetError::LabelWord {
-                                word,
-                                tokens,
-                                path,
-                                line,
-                            });
-                        }
-                    }
-                }
-            }
-            if tokens.len() > context {
-                let tokens = tokens.len();
-                return Err(DatasetError::TooLong {
-                    path,
-                    line,
-                    tokens,
-                    context,
-                });
-            }
-            dataset.examples.push(EncodedExample {
-                tokens,
-                label: example.label,
-            });
-        }
-        if dataset.examples.is_empty() {
-            return Err(DatasetError::Empty { path });
-        }
-        Ok(dataset)
+            // Room for the answer that will be generated.
+            let room = if task.kind() == Kind::Generation {
+                format.max_tokens
+            } else {
+                0
+            };
+            let sequences = continuations
+                .iter()
+                .map(|text| encoder.sequence(&example.prompt, text, room, place))
+                .collect::<Result<_, _>>()?;
+            let answer = example.answer.clone();
+            Ok(EncodedExample { sequences, answer })
+        };
+        let examples = examples
+            .iter()
+            .map(encode)
+            .collect::<Result<Vec<_>, DatasetError>>()?;
+        Ok(Self {
+            kind: task.kind(),
+            words: (task.kind() == Kind::Classification)
+                .then(|| words(&examples))
+                .flatten(),
+            examples,
+            generation: GenerateConfig {
+                max_tokens: format.max_tokens,
+                stop: vec![format.stop.to_owned()],
+                ..GenerateConfig::default()
+            },
+            tokenizer: tokenizer.clone(),
+        })
     }
 
     /// Number of rows.
@@ -224,112 +294,147 @@ impl Dataset {
         self.examples.is_empty()
     }
 
-    /// The labels, in the order of the rows.
+    /// The class of each row, in the order of the rows: its label, or 0 where options are not classes.
     pub fn labels(&self) -> Vec<usize> {
-        self.examples.iter().map(|example| example.label).collect()
+        let classes = self.kind == Kind::Classification;
+        let class = |example: &EncodedExample| if classes { example.label() } else { 0 };
+        self.examples.iter().map(class).collect()
+    }
+
+    /// Tokens of the longest sequence of each row.
+    pub fn lengths(&self) -> Vec<usize> {
+        self.examples.iter().map(EncodedExample::longest).collect()
+    }
+
+    /// Only the rows `rows`, in that order.
+    #[must_use]
+    pub fn subset(&self, rows: &[usize]) -> Self {
+        let examples = rows.iter().map(|row| self.examples[*row].clone()).collect();
+        Self {
+            examples,
+            ..self.clone()
+        }
     }
 
     /// Row numbers in batches of rows of like length: sorted, so that little is padded.
     pub fn length_buckets(&self, batch: usize) -> Vec<Vec<usize>> {
-        let mut order: Vec<usize> = (0..self.len()).collect();
-        order.sort_by_key(|row| self.examples[*row].tokens.len());
+        let every: Vec<usize> = (0..self.len()).collect();
+        self.length_buckets_of(&every, batch)
+    }
+
+    /// Places in `rows`, in batches of rows of like length.
+    fn length_buckets_of(&self, rows: &[usize], batch: usize) -> Vec<Vec<usize>> {
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        order.sort_by_key(|place| self.examples[rows[*place]].longest());
         order.chunks(batch.max(1)).map(<[usize]>::to_vec).collect()
     }
 }
 
-/// Cross-entropy over the options, mean over the rows: `[1]`, f32. `logits` is `[rows, options]`.
-///
-/// For options of one token each this is MeZO's classification loss.
-pub fn option_loss(logits: Tensor<2>, labels: &[usize]) -> Tensor<1> {
-    let labels: Vec<i64> = labels.iter().map(|label| *label as i64).collect();
-    let rows = labels.len();
-    let index = TensorData::new(labels, [rows, 1]);
-    let index = Tensor::<2, Int>::from_data(index, &logits.device());
-    -log_softmax(logits, 1).gather(1, index).mean()
-}
-
-/// The option with the largest logit of each row; the first of equals.
-pub fn predictions(logits: Tensor<2>) -> Vec<usize> {
-    let best = logits.argmax(1).into_data();
-    best.iter::<i64>().map(|option| option as usize).collect()
-}
-
-/// How well a model does.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Evaluation {
-    /// Share of rows whose right option has the largest logit.
-    pub accuracy: f64,
-    /// Mean cross-entropy over the options.
-    pub loss: f64,
-    /// Index of the option chosen for each row, in the order of the rows.
-    pub predictions: Vec<usize>,
-}
-
-/// Evaluates `model` on all rows, `batch` at a time, rows of like length together. `pad` fills short rows.
-///
-/// # Errors
-/// If a batch cannot be built.
-pub fn evaluate(
-    model: &CausalLm,
-    dataset: &Dataset,
-    batch: usize,
-    pad: u32,
-    device: &Device,
-) -> Result<Evaluation, DatasetError> {
-    let mut chosen = vec![0; dataset.len()];
-    let mut loss = 0.0;
-    for rows in dataset.length_buckets(batch) {
-        let examples: Vec<_> = rows.iter().map(|row| &dataset.examples[*row]).collect();
-        let tokens: Vec<&[u32]> = examples.iter().map(|e| e.tokens.as_slice()).collect();
-        let labels: Vec<usize> = examples.iter().map(|e| e.label).collect();
-        let tokens = TokenBatch::new(&tokens, pad, PaddingSide::Right, device)?;
-        let logits = model.last_logits(&tokens, &dataset.options);
-        for (row, prediction) in rows.iter().zip(predictions(logits.clone())) {
-            chosen[*row] = prediction;
-        }
-        let mean = f64::from(option_loss(logits, &labels).into_scalar::<f32>());
-        loss += mean * labels.len() as f64;
-    }
-    let rows = dataset.len() as f64;
-    let right = chosen
+/// The tokens of the label words, if they are all single tokens after the same prompt, and the same in all rows.
+fn words(examples: &[EncodedExample]) -> Option<Vec<u32>> {
+    let words = |example: &EncodedExample| -> Option<Vec<u32>> {
+        let prompt = example.prompt();
+        let word = |sequence: &Sequence| match sequence.last() {
+            [word] if sequence.tokens[..sequence.prompt] == *prompt => Some(*word),
+            _ => None,
+        };
+        example.sequences.iter().map(word).collect()
+    };
+    let first = words(examples.first()?)?;
+    examples
         .iter()
-        .zip(&dataset.examples)
-        .filter(|(c, e)| **c == e.label)
-        .count();
-    Ok(Evaluation {
-        accuracy: right as f64 / rows,
-        loss: loss / rows,
-        predictions: chosen,
-    })
+        .all(|example| words(example).as_ref() == Some(&first))
+        .then_some(first)
+}
+
+struct Encoder<'a> {
+    tokenizer: &'a LmTokenizer,
+    context: usize,
+    encoding: &'a Encoding<'a>,
+}
+
+impl Encoder<'_> {
+    /// A prompt with a continuation, which leaves room for `room` tokens after the prompt.
+    fn sequence(
+        &self,
+        prompt: &str,
+        continuation: &str,
+        room: usize,
+        place: &Place,
+    ) -> Result<Sequence, DatasetError> {
+        let mut text = String::new();
+        for Demonstration(demonstration) in self.encoding.demonstrations {
+            text.push_str(demonstration);
+            text.push_str(SEPARATOR);
+        }
+        text.push_str(prompt);
+        let encode = |text: &str| {
+            let tokens = self.tokenizer.encode(text);
+            tokens.map_err(|source| DatasetError::Tokenizer {
+                place: place.clone(),
+                source,
+            })
+        };
+        // Tokenised together: after a prompt a text may be split differently than alone.
+        let before = encode(&text)?.len();
+        text.push_str(continuation);
+        let mut tokens = encode(&text)?;
+        if before >= tokens.len() || before == 0 {
+            return Err(DatasetError::Continuation {
+                place: place.clone(),
+                text: continuation.to_owned(),
+            });
+        }
+        let needed = tokens.len().max(before + room);
+        let over = needed.saturating_sub(self.context);
+        let begin = usize::from(self.tokenizer.begins(&tokens));
+        // At least one token must stand before the continuation.
+        if over > 0 && (!self.encoding.cut || over + begin >= before) {
+            return Err(DatasetError::TooLong {
+                place: place.clone(),
+                tokens: needed,
+                context: self.context,
+            });
+        }
+        tokens.drain(begin..begin + over);
+        Ok(Sequence {
+            tokens,
+            prompt: before - over,
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn loss_and_accuracy_of_known_logits() {
-        let logits = Tensor::<2>::from_floats([[0.0, 0.0], [2.0, 0.0]], &Device::default());
-        let loss = option_loss(logits.clone(), &[1, 0]).into_scalar::<f32>();
-        let expected = (2f32.ln() + (1.0 + (-2f32).exp()).ln()) / 2.0;
-        assert!((loss - expected).abs() < 1e-6, "{loss}");
-        assert_eq!(predictions(logits)[1], 0);
+    fn example(prompt: &[u32], options: &[&[u32]], label: usize) -> EncodedExample {
+        let sequences = options.iter().map(|option| Sequence {
+            tokens: [prompt, option].concat(),
+            prompt: prompt.len(),
+        });
+        EncodedExample {
+            sequences: sequences.collect(),
+            answer: Answer::Choice {
+                options: vec![String::new(); options.len()],
+                label,
+                also_right: vec![],
+            },
+        }
     }
 
     #[test]
-    fn buckets_hold_every_row_once_by_length() {
-        let row = |n| EncodedExample {
-            tokens: vec![0; n],
-            label: 0,
-        };
-        let examples = [3, 1, 2, 5, 4].map(row).to_vec();
-        let dataset = Dataset {
-            examples,
-            options: vec![0, 1],
-        };
+    fn single_tokens_are_recognised() {
+        let row = |a, b| example(&[1, 2], &[a, b], 0);
+        assert_eq!(words(&[row(&[7], &[8]), row(&[7], &[8])]), Some(vec![7, 8]));
+        assert_eq!(words(&[row(&[7], &[8]), row(&[7], &[9])]), None);
+        assert_eq!(words(&[row(&[7, 7], &[8])]), None);
+        let mut merged = row(&[7], &[8]);
+        merged.sequences[1].tokens[0] = 5;
         assert_eq!(
-            dataset.length_buckets(2),
-            vec![vec![1, 2], vec![0, 4], vec![3]]
+            words(&[merged]),
+            None,
+            "the prompt is split otherwise before one of the words"
         );
     }
 }

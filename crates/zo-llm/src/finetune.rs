@@ -1,60 +1,127 @@
-//! The fine-tuning loop: batches in, steps out, evaluations in between.
+//! The fine-tuning loop: batches in, steps out, evaluations and checkpoints in between.
+//!
+//! [`finetune`] runs it, [`FinetuneConfig`] says how long, how fast and how often. A run that is interrupted, or killed at any moment, goes
+//! on from its last checkpoint and ends with the same bits as one that was left alone: the weights are stored as they are, the optimizer
+//! keeps a record, and the batch and the learning rate of a step are functions of its number. This holds on one machine and device;
+//! others may round differently, and GPUs may choose other kernels in each process.
 
-use std::time::Instant;
+mod checkpoint;
+mod config;
+mod fingerprint;
+mod history;
+mod objective;
+mod run;
+mod schedule;
+mod weights;
 
-use burn::tensor::{Device, Tensor};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use zo_core::{StepError, StepReport, ZerothOrderOptimizer};
+use zo_core::{
+    ConfigError, ObjectiveError, OptimizerRecord, RecordError, StepError, StepReport,
+    ZerothOrderOptimizer, ZoError,
+};
 
-use crate::batch::{BatchError, PaddingSide, TokenBatch};
-use crate::batches::{BatchSampler, Order};
-use crate::dataset::{Dataset, DatasetError, Evaluation, evaluate, option_loss};
+use crate::batches::BatchSizeError;
+use crate::dataset::{DatasetError, Evaluation};
 use crate::model::CausalLm;
+
+pub use checkpoint::CheckpointError;
+pub use config::{FinetuneConfig, Objective};
+pub use history::Evaluated;
+pub use objective::LossValue;
+pub use run::finetune;
+pub use schedule::{Schedule, UnknownSchedule};
 
 /// What stopped a fine-tuning run.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum FinetuneError {
+    /// A setting makes no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The batch does not fit the training rows.
+    #[error(transparent)]
+    BatchSize(#[from] BatchSizeError),
     /// The data does not fit the run.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
-    /// A batch could not be built.
+    /// A step failed.
     #[error(transparent)]
-    Batch(#[from] BatchError),
-    /// A step failed. The model as it was before that step is in the error.
+    Step(#[from] ZoError),
+    /// A checkpoint cannot be written or read.
     #[error(transparent)]
-    Step(Box<StepError<CausalLm>>),
+    Checkpoint(#[from] CheckpointError),
     /// The observer asked for an end.
     #[error("{0}")]
     Observer(String),
 }
 
-/// How long and how often.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FinetuneConfig {
-    /// Steps. 0 only evaluates.
-    pub steps: usize,
-    /// Rows in a batch. Every evaluation of a step's loss uses the same ones.
-    pub batch: usize,
-    /// Steps between evaluations on the dev rows; 0 for the beginning and the end only.
-    pub eval_every: usize,
-    /// Rows in a batch of an evaluation.
-    pub eval_batch: usize,
-    /// How the rows of a batch are drawn.
-    pub order: Order,
-    /// The seed of the order of the rows.
-    pub seed: u64,
-    /// The id that fills short rows; the model never sees it.
-    pub pad: u32,
-    /// The autodiff device of the model's device, for methods that differentiate (forward gradient, hybrid): they call the objective
-    /// with the model there, and the batch has to be there, too. `None` for all others.
-    pub autodiff_device: Option<Device>,
+/// A run that failed: the reason, and the model as it was after the last step that was done. (If weights could not be read back from a
+/// checkpoint, some of them are the checkpoint's and others are not.)
+#[derive(Error)]
+#[error("{error}")]
+pub struct RunError {
+    /// The model.
+    pub model: CausalLm,
+    /// Steps done.
+    pub step: usize,
+    /// The reason.
+    #[source]
+    pub error: FinetuneError,
+}
+
+// Not derived: a model prints thousands of lines.
+impl std::fmt::Debug for RunError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunError")
+            .field("step", &self.step)
+            .field("error", &self.error)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Finish {
+    /// All steps are done.
+    Done,
+    /// Too many evaluations came to nothing better.
+    EarlyStopped,
+    /// It was told to stop.
+    Interrupted,
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The model: after the last step, or as of the best evaluation if so configured. An interrupted run gives it after the last step.
+    pub model: CausalLm,
+    /// Why the run ended.
+    pub finish: Finish,
+    /// Steps done, those before a resumption included.
+    pub step: usize,
+    /// The evaluations, those before a resumption included.
+    pub evaluations: Vec<Evaluated>,
+    /// The best of them: the highest score, of equals the lowest loss, of equals the first.
+    pub best: Option<Evaluated>,
 }
 
 /// What an observer is told.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
+    /// The run goes on from a checkpoint.
+    Resumed {
+        /// Steps done.
+        step: usize,
+        /// The evaluations so far.
+        evaluations: &'a [Evaluated],
+        /// The checkpoint.
+        path: &'a Path,
+    },
     /// The dev rows were evaluated after this many steps.
     Evaluated {
         /// Steps done.
@@ -71,9 +138,14 @@ pub enum Event<'a> {
         /// Tokens in the batch with and without padding, for one forward.
         tokens: [usize; 2],
     },
+    /// A checkpoint was written.
+    Saved {
+        /// Steps done.
+        step: usize,
+        /// The checkpoint.
+        path: &'a Path,
+    },
 }
-
-type Observer<'a> = dyn FnMut(Event<'_>) -> Result<(), String> + 'a;
 
 /// An optimizer as fine-tuning sees it: any [`ZerothOrderOptimizer`], behind a pointer.
 pub trait LmOptimizer {
@@ -85,8 +157,17 @@ pub trait LmOptimizer {
         &mut self,
         lr: f64,
         model: CausalLm,
-        objective: &mut dyn FnMut(&CausalLm) -> Tensor<1>,
+        objective: &mut dyn FnMut(&CausalLm) -> Result<LossValue, ObjectiveError>,
     ) -> Result<(CausalLm, StepReport), StepError<CausalLm>>;
+
+    /// The state to save: see [`ZerothOrderOptimizer::record`].
+    fn record_lm(&self) -> OptimizerRecord;
+
+    /// Takes up a saved state: see [`ZerothOrderOptimizer::load_record`].
+    ///
+    /// # Errors
+    /// As there.
+    fn load_record_lm(&mut self, record: OptimizerRecord) -> Result<(), RecordError>;
 }
 
 impl<O: ZerothOrderOptimizer> LmOptimizer for O {
@@ -94,74 +175,16 @@ impl<O: ZerothOrderOptimizer> LmOptimizer for O {
         &mut self,
         lr: f64,
         model: CausalLm,
-        objective: &mut dyn FnMut(&CausalLm) -> Tensor<1>,
+        objective: &mut dyn FnMut(&CausalLm) -> Result<LossValue, ObjectiveError>,
     ) -> Result<(CausalLm, StepReport), StepError<CausalLm>> {
         self.step(lr, model, objective)
     }
-}
 
-/// Fine-tunes `model` on `train` and evaluates it on `dev` before, after, and as often as asked for between.
-///
-/// `rate` gives the learning rate of each step: a constant, or one of burn's schedulers (`|_| scheduler.step().base()`). The loss is the
-/// cross-entropy over the task's options.
-///
-/// # Errors
-/// If the data does not fit, a step fails or the observer returns an error.
-pub fn finetune(
-    mut model: CausalLm,
-    optim: &mut dyn LmOptimizer,
-    mut rate: impl FnMut(usize) -> f64,
-    [train, dev]: [&Dataset; 2],
-    config: &FinetuneConfig,
-    device: &Device,
-    mut observer: impl FnMut(Event<'_>) -> Result<(), String>,
-) -> Result<CausalLm, FinetuneError> {
-    let evaluate_at = |step, model: &CausalLm, observer: &mut Observer<'_>| {
-        let evaluation = evaluate(model, dev, config.eval_batch, config.pad, device)?;
-        let event = Event::Evaluated {
-            step,
-            evaluation: &evaluation,
-        };
-        observer(event).map_err(FinetuneError::Observer)
-    };
-    evaluate_at(0, &model, &mut observer)?;
-    if config.steps == 0 {
-        return Ok(model);
+    fn record_lm(&self) -> OptimizerRecord {
+        self.record()
     }
-    let mut batches = BatchSampler::new(&train.labels(), config.order, config.batch, config.seed)?;
-    for step in 0..config.steps {
-        let start = Instant::now();
-        let rows = batches.next_batch();
-        let tokens: Vec<&[u32]> = rows
-            .iter()
-            .map(|i| train.examples[*i].tokens.as_slice())
-            .collect();
-        let labels: Vec<usize> = rows.iter().map(|i| train.examples[*i].label).collect();
-        let batch = TokenBatch::new(&tokens, config.pad, PaddingSide::Right, device)?;
-        let tracked = (config.autodiff_device.as_ref())
-            .map(|device| TokenBatch::new(&tokens, config.pad, PaddingSide::Right, device))
-            .transpose()?;
-        let mut objective = |model: &CausalLm| {
-            let batch = tracked
-                .as_ref()
-                .filter(|_| model.is_tracked())
-                .unwrap_or(&batch);
-            option_loss(model.last_logits(batch, &train.options), &labels)
-        };
-        let (next, report) = optim
-            .step_lm(rate(step), model, &mut objective)
-            .map_err(|error| FinetuneError::Step(Box::new(error)))?;
-        model = next;
-        let event = Event::Stepped {
-            report: &report,
-            seconds: start.elapsed().as_secs_f64(),
-            tokens: [batch.padded_tokens(), batch.real_tokens()],
-        };
-        observer(event).map_err(FinetuneError::Observer)?;
-        let done = step + 1;
-        if done == config.steps || config.eval_every > 0 && done % config.eval_every == 0 {
-            evaluate_at(done, &model, &mut observer)?;
-        }
+
+    fn load_record_lm(&mut self, record: OptimizerRecord) -> Result<(), RecordError> {
+        self.load_record(record)
     }
-    Ok(model)
 }

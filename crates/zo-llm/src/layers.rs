@@ -5,7 +5,9 @@ use burn::nn::{Embedding, Linear};
 use burn::tensor::module::layer_norm;
 use burn::tensor::{DType, Device, Int, Tensor, activation};
 
+use crate::attention::Prefix;
 use crate::config::Activation;
+use crate::part::Part;
 
 /// A linear layer `[rows, d_input] -> [rows, d_output]`, initialized as transformers does: normal weights, zero biases.
 /// Its weight is stored `[d_input, d_output]`; nothing is drawn before the first use.
@@ -32,6 +34,29 @@ pub(crate) fn embedding(rows: usize, width: usize, std: f64, device: &Device) ->
 /// Rows `ids` of `table`: `[ids, width]`.
 pub(crate) fn lookup(table: &Embedding, ids: Tensor<1, Int>) -> Tensor<2> {
     table.weight.val().select(0, ids)
+}
+
+/// The input: the embedded ids of `part`, behind the soft prompt where there is one. `[tokens, width]`.
+pub(crate) fn embed(
+    table: &Embedding,
+    prompt: &Option<Param<Tensor<2>>>,
+    part: &Part,
+) -> Tensor<2> {
+    let tokens = lookup(table, part.ids.clone());
+    match (prompt, &part.prompted) {
+        (Some(prompt), Some(rows)) => {
+            Tensor::cat(vec![prompt.val(), tokens], 0).select(0, rows.clone())
+        }
+        _ => tokens,
+    }
+}
+
+/// What a model has besides its checkpoint's parameters.
+pub(crate) struct Tunable<'a> {
+    pub(crate) embedding: &'a Embedding,
+    pub(crate) prompt: &'a mut Option<Param<Tensor<2>>>,
+    /// By layer.
+    pub(crate) prefixes: Vec<&'a mut Option<Prefix>>,
 }
 
 /// Layer normalization whose scale and shift may be absent (OPT's `layer_norm_elementwise_affine`).

@@ -23,17 +23,23 @@
 //! # Ok(()) }
 //! ```
 
+#[cfg(feature = "autodiff")]
+pub mod backpropagation;
 pub mod batch;
 pub mod batches;
 pub mod config;
 pub mod dataset;
 pub mod finetune;
+pub mod generate;
+pub mod hub;
 pub mod load;
+pub mod metrics;
 pub mod model;
 pub mod save;
 pub mod synthetic;
 pub mod task;
 pub mod tokenizer;
+pub mod tuning;
 
 mod attention;
 mod layers;
@@ -51,5 +57,6 @@ pub use llama::Llama;
 pub use load::{Checkpoint, Dtype, LoadError, load, load_model};
 pub use model::CausalLm;
 pub use opt::Opt;
-pub use save::{SaveError, save_model};
+pub use save::{SaveError, save_checkpoint, save_model};
 pub use tokenizer::{LmTokenizer, TokenizerError};
+pub use tuning::Tuning;

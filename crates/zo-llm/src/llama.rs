@@ -1,12 +1,12 @@
 //! Llama (Touvron et al. 2023) with grouped-query attention and rotary positions.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor};
 
-use crate::attention::Scope;
+use crate::attention::{LayerCache, Prefix, Scope, recall};
 use crate::config::{Activation, LlamaConfig};
-use crate::layers::{RmsNorm, embedding, linear, lookup};
+use crate::layers::{RmsNorm, Tunable, embed, embedding, linear};
 use crate::part::Part;
 use crate::rope::{Rope, Rotation};
 
@@ -14,6 +14,8 @@ use crate::rope::{Rope, Rotation};
 #[derive(Module, Debug)]
 pub struct Llama {
     embed_tokens: Embedding,
+    /// A soft prompt, `[length, width]`: input embeddings that are trained (Lester et al. 2021).
+    prompt: Option<Param<Tensor<2>>>,
     layers: Vec<Layer>,
     norm: RmsNorm,
     /// The head, `[vocab, width]`; the embedding matrix serves if absent.
@@ -36,6 +38,7 @@ struct Attention {
     k_proj: Linear,
     v_proj: Linear,
     o_proj: Linear,
+    prefix: Option<Prefix>,
     heads: usize,
     key_heads: usize,
 }
@@ -65,6 +68,7 @@ impl Llama {
                 k_proj: attention(width, keys),
                 v_proj: attention(width, keys),
                 o_proj: attention(queries, width),
+                prefix: None,
                 heads: config.num_attention_heads,
                 key_heads: config.num_key_value_heads,
             },
@@ -79,6 +83,7 @@ impl Llama {
         let tokens = || embedding(config.vocab_size, width, std, device);
         Self {
             embed_tokens: tokens(),
+            prompt: None,
             layers: (0..config.num_hidden_layers).map(layer).collect(),
             norm: norm(),
             lm_head: (!config.tie_word_embeddings).then(tokens),
@@ -105,20 +110,80 @@ impl Llama {
         self.config.max_position_embeddings
     }
 
-    /// What the head sees, `[tokens, width]`, or `[batch, width]` at the last tokens.
-    pub(crate) fn hidden(&self, part: &Part, last_only: bool) -> Tensor<2> {
-        let group = self.config.num_attention_heads / self.config.num_key_value_heads;
-        let all = Scope::all(part, group);
-        let rope = Rope::new(&self.config, part.seq, &part.ids.device());
-        let keys = rope.in_order();
+    /// Where a soft prompt and prefixes go.
+    pub(crate) fn tunable(&mut self) -> Tunable<'_> {
+        Tunable {
+            embedding: &self.embed_tokens,
+            prompt: &mut self.prompt,
+            prefixes: self
+                .layers
+                .iter_mut()
+                .map(|layer| &mut layer.self_attn.prefix)
+                .collect(),
+        }
+    }
 
-        let mut x = lookup(&self.embed_tokens, part.ids.clone());
+    /// Rows of the soft prompt, and keys of a layer's prefix.
+    pub(crate) fn virtual_tokens(&self) -> [usize; 2] {
+        let prefix = self
+            .layers
+            .first()
+            .and_then(|layer| layer.self_attn.prefix.as_ref());
+        [
+            self.prompt.as_ref().map_or(0, |prompt| prompt.dims()[0]),
+            prefix.map_or(0, Prefix::len),
+        ]
+    }
+
+    /// The head's own matrix.
+    pub(crate) fn lm_head(&mut self) -> &mut Option<Embedding> {
+        &mut self.lm_head
+    }
+
+    /// Number of layers.
+    pub(crate) fn depth(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// What the head sees, `[tokens, width]`, or `[batch, width]` at the last tokens. `part` stands behind the soft prompt already.
+    pub(crate) fn hidden(
+        &self,
+        part: &Part,
+        last_only: bool,
+        mut cache: Option<&mut [LayerCache]>,
+    ) -> Tensor<2> {
+        let group = self.config.num_attention_heads / self.config.num_key_value_heads;
+        let [_, prefix] = self.virtual_tokens();
+        let all = Scope::all(part, group, prefix);
+        let device = part.ids.device();
+        let (rope, keys) = match &part.continues {
+            None => {
+                let rope = Rope::new(&self.config, prefix..prefix + part.seq, &device);
+                let keys = rope.in_order();
+                (rope, keys)
+            }
+            Some(positions) => {
+                let positions = positions.iter().map(|position| position + prefix);
+                let rope = Rope::new(&self.config, positions, &device);
+                let keys = rope.each();
+                (rope, keys)
+            }
+        };
+
+        let mut x = embed(&self.embed_tokens, &self.prompt, part);
         for (index, layer) in self.layers.iter().enumerate() {
-            x = if last_only && index + 1 == self.layers.len() {
+            let cache = cache.as_deref_mut().map(|cache| &mut cache[index]);
+            // Sequences that go on consist of their last token.
+            x = if last_only && index + 1 == self.layers.len() && part.continues.is_none() {
                 let queries = rope.at(&part.last_positions);
-                layer.forward(x, &Scope::last(part, group), &queries, &keys)
+                layer.forward(
+                    x,
+                    &Scope::last(part, group, prefix),
+                    [&queries, &keys],
+                    cache,
+                )
             } else {
-                layer.forward(x, &all, &keys, &keys)
+                layer.forward(x, &all, [&keys, &keys], cache)
             };
         }
         self.norm.forward(x)
@@ -130,14 +195,12 @@ impl Layer {
         &self,
         x: Tensor<2>,
         scope: &Scope<'_>,
-        queries: &Rotation,
-        keys: &Rotation,
+        rotations: [&Rotation; 2],
+        cache: Option<&mut LayerCache>,
     ) -> Tensor<2> {
         let residual = scope.select(x.clone());
-        let x = residual
-            + self
-                .self_attn
-                .forward(self.input_layernorm.forward(x), scope, queries, keys);
+        let x = self.input_layernorm.forward(x);
+        let x = residual + self.self_attn.forward(x, scope, rotations, cache);
         let update = self
             .mlp
             .forward(self.post_attention_layernorm.forward(x.clone()));
@@ -146,18 +209,20 @@ impl Layer {
 }
 
 impl Attention {
+    /// `rotations` are those of queries and keys.
     fn forward(
         &self,
         x: Tensor<2>,
         scope: &Scope<'_>,
-        queries: &Rotation,
-        keys: &Rotation,
+        [queries, keys]: [&Rotation; 2],
+        cache: Option<&mut LayerCache>,
     ) -> Tensor<2> {
         let dtype = x.dtype();
         let query = scope.split_queries(self.q_proj.forward(scope.select(x.clone())), self.heads);
         let key = scope.split_keys(self.k_proj.forward(x.clone()), self.key_heads);
         let value = scope.split_keys(self.v_proj.forward(x), self.key_heads);
-        let mixed = scope.attend(queries.apply(query), keys.apply(key), value);
+        let [key, value] = recall([keys.apply(key), value], self.prefix.as_ref(), cache);
+        let mixed = scope.attend(queries.apply(query), key, value);
         self.o_proj.forward(mixed.cast(dtype))
     }
 }

@@ -2,6 +2,7 @@
 
 mod dtype;
 mod error;
+pub(crate) mod files;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -29,8 +30,9 @@ pub struct Checkpoint {
     pub tokenizer: LmTokenizer,
 }
 
-/// Loads configuration, weights and tokenizer of the folder `dir`. The weights are converted to `dtype` while they are read,
-/// one tensor at a time; the file may hold f64, f32, bf16 or f16.
+/// Loads configuration, weights and tokenizer of the folder `dir`. The weights are `model.safetensors` or else
+/// `pytorch_model.bin`, whole or in shards with an index. They are converted to `dtype` while they are read, one tensor at a time;
+/// the file may hold f64, f32, bf16 or f16.
 ///
 /// # Errors
 /// [`LoadError`], which names every tensor that is missing, unexpected or of the wrong shape.
@@ -71,7 +73,7 @@ fn load_weights(
             dtype,
         });
     }
-    let mut files = TensorFiles::open(dir)?;
+    let files = TensorFiles::open(dir)?;
     // Its parameters are lazy: each is replaced before a random value is drawn.
     let model = CausalLm::new(config, device)?;
     let slots = slots(&model);
@@ -81,7 +83,7 @@ fn load_weights(
     };
     let names = resolve(&slots, &files, config.architecture(), tied)?;
     let mut loader = Loader {
-        files: &mut files,
+        files: &files,
         slots: slots.into_iter().zip(names),
         dtype,
         device,
@@ -189,8 +191,11 @@ fn resolve(
         names.push(name.clone());
     }
     // Buffers that older versions stored, and the copy of a tied embedding matrix.
-    let ignored =
-        |name: &str| name.ends_with("rotary_emb.inv_freq") || (tied && name == "lm_head.weight");
+    let ignored = |name: &str| {
+        name.ends_with("rotary_emb.inv_freq")
+            || name.ends_with("decoder.version")
+            || (tied && name == "lm_head.weight")
+    };
     let others = files
         .entries
         .keys()
@@ -205,7 +210,7 @@ fn resolve(
 
 /// Puts the tensors of the files in place of the model's parameters, in the order of its slots.
 struct Loader<'a, I> {
-    files: &'a mut TensorFiles,
+    files: &'a TensorFiles,
     slots: I,
     dtype: Dtype,
     device: &'a Device,
@@ -213,7 +218,7 @@ struct Loader<'a, I> {
 }
 
 impl<I: Iterator<Item = (Slot, String)>> Loader<'_, I> {
-    fn read(&mut self, slot: &Slot, name: &str) -> Result<TensorData, LoadError> {
+    fn read(&self, slot: &Slot, name: &str) -> Result<TensorData, LoadError> {
         let mut shape = slot.shape.clone();
         if slot.transposed {
             shape.reverse();

@@ -1,15 +1,20 @@
 //! The language model, of either architecture.
 
 use burn::module::Module;
+use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 
+use crate::attention::LayerCache;
 use crate::batch::TokenBatch;
 use crate::config::{ConfigError, ModelConfig};
-use crate::layers::to_f32;
+use crate::layers::{Tunable, to_f32};
 use crate::llama::Llama;
 use crate::opt::Opt;
-use crate::part::Part;
+use crate::part::{Part, ints};
+
+/// Rows whose logits over the whole vocabulary are held at once.
+const LOGIT_ROWS: usize = 64;
 
 /// A causal language model.
 ///
@@ -84,17 +89,54 @@ impl CausalLm {
         to_f32(batch.join_sequences(self.run(batch, true))).matmul(rows.transpose())
     }
 
-    /// Whether the model is on an autodiff device.
-    pub(crate) fn is_tracked(&self) -> bool {
-        self.head().device().is_autodiff()
+    /// Log-probabilities of the last tokens of each sequence, each after all tokens before it: `[tokens]`, sequence after sequence,
+    /// f32 where the model is f32 or half precision. `last[i]` holds the last tokens of sequence i; the head computes nothing else.
+    ///
+    /// # Panics
+    /// As [`Self::hidden`], and when `last` does not fit the batch: another number of sequences, one with no tokens, or as many as the
+    /// sequence has, so that nothing stands before the first.
+    pub fn log_probs<S: AsRef<[u32]>>(&self, batch: &TokenBatch, last: &[S]) -> Tensor<1> {
+        let rows = batch.rows_before(last);
+        let device = self.head().device();
+        let head = to_f32(self.head()).transpose();
+        let hidden = Tensor::cat(self.run(batch, false), 0);
+        let targets: Vec<i32> = last
+            .iter()
+            .flat_map(|t| t.as_ref())
+            .map(|t| *t as i32)
+            .collect();
+        // A part at a time: the logits of a row are as many as the vocabulary.
+        let parts =
+            rows.chunks(LOGIT_ROWS)
+                .zip(targets.chunks(LOGIT_ROWS))
+                .map(|(rows, targets)| {
+                    let count = rows.len();
+                    let logits = to_f32(hidden.clone().select(0, ints(rows.to_vec(), &device)));
+                    let logits = log_softmax(logits.matmul(head.clone()), 1);
+                    let targets = ints(targets.to_vec(), &device).reshape([count, 1]);
+                    logits.gather(1, targets).reshape([count])
+                });
+        Tensor::cat(parts.collect(), 0)
     }
 
-    /// The longest sequence, in tokens.
+    /// The device the model is on.
+    pub fn device(&self) -> Device {
+        self.head().device()
+    }
+
+    /// Whether the model is on an autodiff device.
+    pub(crate) fn is_tracked(&self) -> bool {
+        self.device().is_autodiff()
+    }
+
+    /// The longest sequence, in tokens. A soft prompt and a prefix take their share of what the checkpoint has.
     pub fn context(&self) -> usize {
-        match self {
+        let [prompt, prefix] = self.virtual_tokens();
+        let positions = match self {
             Self::Opt(model) => model.context(),
             Self::Llama(model) => model.context(),
-        }
+        };
+        positions.saturating_sub(prompt + prefix)
     }
 
     /// Number of tokens the model knows.
@@ -105,7 +147,7 @@ impl CausalLm {
         }
     }
 
-    fn head(&self) -> Tensor<2> {
+    pub(crate) fn head(&self) -> Tensor<2> {
         match self {
             Self::Opt(model) => model.head(),
             Self::Llama(model) => model.head(),
@@ -125,14 +167,58 @@ impl CausalLm {
             length <= context,
             "a sequence of {length} tokens exceeds the model's context of {context}: shorten it"
         );
-        let run = |part: &Part| match self {
-            Self::Opt(model) => model.hidden(part, last_only),
-            Self::Llama(model) => model.hidden(part, last_only),
-        };
+        let run = |part: &Part| self.run_part(part, last_only, None);
         // A single part stays on the caller's thread: a GPU keeps a queue of work for each thread.
         match &batch.parts[..] {
             [part] => vec![run(part)],
             parts => parts.par_iter().map(run).collect(),
+        }
+    }
+
+    /// Rows of the tokens of one part, or of the last ones only. A cache is filled by the first call, and continued by further ones.
+    pub(crate) fn run_part(
+        &self,
+        part: &Part,
+        last_only: bool,
+        cache: Option<&mut [LayerCache]>,
+    ) -> Tensor<2> {
+        let run = |part: &Part| match self {
+            Self::Opt(model) => model.hidden(part, last_only, cache),
+            Self::Llama(model) => model.hidden(part, last_only, cache),
+        };
+        let [prompt, _] = self.virtual_tokens();
+        if prompt == 0 || part.continues.is_some() {
+            return run(part);
+        }
+        let x = run(&part.behind_prompt(prompt));
+        if last_only {
+            x
+        } else {
+            part.without_prompt(x, prompt)
+        }
+    }
+
+    /// Where a soft prompt and prefixes go.
+    pub(crate) fn tunable(&mut self) -> Tunable<'_> {
+        match self {
+            Self::Opt(model) => model.tunable(),
+            Self::Llama(model) => model.tunable(),
+        }
+    }
+
+    /// Rows of the soft prompt, and keys of each layer's prefix: both 0 unless they are tuned.
+    pub fn virtual_tokens(&self) -> [usize; 2] {
+        match self {
+            Self::Opt(model) => model.virtual_tokens(),
+            Self::Llama(model) => model.virtual_tokens(),
+        }
+    }
+
+    /// Number of layers.
+    pub fn depth(&self) -> usize {
+        match self {
+            Self::Opt(model) => model.depth(),
+            Self::Llama(model) => model.depth(),
         }
     }
 }

@@ -1,12 +1,12 @@
 //! OPT (Zhang et al. 2022, "OPT: Open Pre-trained Transformer Language Models"), pre-norm and post-norm.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor};
 
-use crate::attention::Scope;
+use crate::attention::{LayerCache, Prefix, Scope, recall};
 use crate::config::{Activation, OptConfig};
-use crate::layers::{LayerNorm, embedding, linear, lookup};
+use crate::layers::{LayerNorm, Tunable, embed, embedding, linear, lookup};
 use crate::part::Part;
 
 /// Rows of the table of positions before position 0: a remnant of the original code's padding.
@@ -23,6 +23,8 @@ pub struct Opt {
 #[derive(Module, Debug)]
 struct Decoder {
     embed_tokens: Embedding,
+    /// A soft prompt, `[length, word_embed_proj_dim]`: input embeddings that are trained (Lester et al. 2021).
+    prompt: Option<Param<Tensor<2>>>,
     embed_positions: Embedding,
     project_in: Option<Linear>,
     layers: Vec<Layer>,
@@ -48,6 +50,7 @@ struct Attention {
     k_proj: Linear,
     v_proj: Linear,
     out_proj: Linear,
+    prefix: Option<Prefix>,
     heads: usize,
 }
 
@@ -64,6 +67,7 @@ impl Opt {
                 k_proj: square(),
                 v_proj: square(),
                 out_proj: square(),
+                prefix: None,
                 heads: config.num_attention_heads,
             },
             self_attn_layer_norm: norm(),
@@ -80,6 +84,7 @@ impl Opt {
         Self {
             decoder: Decoder {
                 embed_tokens: tokens(),
+                prompt: None,
                 embed_positions: embedding(positions, width, std, device),
                 project_in: projected.then(|| linear(narrow, width, false, std, device)),
                 layers: (0..config.num_hidden_layers).map(layer).collect(),
@@ -110,23 +115,68 @@ impl Opt {
         self.decoder.embed_positions.weight.dims()[0] - POSITION_OFFSET as usize
     }
 
-    /// What the head sees, `[tokens, width]`, or `[batch, width]` at the last tokens.
-    pub(crate) fn hidden(&self, part: &Part, last_only: bool) -> Tensor<2> {
+    /// Where a soft prompt and prefixes go.
+    pub(crate) fn tunable(&mut self) -> Tunable<'_> {
+        let decoder = &mut self.decoder;
+        Tunable {
+            embedding: &decoder.embed_tokens,
+            prompt: &mut decoder.prompt,
+            prefixes: decoder
+                .layers
+                .iter_mut()
+                .map(|layer| &mut layer.self_attn.prefix)
+                .collect(),
+        }
+    }
+
+    /// Rows of the soft prompt, and keys of a layer's prefix.
+    pub(crate) fn virtual_tokens(&self) -> [usize; 2] {
         let decoder = &self.decoder;
-        let all = Scope::all(part, 1);
-        let mut x = lookup(&decoder.embed_tokens, part.ids.clone());
+        let prefix = decoder
+            .layers
+            .first()
+            .and_then(|layer| layer.self_attn.prefix.as_ref());
+        [
+            decoder.prompt.as_ref().map_or(0, |prompt| prompt.dims()[0]),
+            prefix.map_or(0, Prefix::len),
+        ]
+    }
+
+    /// The head's own matrix.
+    pub(crate) fn lm_head(&mut self) -> &mut Option<Embedding> {
+        &mut self.lm_head
+    }
+
+    /// Number of layers.
+    pub(crate) fn depth(&self) -> usize {
+        self.decoder.layers.len()
+    }
+
+    /// What the head sees, `[tokens, width]`, or `[batch, width]` at the last tokens. `part` stands behind the soft prompt already.
+    pub(crate) fn hidden(
+        &self,
+        part: &Part,
+        last_only: bool,
+        mut cache: Option<&mut [LayerCache]>,
+    ) -> Tensor<2> {
+        let decoder = &self.decoder;
+        let [_, prefix] = self.virtual_tokens();
+        let all = Scope::all(part, 1, prefix);
+        let mut x = embed(&decoder.embed_tokens, &decoder.prompt, part);
         if let Some(project) = &decoder.project_in {
             x = project.forward(x);
         }
         x = x + lookup(
             &decoder.embed_positions,
-            part.positions.clone() + POSITION_OFFSET,
+            part.positions.clone() + (POSITION_OFFSET + prefix as i64),
         );
         for (index, layer) in decoder.layers.iter().enumerate() {
-            x = if last_only && index + 1 == decoder.layers.len() {
-                layer.forward(x, &Scope::last(part, 1))
+            let cache = cache.as_deref_mut().map(|cache| &mut cache[index]);
+            // Sequences that go on consist of their last token.
+            x = if last_only && index + 1 == decoder.layers.len() && part.continues.is_none() {
+                layer.forward(x, &Scope::last(part, 1, prefix), cache)
             } else {
-                layer.forward(x, &all)
+                layer.forward(x, &all, cache)
             };
         }
         if let Some(norm) = &decoder.final_layer_norm {
@@ -140,14 +190,19 @@ impl Opt {
 }
 
 impl Layer {
-    fn forward(&self, x: Tensor<2>, scope: &Scope<'_>) -> Tensor<2> {
+    fn forward(
+        &self,
+        x: Tensor<2>,
+        scope: &Scope<'_>,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<2> {
         let residual = scope.select(x.clone());
         let x = if self.pre_norm {
             self.self_attn_layer_norm.forward(x)
         } else {
             x
         };
-        let mut x = residual + self.self_attn.forward(x, scope);
+        let mut x = residual + self.self_attn.forward(x, scope, cache);
         if !self.pre_norm {
             x = self.self_attn_layer_norm.forward(x);
         }
@@ -171,11 +226,17 @@ impl Layer {
 }
 
 impl Attention {
-    fn forward(&self, x: Tensor<2>, scope: &Scope<'_>) -> Tensor<2> {
+    fn forward(
+        &self,
+        x: Tensor<2>,
+        scope: &Scope<'_>,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor<2> {
         let dtype = x.dtype();
         let query = scope.split_queries(self.q_proj.forward(scope.select(x.clone())), self.heads);
         let key = scope.split_keys(self.k_proj.forward(x.clone()), self.heads);
         let value = scope.split_keys(self.v_proj.forward(x), self.heads);
+        let [key, value] = recall([key, value], self.prefix.as_ref(), cache);
         self.out_proj
             .forward(scope.attend(query, key, value).cast(dtype))
     }

@@ -11,8 +11,14 @@ pub(crate) struct Part {
     pub(crate) batch: usize,
     /// Length of the longest.
     pub(crate) seq: usize,
+    /// Length of each.
+    pub(crate) lengths: Vec<usize>,
     /// Ids of the real tokens, `[tokens]`.
     pub(crate) ids: Tensor<1, Int>,
+    /// For each row of the input the row of `[soft prompt; embedded ids]` that it is; `None` without a soft prompt.
+    pub(crate) prompted: Option<Tensor<1, Int>>,
+    /// The host's copy of `last_positions`, where the sequences go on from a cache: each is one token.
+    pub(crate) continues: Option<Vec<usize>>,
     /// Position of each real token in its sequence, `[tokens]`.
     pub(crate) positions: Tensor<1, Int>,
     /// How rows of real tokens and rows padded on the right turn into each other; `None` where there is no padding.
@@ -79,19 +85,20 @@ pub(crate) fn ints(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {
 impl Part {
     pub(crate) fn new<'a>(sequences: impl Iterator<Item = &'a [u32]>, device: &Device) -> Self {
         let sequences: Vec<_> = sequences.collect();
-        let (batch, seq) = (
-            sequences.len(),
-            sequences
-                .iter()
-                .map(|sequence| sequence.len())
-                .max()
-                .unwrap_or(0),
-        );
+        let ids = sequences.concat().iter().map(|id| *id as i32).collect();
+        let lengths = sequences.iter().map(|sequence| sequence.len()).collect();
+        Self::laid_out(lengths, ints(ids, device))
+    }
+
+    /// Sequences of `lengths` tokens that begin at position 0.
+    fn laid_out(lengths: Vec<usize>, ids: Tensor<1, Int>) -> Self {
+        let device = &ids.device();
+        let (batch, seq) = (lengths.len(), lengths.iter().copied().max().unwrap_or(0));
         let (mut positions, mut unpack, mut pack) = (Vec::new(), Vec::new(), Vec::new());
         let (mut last_rows, mut last_positions, mut last_mask) =
             (Vec::new(), Vec::new(), Vec::new());
-        for (row, sequence) in sequences.iter().enumerate() {
-            let (length, first) = (sequence.len(), positions.len());
+        for (row, &length) in lengths.iter().enumerate() {
+            let first = positions.len();
             positions.extend(0..length as i32);
             pack.extend((row * seq..row * seq + length).map(|at| at as i32));
             unpack.extend((0..seq).map(|at| if at < length { (first + at) as i32 } else { 0 }));
@@ -109,16 +116,73 @@ impl Part {
         Self {
             batch,
             seq,
-            ids: ints(
-                sequences.concat().iter().map(|id| *id as i32).collect(),
-                device,
-            ),
+            lengths,
             positions: ints(positions, device),
             padding,
             last_rows: ints(last_rows, device),
             last_positions: ints(last_positions, device),
             last_mask: Tensor::from_data(TensorData::new(last_mask, [batch, 1, 1, seq]), device),
             mask: Tensor::from_data(TensorData::new(causal, [1, 1, seq, seq]), device),
+            ids,
+            prompted: None,
+            continues: None,
+        }
+    }
+
+    /// The same sequences behind a soft prompt of `prompt` rows each.
+    pub(crate) fn behind_prompt(&self, prompt: usize) -> Self {
+        let mut rows = Vec::new();
+        let mut first = prompt;
+        for &length in &self.lengths {
+            rows.extend(
+                (0..prompt)
+                    .chain(first..first + length)
+                    .map(|row| row as i32),
+            );
+            first += length;
+        }
+        let lengths = self.lengths.iter().map(|length| length + prompt).collect();
+        Self {
+            prompted: Some(ints(rows, &self.ids.device())),
+            ..Self::laid_out(lengths, self.ids.clone())
+        }
+    }
+
+    /// Of the rows of a part behind a soft prompt, those of its tokens.
+    pub(crate) fn without_prompt(&self, x: Tensor<2>, prompt: usize) -> Tensor<2> {
+        let mut rows = Vec::new();
+        let mut first = 0;
+        for &length in &self.lengths {
+            rows.extend((first + prompt..first + length).map(|row| row as i32));
+            first += length;
+        }
+        x.select(0, ints(rows, &self.ids.device()))
+    }
+
+    /// One more token of each sequence, at `positions`. `hidden` says, `[batch, keys]` row by row, which keys of the cache and of
+    /// these tokens a query must not see.
+    pub(crate) fn going_on(
+        tokens: &[u32],
+        positions: Vec<usize>,
+        hidden: Vec<bool>,
+        device: &Device,
+    ) -> Self {
+        let (batch, keys) = (tokens.len(), hidden.len() / tokens.len().max(1));
+        let mask = Tensor::from_data(TensorData::new(hidden, [batch, 1, 1, keys]), device);
+        let places = || ints(positions.iter().map(|at| *at as i32).collect(), device);
+        Self {
+            batch,
+            seq: 1,
+            lengths: vec![1; batch],
+            ids: ints(tokens.iter().map(|id| *id as i32).collect(), device),
+            positions: places(),
+            padding: None,
+            last_rows: ints((0..batch as i32).collect(), device),
+            last_positions: places(),
+            last_mask: mask.clone(),
+            mask,
+            prompted: None,
+            continues: Some(positions),
         }
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn inverse_frequencies(config: &LlamaConfig) -> Vec<f32> {
         .collect()
 }
 
-/// Cosines and sines for every position below a bound, on a device.
+/// Cosines and sines of some positions, on a device.
 pub(crate) struct Rope {
     cos: Tensor<2>,
     sin: Tensor<2>,
@@ -44,14 +44,19 @@ pub(crate) struct Rope {
 impl Rope {
     /// Tables `[positions, head_dim / 2]`. They are computed on the host: the cosines of some graphics drivers are poor for
     /// large angles.
-    pub(crate) fn new(config: &LlamaConfig, positions: usize, device: &Device) -> Self {
+    pub(crate) fn new(
+        config: &LlamaConfig,
+        positions: impl ExactSizeIterator<Item = usize>,
+        device: &Device,
+    ) -> Self {
         let frequencies = inverse_frequencies(config);
-        let angles: Vec<f32> = (0..positions)
+        let count = positions.len();
+        let angles: Vec<f32> = positions
             .flat_map(|position| frequencies.iter().map(move |f| position as f32 * f))
             .collect();
         let table = |values: Vec<f32>| {
             Tensor::from_data(
-                TensorData::new(values, [positions, frequencies.len()]),
+                TensorData::new(values, [count, frequencies.len()]),
                 (device, burn::tensor::DType::F32),
             )
         };
@@ -61,7 +66,7 @@ impl Rope {
         }
     }
 
-    /// The rotation of sequences laid out from position 0 on.
+    /// The rotation of sequences laid out from the first position on.
     pub(crate) fn in_order(&self) -> Rotation {
         let all = |table: &Tensor<2>| table.clone().unsqueeze();
         Rotation {
@@ -70,7 +75,19 @@ impl Rope {
         }
     }
 
-    /// The rotation of one position in each sequence, `[batch]`.
+    /// The rotation of one token in each of as many sequences as there are positions.
+    pub(crate) fn each(&self) -> Rotation {
+        let batch = |table: &Tensor<2>| {
+            let [batch, half] = table.dims();
+            table.clone().reshape([batch, 1, 1, half])
+        };
+        Rotation {
+            cos: batch(&self.cos),
+            sin: batch(&self.sin),
+        }
+    }
+
+    /// The rotation of one position in each sequence; `positions`, `[batch]`, count from the first of the table.
     pub(crate) fn at(&self, positions: &Tensor<1, Int>) -> Rotation {
         let pick = |table: &Tensor<2>| {
             let rows = table.clone().select(0, positions.clone());
@@ -134,7 +151,7 @@ mod tests {
     fn position_zero_is_the_identity_and_norms_are_kept() {
         let device = Device::default();
         let config = LlamaConfig::new(97, 8, 48, 1, 2, 64);
-        let rope = Rope::new(&config, 2, &device);
+        let rope = Rope::new(&config, 0..2, &device);
         let x: Vec<f32> = (0..16).map(|i| (i as f32).sin()).collect();
         let x = Tensor::<1>::from_floats(x.as_slice(), &device).reshape([1, 2, 2, 4]);
         let y = rope.in_order().apply(x.clone());

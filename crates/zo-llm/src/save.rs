@@ -9,9 +9,11 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype as FileDtype, Metadata, TensorInfo};
+use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::config::{ConfigError, ModelConfig};
+use crate::load::files::{COMPANIONS, has_tokenizer};
 use crate::load::{Dtype, Slot, file_name, slots};
 use crate::model::CausalLm;
 
@@ -31,10 +33,31 @@ pub enum SaveError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file of the original checkpoint cannot be copied.
+    #[error(
+        "cannot copy {from} to {to}: {source}; check that the one may be read, the other written, and the disk has room"
+    )]
+    Copy {
+        /// The original.
+        from: PathBuf,
+        /// The copy.
+        to: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The folder the tokenizer should come from has none.
+    #[error(
+        "{dir} holds neither tokenizer.json nor vocab.json with merges.txt to copy: give the folder the model was loaded from, \
+         or save the model alone with `save_model`"
+    )]
+    NoTokenizer {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// The model's parameters are not those of the configuration.
     #[error(
         "parameter `{name}` of the model is not what its configuration describes: save it with the configuration it was \
-         made from, and merge adapters first (`Module::materialize`)"
+         made from, and what was added to it (a prompt, a prefix) by itself"
     )]
     Mismatch {
         /// The first parameter that differs.
@@ -50,19 +73,66 @@ pub enum SaveError {
     },
 }
 
+/// Writes a folder from which [`load()`](crate::load()) and transformers load everything: [`save_model`]'s files, and copies of the
+/// tokenizer's files and `generation_config.json` in `source`, the folder the model was loaded from. `source` may be `dir`.
+///
+/// # Errors
+/// As [`save_model`], and when `source` holds no tokenizer or a file cannot be copied.
+pub fn save_checkpoint(
+    dir: &Path,
+    source: &Path,
+    config: &ModelConfig,
+    model: &CausalLm,
+    dtype: Dtype,
+) -> Result<(), SaveError> {
+    if !has_tokenizer(source) {
+        return Err(SaveError::NoTokenizer {
+            dir: source.to_owned(),
+        });
+    }
+    save_model(dir, config, model, dtype)?;
+    for name in COMPANIONS {
+        let from = source.join(name);
+        if !from.exists() {
+            continue;
+        }
+        replace(&dir.join(name), |part| match std::fs::copy(&from, part) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(SaveError::Copy {
+                from: from.clone(),
+                to: part.to_owned(),
+                source,
+            }),
+        })?;
+    }
+    Ok(())
+}
+
 /// Writes `config.json` and `model.safetensors` into the folder `dir` (made if absent), with Hugging Face's names and layout
 /// and weights of type `dtype`. One tensor at a time is brought to the host. The tokenizer's files are not touched.
 ///
+/// Adapters (LoRA, and any other reparameterization) are saved merged into the weights they adapt. Those weights exist once more
+/// on the device while the file is written; `model` keeps its adapters.
+///
 /// # Errors
-/// [`SaveError`] when the files cannot be written or `model` was not made from `config`.
+/// [`SaveError`] when the files cannot be written or `model` was not made from `config`. A file that was there before is
+/// then as it was.
 pub fn save_model(
     dir: &Path,
     config: &ModelConfig,
     model: &CausalLm,
     dtype: Dtype,
 ) -> Result<(), SaveError> {
-    let slots = slots(model);
-    let expected = crate::load::slots(&CausalLm::new(config, &Default::default())?);
+    let expected = slots(&CausalLm::new(config, &Default::default())?);
+    let merged;
+    let (model, slots) = match slots(model) {
+        found if found == expected => (model, found),
+        // The clone shares all weights that no adapter changes.
+        _ => {
+            merged = model.clone().materialize();
+            (&merged, slots(&merged))
+        }
+    };
     let differs = |index: &usize| slots.get(*index) != expected.get(*index);
     if let Some(index) = (0..slots.len().max(expected.len())).find(differs) {
         let slot = slots.get(index).or(expected.get(index));
@@ -75,23 +145,53 @@ pub fn save_model(
         path: dir.to_owned(),
         source,
     })?;
-    let path = dir.join("config.json");
-    std::fs::write(&path, config.to_json()).map_err(|source| SaveError::Write { path, source })?;
+    let text = config_text(config, dtype)?;
+    replace(&dir.join("config.json"), |part| {
+        std::fs::write(part, &text).map_err(|source| SaveError::Write {
+            path: part.to_owned(),
+            source,
+        })
+    })?;
+    replace(&dir.join("model.safetensors"), |part| {
+        write_weights(part, &slots, model, dtype)
+    })
+}
 
-    // Written beside the final name and renamed, so that an existing file is replaced whole or not at all.
-    let (path, part) = (
-        dir.join("model.safetensors"),
-        dir.join("model.safetensors.part"),
-    );
-    let written = write_weights(&part, &slots, model, dtype);
-    let written = written.and_then(|()| {
-        std::fs::rename(&part, &path).map_err(|source| SaveError::Write { path, source })
+/// Has a file written beside `path` and renames it, so that an existing file is replaced whole or not at all.
+fn replace(
+    path: &Path,
+    write: impl FnOnce(&Path) -> Result<(), SaveError>,
+) -> Result<(), SaveError> {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    let written = write(&part).and_then(|()| {
+        std::fs::rename(&part, path).map_err(|source| SaveError::Write {
+            path: path.to_owned(),
+            source,
+        })
     });
     if written.is_err() {
         // Best effort: the error that matters is the one above.
         let _ = std::fs::remove_file(&part);
     }
     written
+}
+
+/// `config.json` with the type of the weights, which transformers loads them in. Its older versions know this name only.
+fn config_text(config: &ModelConfig, dtype: Dtype) -> Result<String, SaveError> {
+    let mut fields: Map<String, Value> =
+        serde_json::from_str(&config.to_json()).map_err(|error| ConfigError::Json {
+            place: "ModelConfig".to_owned(),
+            message: error.to_string(),
+        })?;
+    let name = match dtype {
+        Dtype::F32 => "float32",
+        Dtype::Bf16 => "bfloat16",
+        Dtype::F16 => "float16",
+    };
+    fields.insert("torch_dtype".to_owned(), name.into());
+    Ok(format!("{:#}\n", Value::Object(fields)))
 }
 
 fn write_weights(
@@ -203,3 +303,6 @@ impl<'a, I: Iterator<Item = &'a Slot>> ModuleVisitor for Writer<'a, I> {
         };
     }
 }
+
+#[cfg(test)]
+mod tests;

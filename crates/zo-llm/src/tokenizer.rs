@@ -153,6 +153,12 @@ impl LmTokenizer {
         }
     }
 
+    /// Whether the first of `tokens` is one that every text begins with.
+    pub(crate) fn begins(&self, tokens: &[u32]) -> bool {
+        let empty = self.encode("").unwrap_or_default();
+        !empty.is_empty() && tokens.first() == empty.first()
+    }
+
     /// The text of `ids`, without special tokens.
     ///
     /// # Errors

@@ -51,12 +51,15 @@ fn the_model_reads_the_data_and_starts_near_chance() {
         Dataset::load(&BoolQ, &dir, split, None, &tokenizer, config.context()).unwrap()
     };
     let (train, dev) = (read(Split::Train), read(Split::Dev));
-    assert_eq!((train.len(), dev.len(), dev.options.len()), (2000, 400, 2));
+    assert_eq!(
+        (train.len(), dev.len(), dev.words.as_ref().map(Vec::len)),
+        (2000, 400, Some(2))
+    );
     let longest = train
         .examples
         .iter()
         .chain(&dev.examples)
-        .map(|e| e.tokens.len())
+        .map(|e| e.prompt().len())
         .max();
     assert!(
         longest <= Some(config.context() / 2),

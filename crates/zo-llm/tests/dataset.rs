@@ -1,17 +1,18 @@
-//! Data sets from files, and the fine-tuning loop over them, with a tiny random Llama.
+//! Data sets from files, and the scores of a tiny random Llama on them.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 
 use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Tensor};
 use serde_json::{Map, Value, json};
-use zo_core::{Dense, Distribution, Settings, Sgd, ZeroOrder};
-use zo_llm::batches::Order;
-use zo_llm::dataset::{Dataset, DatasetError, Split, evaluate};
-use zo_llm::finetune::{Event, FinetuneConfig, FinetuneError, finetune};
-use zo_llm::task::{Sst2, Task, TaskError};
-use zo_llm::{CausalLm, LmTokenizer, ModelConfig};
+use zo_llm::dataset::{
+    Dataset, DatasetError, Demonstration, Encoding, Split, TrainBatch, evaluate, evaluate_rows,
+};
+use zo_llm::task::rows::{At, Place};
+use zo_llm::task::{Example, Fields, Kind, Sst2, Task, TaskError};
+use zo_llm::{CausalLm, LmTokenizer, ModelConfig, PaddingSide, TokenBatch};
 
 const WORDS: [&str; 10] = [
     "<unk>", "a", "film", ".", "It", "was", "great", "terrible", "good", "not",
@@ -66,8 +67,11 @@ const GOOD: &str = r#"{"sentence": "a great film .", "label": 1}
 #[test]
 fn rows_become_prompts_and_label_words_tokens() {
     let data = load(&Sst2, GOOD, None).unwrap();
-    assert_eq!(data.examples[0].tokens, [1, 6, 2, 3, 4, 5]);
-    assert_eq!((data.labels(), data.options), (vec![1, 0, 0], vec![7, 6]));
+    assert_eq!(data.examples[0].prompt(), [1, 6, 2, 3, 4, 5]);
+    assert_eq!(
+        (data.labels(), data.words),
+        (vec![1, 0, 0], Some(vec![7, 6]))
+    );
     assert_eq!(load(&Sst2, GOOD, Some(2)).unwrap().len(), 2);
 }
 
@@ -75,7 +79,7 @@ fn rows_become_prompts_and_label_words_tokens() {
 fn bad_data_is_named() {
     let message = |text: &str| load(&Sst2, text, None).unwrap_err().to_string();
     let empty = message("\n \n");
-    assert!(empty.contains("train.jsonl has no rows"), "{empty}");
+    assert!(empty.contains("(Train) has no rows"), "{empty}");
     let bad = message(&format!("{GOOD}{{\"sentence\": 1, \"label\": 0}}"));
     assert!(
         bad.contains("train.jsonl, line 5: field `sentence` is 1"),
@@ -84,7 +88,7 @@ fn bad_data_is_named() {
     let long = format!("{{\"sentence\": \"{}\", \"label\": 0}}", "film ".repeat(20));
     let long = message(&format!("{GOOD}{long}"));
     assert!(
-        long.contains("line 5") && long.contains("22 tokens") && long.contains("12"),
+        long.contains("line 5") && long.contains("23 tokens") && long.contains("12"),
         "{long}"
     );
     let dir = tempfile::tempdir().unwrap();
@@ -93,176 +97,279 @@ fn bad_data_is_named() {
     assert!(missing.to_string().contains("dev.jsonl"), "{missing}");
 }
 
-struct TwoWords;
+/// The examples it holds, of a kind.
+struct Fixed(Kind, &'static [&'static str]);
 
-impl Task for TwoWords {
-    fn name(&self) -> &'static str {
-        "two-words"
+impl Task for Fixed {
+    fn name(&self) -> &str {
+        "fixed"
     }
 
-    fn options(&self) -> &'static [&'static str] {
-        &[" not good", " great"]
+    fn kind(&self) -> Kind {
+        self.0
     }
 
-    fn prompt(&self, _: &Map<String, Value>) -> Result<String, TaskError> {
-        Ok("It was".to_owned())
+    fn label_words(&self) -> &[&str] {
+        self.1
+    }
+
+    fn read(&self, _: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
+        Ok(Vec::new())
     }
 }
 
+fn place(line: u64) -> Place {
+    Place {
+        path: "rows.jsonl".into(),
+        at: At::Line(line),
+    }
+}
+
+fn encode(
+    task: &Fixed,
+    examples: Vec<Example>,
+    encoding: &Encoding<'_>,
+) -> Result<Dataset, DatasetError> {
+    let dir = tempfile::tempdir().unwrap();
+    let tokenizer = tokenizer(dir.path());
+    let placed: Vec<_> = (1..)
+        .zip(examples)
+        .map(|(line, e)| (e, place(line)))
+        .collect();
+    Dataset::encode(task, &placed, &tokenizer, config().context(), encoding)
+}
+
+fn model() -> CausalLm {
+    // burn's generator is one for the whole process, and draws weights when they are first used.
+    static GENERATOR: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _alone = GENERATOR.lock().unwrap();
+    let device = Device::flex();
+    device.seed(1);
+    let mut config = config();
+    if let ModelConfig::Llama(config) = &mut config {
+        config.initializer_range = 0.5;
+    }
+    CausalLm::new(&config, &device).unwrap().materialize()
+}
+
+/// The mean log-probability of the last `count` tokens, from the logits of all positions.
+fn by_hand(model: &CausalLm, tokens: &[u32], count: usize) -> f32 {
+    let batch = TokenBatch::new(&[tokens], 0, PaddingSide::Right, &Device::flex()).unwrap();
+    let logits = log_softmax(model.logits(&batch), 2);
+    let of = |at: usize| -> f32 {
+        let token = tokens[at] as usize;
+        logits
+            .clone()
+            .slice([0..1, at - 1..at, token..token + 1])
+            .into_scalar::<f32>()
+    };
+    (tokens.len() - count..tokens.len()).map(of).sum::<f32>() / count as f32
+}
+
+fn close(a: f64, b: f64) {
+    assert!((a - b).abs() < 1e-5, "{a} {b}");
+}
+
+fn scalar(x: Tensor<1>) -> f64 {
+    f64::from(x.into_scalar::<f32>())
+}
+
 #[test]
-fn a_label_word_of_several_tokens_is_refused() {
-    let error = load(&TwoWords, GOOD, None).unwrap_err().to_string();
+fn options_of_several_tokens_are_scored_by_their_mean_log_probability() {
+    let words = &[" not good", " great"];
+    let task = Fixed(Kind::Classification, words);
+    let example = |prompt: &str, label| Example::choice(prompt.to_owned(), words, label);
+    let examples = vec![example("a film . It was", 1), example("It was", 0)];
+    let data = encode(&task, examples, &Encoding::default()).unwrap();
+    assert_eq!(data.words, None);
+    assert_eq!(data.examples[1].sequences[0].last(), [9, 8]);
+    let (model, device) = (model(), Device::flex());
+    let (mut loss, mut chosen) = (0.0, Vec::new());
+    for (prompt, label) in [(vec![1, 2, 3, 4, 5], 1), (vec![4, 5], 0)] {
+        let scores = [vec![9, 8], vec![6]]
+            .map(|option| by_hand(&model, &[&prompt[..], &option].concat(), option.len()));
+        let total: f32 = scores.iter().map(|score| score.exp()).sum();
+        loss -= f64::from(scores[label] - total.ln()) / 2.0;
+        chosen.push(usize::from(scores[1] > scores[0]));
+    }
+    let batch = TrainBatch::new(&data, &[0, 1], 0, &device).unwrap();
+    close(scalar(batch.loss(&model)), loss);
+    let found = evaluate(&model, &data, 1, 0, &device).unwrap();
+    close(found.loss, loss);
+    assert_eq!(found.predictions, chosen);
+    let right = [1, 0].iter().zip(&chosen).filter(|(a, b)| a == b).count();
+    close(found.accuracy, right as f64 / 2.0);
+}
+
+#[test]
+fn single_tokens_give_the_same_loss_with_or_without_the_short_way() {
+    let words = &[" terrible", " great"];
+    let task = Fixed(Kind::Classification, words);
+    let example = |prompt: &str, label| Example::choice(prompt.to_owned(), words, label);
+    let examples = vec![example("a film . It was", 1), example("It was", 0)];
+    let mut data = encode(&task, examples, &Encoding::default()).unwrap();
+    assert_eq!(data.words, Some(vec![7, 6]));
+    let (model, device) = (model(), Device::flex());
+    let short = evaluate(&model, &data, 2, 0, &device).unwrap();
+    data.words = None;
+    let long = evaluate(&model, &data, 2, 0, &device).unwrap();
+    close(short.loss, long.loss);
+    assert_eq!(
+        (short.predictions, short.accuracy),
+        (long.predictions, long.accuracy)
+    );
+}
+
+#[test]
+fn multiple_choice_teaches_the_right_option_alone() {
+    let task = Fixed(Kind::MultipleChoice, &[]);
+    let data = encode(
+        &task,
+        vec![
+            Example::choice(
+                "It was".to_owned(),
+                &[" a film", " good", " not great ."],
+                2,
+            ),
+            Example::choice("a film".to_owned(), &[" . It", " was great"], 0),
+        ],
+        &Encoding::default(),
+    )
+    .unwrap();
+    let (model, device) = (model(), Device::flex());
+    let scores = [
+        by_hand(&model, &[4, 5, 1, 2], 2),
+        by_hand(&model, &[4, 5, 8], 1),
+        by_hand(&model, &[4, 5, 9, 6, 3], 3),
+    ];
+    let best = (0..3)
+        .max_by(|a, b| scores[*a].total_cmp(&scores[*b]))
+        .unwrap();
+    let other = by_hand(&model, &[1, 2, 3, 4], 2);
+    let found = evaluate_rows(&model, &data, &[0], 2, 0, &device).unwrap();
+    assert_eq!(
+        (found.predictions, found.accuracy),
+        (vec![best], f64::from(u8::from(best == 2)))
+    );
+    close(found.loss, -f64::from(scores[2]));
+    // Training takes the mean over tokens, as transformers does.
+    let batch = TrainBatch::new(&data, &[0, 1], 0, &device).unwrap();
+    close(
+        scalar(batch.loss(&model)),
+        -f64::from(3.0 * scores[2] + 2.0 * other) / 5.0,
+    );
+    assert_eq!(data.labels(), [0, 0], "options are not classes");
+}
+
+#[test]
+fn generation_is_scored_by_f1_and_exact_match() {
+    struct Ask;
+    impl Task for Ask {
+        fn name(&self) -> &str {
+            "ask"
+        }
+        fn kind(&self) -> Kind {
+            Kind::Generation
+        }
+        fn read(&self, _: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
+            Ok(Vec::new())
+        }
+        fn answer_format(&self) -> zo_llm::task::AnswerFormat {
+            zo_llm::task::AnswerFormat {
+                max_tokens: 3,
+                stop: " .",
+                ..Default::default()
+            }
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let tokenizer = tokenizer(dir.path());
+    let (model, device) = (model(), Device::flex());
+    // What the model says, greedily, to know what is right.
+    let mut tokens = vec![4, 5];
+    for _ in 0..3 {
+        let batch = TokenBatch::new(&[&tokens], 0, PaddingSide::Right, &device).unwrap();
+        let all: Vec<u32> = (0..10).collect();
+        let next = model
+            .last_logits(&batch, &all)
+            .argmax(1)
+            .into_data()
+            .iter::<i64>()
+            .next();
+        tokens.push(next.unwrap() as u32);
+    }
+    let said = tokenizer.decode(&tokens[2..]).unwrap();
+    let said = said.split(" .").next().unwrap().trim().to_owned();
+    let ask = |reference: &str| {
+        let example = Example::text("It was".to_owned(), vec![reference.to_owned()]);
+        let data = Dataset::encode(
+            &Ask,
+            &[(example, place(1))],
+            &tokenizer,
+            12,
+            &Encoding::default(),
+        );
+        evaluate(&model, &data.unwrap(), 4, 0, &device).unwrap()
+    };
+    let right = ask(&said);
+    assert_eq!(
+        (right.accuracy, right.f1, right.answers),
+        (1.0, Some(1.0), vec![said.clone()])
+    );
+    let half = ask(&format!("{said} {}", said.replace(|_| true, "x")));
+    assert_eq!(half.accuracy, 0.0);
+    assert!(half.score() < 1.0 && half.score() == half.f1.unwrap());
+}
+
+#[test]
+fn demonstrations_stand_before_the_prompt_and_are_cut_at_the_front() {
+    let words = &[" terrible", " great"];
+    let task = Fixed(Kind::Classification, words);
+    let example = |prompt: &str, label| Example::choice(prompt.to_owned(), words, label);
+    let shown: Vec<_> = (0..4)
+        .map(|_| Demonstration::new(&task, &example("a film . It was", 1)))
+        .collect();
+    assert_eq!(shown[0].0, "a film . It was great");
+    let one = Encoding {
+        demonstrations: &shown[..1],
+        cut: false,
+    };
+    let data = encode(&task, vec![example("It was", 0)], &one).unwrap();
+    assert_eq!(data.examples[0].prompt(), [1, 2, 3, 4, 5, 6, 4, 5]);
+    let all = Encoding {
+        demonstrations: &shown,
+        cut: true,
+    };
+    let data = encode(&task, vec![example("It was", 0)], &all).unwrap();
+    assert_eq!(
+        data.examples[0].prompt(),
+        [3, 4, 5, 6, 1, 2, 3, 4, 5, 6, 4, 5][1..]
+    );
+    assert_eq!(data.examples[0].sequences[0].tokens.len(), 12);
+    let uncut = Encoding {
+        demonstrations: &shown,
+        cut: false,
+    };
+    let error = encode(&task, vec![example("It was", 0)], &uncut)
+        .unwrap_err()
+        .to_string();
     assert!(
-        error.contains("` not good` is not one token") && error.contains("[9, 8]"),
+        error.contains("rows.jsonl, line 1") && error.contains("27 tokens"),
         "{error}"
     );
 }
 
-fn optimizer(seed: u64) -> ZeroOrder<Distribution, Dense, Sgd> {
-    let settings = Settings {
-        seed,
-        ..Settings::default()
-    };
-    ZeroOrder::new(settings, Distribution::Gaussian, Dense, Sgd).unwrap()
-}
-
-fn finetuning(steps: usize) -> FinetuneConfig {
-    FinetuneConfig {
-        steps,
-        batch: 2,
-        eval_every: 10,
-        eval_batch: 2,
-        order: Order::Balanced,
-        seed: 0,
-        pad: 0,
-        autodiff_device: None,
-    }
-}
-
-fn model(device: &Device) -> CausalLm {
-    // burn's generator is one for the whole process, and draws weights when they are first used.
-    static GENERATOR: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _alone = GENERATOR.lock().unwrap();
-    device.seed(1);
-    CausalLm::new(&config(), device).unwrap().materialize()
-}
-
 #[test]
-fn fine_tuning_lowers_the_loss_and_tells_the_observer() {
-    let device = Device::flex();
-    let data = load(&Sst2, GOOD, None).unwrap();
-    let (mut steps, mut evaluated, mut losses) = (0, Vec::new(), Vec::new());
-    let observe = |event: Event<'_>| {
-        match event {
-            Event::Stepped { report, tokens, .. } => {
-                assert_eq!((report.forwards, report.passes, report.copied), (2, 3, 0));
-                assert!(tokens[0] >= tokens[1]);
-                steps += 1;
-            }
-            Event::Evaluated { step, evaluation } => {
-                assert_eq!(evaluation.predictions.len(), 3);
-                evaluated.push(step);
-                losses.push(evaluation.loss);
-            }
-            _ => {}
-        }
-        Ok(())
-    };
-    let (train, optim) = ([&data, &data], &mut optimizer(3));
-    let config = finetuning(225);
-    let after = finetune(
-        model(&device),
-        optim,
-        |_| 0.01,
-        train,
-        &config,
-        &device,
-        observe,
-    )
-    .unwrap();
-    assert_eq!(steps, 225);
-    assert_eq!((evaluated[0], evaluated[1], evaluated.len()), (0, 10, 24));
-    assert!(losses[23] < 0.7 * losses[0], "{losses:?}");
-    let last = evaluate(&after, &data, 3, 0, &device).unwrap();
-    assert!(
-        (last.loss - losses[23]).abs() < 1e-5,
-        "batching does not matter"
-    );
-}
-
-#[test]
-fn zero_steps_only_evaluate() {
-    let device = Device::flex();
-    let data = load(&Sst2, GOOD, None).unwrap();
-    let start = model(&device);
-    let before: Vec<f32> = weights(&start);
-    let mut events = 0;
-    let observe = |_: Event<'_>| {
-        events += 1;
-        Ok(())
-    };
-    let config = finetuning(0);
-    let both = [&data, &data];
-    let end = finetune(
-        start,
-        &mut optimizer(0),
-        |_| 1.0,
-        both,
-        &config,
-        &device,
-        observe,
-    )
-    .unwrap();
-    assert_eq!((events, weights(&end)), (1, before));
-}
-
-#[test]
-fn failures_keep_their_reason() {
-    let device = Device::flex();
-    let data = load(&Sst2, GOOD, None).unwrap();
-    let run = |batch, lr: f64, observer: fn(Event<'_>) -> Result<(), String>| {
-        let config = FinetuneConfig {
-            batch,
-            ..finetuning(3)
-        };
-        let both = [&data, &data];
-        let model = model(&device);
-        finetune(
-            model,
-            &mut optimizer(0),
-            |_| lr,
-            both,
-            &config,
-            &device,
-            observer,
-        )
+fn what_cannot_be_scored_is_refused() {
+    let words = &["", " great"];
+    let task = Fixed(Kind::Classification, words);
+    let example = Example::choice("It was".to_owned(), words, 0);
+    let error = encode(&task, vec![example], &Encoding::default())
         .unwrap_err()
-    };
-    assert!(run(4, 0.1, |_| Ok(())).to_string().contains("batch of 4"));
-    assert!(
-        run(2, 0.1, |_| Err("disk full".into()))
-            .to_string()
-            .contains("disk full")
-    );
-    let error = run(2, f64::NAN, |_| Ok(()));
-    let FinetuneError::Step(step) = &error else {
-        panic!("{error}")
-    };
-    assert_eq!(step.module.num_params(), model(&device).num_params());
-    assert!(error.to_string().contains("learning rate"), "{error}");
-}
-
-fn weights(model: &CausalLm) -> Vec<f32> {
-    struct All(Vec<f32>);
-    impl burn::module::ModuleVisitor for All {
-        fn visit_float<const D: usize>(
-            &mut self,
-            param: &burn::module::Param<burn::tensor::Tensor<D>>,
-        ) {
-            self.0.extend(param.val().into_data().iter::<f32>());
-        }
-    }
-    let mut all = All(Vec::new());
-    model.visit(&mut all);
-    all.0
+        .to_string();
+    assert!(error.contains("line 1: the continuation ``"), "{error}");
+    let none = encode(&task, vec![], &Encoding::default())
+        .unwrap_err()
+        .to_string();
+    assert!(none.contains("fixed") && none.contains("no rows"), "{none}");
 }

@@ -51,6 +51,9 @@
 //! # }
 //! ```
 
+#[cfg(feature = "train")]
+pub mod train;
+
 pub use zo_core::*;
 pub use zo_curvzo::{CurvZo, CurvZoConfig, CurvatureSampling};
 pub use zo_greedy::{Greedy, MezoGreedy, MezoGreedyConfig};

@@ -17,10 +17,10 @@ pub enum LoadError {
     /// The tokenizer's files are missing or malformed.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-    /// The folder holds no safetensors weights.
+    /// The folder holds no weights.
     #[error(
-        "{dir} holds neither model.safetensors nor model.safetensors.index.json: complete the download, or convert a \
-         pytorch_model.bin with transformers' save_pretrained"
+        "{dir} holds neither model.safetensors nor pytorch_model.bin, nor model.safetensors.index.json or \
+         pytorch_model.bin.index.json with shards: complete the download, or save other formats with transformers' save_pretrained"
     )]
     NoWeights {
         /// The folder.
@@ -47,6 +47,17 @@ pub enum LoadError {
     /// A file is not valid safetensors.
     #[error("{path} is not a valid safetensors file: {message}; download or convert it again")]
     Header {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// A `pytorch_model.bin` or a shard of it is damaged, or holds more than plain tensors.
+    #[error(
+        "{path} is not a PyTorch file of plain weights: {message}; download it again, or convert it to safetensors with \
+         transformers' save_pretrained"
+    )]
+    Pytorch {
         /// The file.
         path: PathBuf,
         /// What is wrong.

@@ -1,0 +1,173 @@
+//! Rows of a data set as a model reads them, and the losses they give.
+
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::{Dataset, DatasetError, EncodedExample, Sequence};
+use crate::batch::{PaddingSide, TokenBatch};
+use crate::model::CausalLm;
+use crate::task::Kind;
+
+/// Rows ready on a device: made once, it serves any number of forwards.
+#[derive(Debug, Clone)]
+pub struct TrainBatch {
+    tokens: TokenBatch,
+    form: Form,
+}
+
+/// What of the model's output the rows ask for.
+#[derive(Debug, Clone)]
+enum Form {
+    /// Logits of one token for each label word, after the prompt.
+    Words { words: Vec<u32>, labels: Vec<usize> },
+    /// Log-probabilities of each row's options, which stand in the batch one after the other.
+    Options {
+        last: Vec<Vec<u32>>,
+        /// `[options of all rows, tokens of all options]`: takes the mean over each option's tokens.
+        mean: Tensor<2>,
+        labels: Vec<usize>,
+    },
+    /// Log-probabilities of one continuation.
+    Text { last: Vec<Vec<u32>> },
+}
+
+impl TrainBatch {
+    /// The rows `rows` of `dataset`. `pad` fills short sequences; the model never sees it.
+    ///
+    /// # Errors
+    /// If there is no row, or the rows of a classification task differ in their number of options.
+    pub fn new(
+        dataset: &Dataset,
+        rows: &[usize],
+        pad: u32,
+        device: &Device,
+    ) -> Result<Self, DatasetError> {
+        let examples: Vec<&EncodedExample> =
+            rows.iter().map(|row| &dataset.examples[*row]).collect();
+        let batch =
+            |sequences: &[&[u32]]| TokenBatch::new(sequences, pad, PaddingSide::Right, device);
+        if let Some(words) = &dataset.words {
+            let prompts: Vec<&[u32]> = examples.iter().map(|e| e.prompt()).collect();
+            let labels = examples.iter().map(|e| e.label()).collect();
+            let words = words.clone();
+            return Ok(Self {
+                tokens: batch(&prompts)?,
+                form: Form::Words { words, labels },
+            });
+        }
+        if dataset.kind == Kind::Classification {
+            let options = examples
+                .iter()
+                .map(|e| e.sequences.len())
+                .collect::<Vec<_>>();
+            if let Some(row) = options.iter().position(|count| *count != options[0]) {
+                return Err(DatasetError::Options {
+                    row: rows[row],
+                    options: options[row],
+                    expected: options[0],
+                });
+            }
+            let sequences: Vec<&Sequence> = examples.iter().flat_map(|e| &e.sequences).collect();
+            let labels = examples.iter().map(|e| e.label()).collect();
+            return Self::scored(&sequences, pad, labels, device);
+        }
+        let sequences: Vec<&Sequence> = examples.iter().map(|e| e.target()).collect();
+        let tokens: Vec<&[u32]> = sequences.iter().map(|s| &s.tokens[..]).collect();
+        let last = sequences.iter().map(|s| s.last().to_vec()).collect();
+        Ok(Self {
+            tokens: batch(&tokens)?,
+            form: Form::Text { last },
+        })
+    }
+
+    /// All of `sequences` scored by the mean log-probability of their last tokens.
+    pub(super) fn scored(
+        sequences: &[&Sequence],
+        pad: u32,
+        labels: Vec<usize>,
+        device: &Device,
+    ) -> Result<Self, DatasetError> {
+        let tokens: Vec<&[u32]> = sequences.iter().map(|s| &s.tokens[..]).collect();
+        let last: Vec<Vec<u32>> = sequences.iter().map(|s| s.last().to_vec()).collect();
+        let total: usize = last.iter().map(Vec::len).sum();
+        let (mut mean, mut first) = (vec![0.0f32; last.len() * total], 0);
+        for (option, tokens) in last.iter().enumerate() {
+            let share = 1.0 / tokens.len() as f32;
+            mean[option * total + first..][..tokens.len()].fill(share);
+            first += tokens.len();
+        }
+        let mean = Tensor::from_data(TensorData::new(mean, [last.len(), total]), device);
+        Ok(Self {
+            tokens: TokenBatch::new(&tokens, pad, PaddingSide::Right, device)?,
+            form: Form::Options { last, mean, labels },
+        })
+    }
+
+    /// The mean loss of the rows, `[1]`, f32: for classification the cross-entropy over the options' length-averaged
+    /// log-probabilities, for multiple choice and generation that of the right continuation's tokens, as MeZO trains them.
+    pub fn loss(&self, model: &CausalLm) -> Tensor<1> {
+        match &self.form {
+            Form::Words { labels, .. } | Form::Options { labels, .. } => {
+                option_loss(self.scores(model), labels)
+            }
+            Form::Text { last } => -model.log_probs(&self.tokens, last).mean(),
+        }
+    }
+
+    /// A score for each option, `[rows, options]`: their differences are those of the length-averaged log-probabilities. For a single
+    /// continuation its mean log-probability, `[rows, 1]`.
+    pub fn scores(&self, model: &CausalLm) -> Tensor<2> {
+        match &self.form {
+            Form::Words { words, .. } => model.last_logits(&self.tokens, words),
+            Form::Options { last, mean, labels } => {
+                let rows = labels.len().max(1);
+                let each = model.log_probs(&self.tokens, last).unsqueeze_dim(1);
+                mean.clone().matmul(each).reshape([rows, last.len() / rows])
+            }
+            Form::Text { last } => {
+                let each = model.log_probs(&self.tokens, last).into_data();
+                let mut each = each.iter::<f32>();
+                let mean = |tokens: &Vec<u32>| {
+                    each.by_ref().take(tokens.len()).sum::<f32>() / tokens.len() as f32
+                };
+                let means: Vec<f32> = last.iter().map(mean).collect();
+                let rows = means.len();
+                Tensor::from_data(TensorData::new(means, [rows, 1]), &model.device())
+            }
+        }
+    }
+
+    /// Tokens of one forward, with and without padding.
+    pub fn tokens(&self) -> [usize; 2] {
+        [self.tokens.padded_tokens(), self.tokens.real_tokens()]
+    }
+}
+
+/// Cross-entropy over the options, mean over the rows: `[1]`, f32. `scores` is `[rows, options]`: logits, or log-probabilities.
+pub fn option_loss(scores: Tensor<2>, labels: &[usize]) -> Tensor<1> {
+    let labels: Vec<i64> = labels.iter().map(|label| *label as i64).collect();
+    let rows = labels.len();
+    let index = TensorData::new(labels, [rows, 1]);
+    let index = Tensor::<2, Int>::from_data(index, &scores.device());
+    -log_softmax(scores, 1).gather(1, index).mean()
+}
+
+/// The option with the largest score of each row; the first of equals.
+pub fn predictions(scores: Tensor<2>) -> Vec<usize> {
+    let best = scores.argmax(1).into_data();
+    best.iter::<i64>().map(|option| option as usize).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loss_and_predictions_of_known_scores() {
+        let scores = Tensor::<2>::from_floats([[0.0, 0.0], [2.0, 0.0]], &Device::default());
+        let loss = option_loss(scores.clone(), &[1, 0]).into_scalar::<f32>();
+        let expected = (2f32.ln() + (1.0 + (-2f32).exp()).ln()) / 2.0;
+        assert!((loss - expected).abs() < 1e-6, "{loss}");
+        assert_eq!(predictions(scores)[1], 0);
+    }
+}

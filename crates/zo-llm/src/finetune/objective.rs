@@ -1,0 +1,138 @@
+//! What a step minimises, on the rows of its batch.
+
+use burn::tensor::{Device, Tensor};
+use zo_core::{Loss, ObjectiveError};
+
+use super::config::{FinetuneConfig, Objective};
+use crate::dataset::{Dataset, DatasetError, TrainBatch, evaluate_rows};
+use crate::model::CausalLm;
+
+/// The value of an objective.
+#[derive(Debug, Clone)]
+pub enum LossValue {
+    /// A loss on the model's device, `[1]`: methods that differentiate need it.
+    Tensor(Tensor<1>),
+    /// A number.
+    Number(f64),
+}
+
+impl Loss for LossValue {
+    fn value(self) -> Result<f64, ObjectiveError> {
+        match self {
+            Self::Tensor(loss) => loss.value(),
+            Self::Number(value) => Ok(value),
+        }
+    }
+
+    fn into_tensor(self) -> Result<Option<Tensor<1>>, ObjectiveError> {
+        Ok(match self {
+            Self::Tensor(loss) => Some(loss),
+            Self::Number(_) => None,
+        })
+    }
+}
+
+/// The batch of one step, in parts that are computed one after the other.
+pub(super) struct StepBatch<'a> {
+    train: &'a Dataset,
+    rows: &'a [usize],
+    config: &'a FinetuneConfig,
+    device: &'a Device,
+    parts: Vec<Part>,
+}
+
+struct Part {
+    /// Its share of the rows.
+    share: f64,
+    batch: TrainBatch,
+    /// The same rows on the autodiff device.
+    tracked: Option<TrainBatch>,
+}
+
+impl Part {
+    /// The rows on the device of a model that is tracked or not.
+    fn on(&self, tracked: bool) -> &TrainBatch {
+        let other = self.tracked.as_ref().filter(|_| tracked);
+        other.unwrap_or(&self.batch)
+    }
+}
+
+impl<'a> StepBatch<'a> {
+    /// The rows `rows` of `train`, in micro-batches.
+    pub(super) fn new(
+        train: &'a Dataset,
+        rows: &'a [usize],
+        config: &'a FinetuneConfig,
+        device: &'a Device,
+    ) -> Result<Self, DatasetError> {
+        let part = |part: &[usize]| {
+            let batch = |device: &Device| TrainBatch::new(train, part, config.pad, device);
+            Ok::<_, DatasetError>(Part {
+                share: part.len() as f64 / rows.len() as f64,
+                batch: batch(device)?,
+                tracked: config.autodiff_device.as_ref().map(batch).transpose()?,
+            })
+        };
+        let parts = rows
+            .chunks(size(config))
+            .map(part)
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            train,
+            rows,
+            config,
+            device,
+            parts,
+        })
+    }
+
+    /// Tokens with padding and without, for one forward.
+    pub(super) fn tokens(&self) -> [usize; 2] {
+        let parts = self.parts.iter().map(|part| part.batch.tokens());
+        parts.fold([0, 0], |sum, tokens| {
+            [sum[0] + tokens[0], sum[1] + tokens[1]]
+        })
+    }
+
+    /// The objective at the model's weights. Nothing is kept of a part when the next one begins, unless the model is tracked.
+    pub(super) fn evaluate(&self, model: &CausalLm) -> Result<LossValue, ObjectiveError> {
+        match self.config.objective {
+            Objective::Loss => self.loss(model),
+            Objective::Score => {
+                let (size, pad) = (size(self.config), self.config.pad);
+                evaluate_rows(model, self.train, self.rows, size, pad, self.device)
+                    .map(|evaluation| LossValue::Number(1.0 - evaluation.score()))
+                    .map_err(|error| ObjectiveError::User(Box::new(error)))
+            }
+        }
+    }
+
+    fn loss(&self, model: &CausalLm) -> Result<LossValue, ObjectiveError> {
+        let tracked = model.is_tracked();
+        if let [part] = &self.parts[..] {
+            return Ok(LossValue::Tensor(part.on(tracked).loss(model)));
+        }
+        if tracked {
+            let weighed = |part: &Part| part.on(tracked).loss(model) * part.share;
+            let loss = self
+                .parts
+                .iter()
+                .map(weighed)
+                .reduce(|sum, loss| sum + loss);
+            return loss
+                .map(LossValue::Tensor)
+                .ok_or(ObjectiveError::NotScalar(0));
+        }
+        // Read part by part: a device that executes lazily would hold all of them otherwise.
+        let mut sum = 0.0;
+        for part in &self.parts {
+            sum += part.share * part.on(tracked).loss(model).value()?;
+        }
+        Ok(LossValue::Number(sum))
+    }
+}
+
+/// Rows in a part.
+fn size(config: &FinetuneConfig) -> usize {
+    config.micro_batch.unwrap_or(config.batch).max(1)
+}

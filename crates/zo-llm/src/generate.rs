@@ -1,0 +1,484 @@
+//! Text generation with a key/value cache.
+
+use burn::tensor::{Device, Tensor};
+use rand::{RngExt, SeedableRng};
+use rand_xoshiro::Xoshiro256PlusPlus;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::attention::LayerCache;
+use crate::layers::to_f32;
+use crate::model::CausalLm;
+use crate::part::{Part, deal, ints, part_count};
+use crate::tokenizer::{LmTokenizer, TokenizerError};
+
+/// Why nothing can be generated.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum GenerateError {
+    /// A prompt has no token.
+    #[error("prompt {row} holds no token: give it at least one")]
+    EmptyPrompt {
+        /// Its index.
+        row: usize,
+    },
+    /// A prompt holds a token the model does not have.
+    #[error(
+        "prompt {row} holds token {token}, the model has {vocab}: was it made by another tokenizer?"
+    )]
+    Token {
+        /// Index of the prompt.
+        row: usize,
+        /// The token.
+        token: u32,
+        /// Size of the vocabulary.
+        vocab: usize,
+    },
+    /// A prompt leaves no room in the context.
+    #[error(
+        "prompt {row} has {tokens} tokens, the model's context is {context}: shorten it to at most {context}"
+    )]
+    TooLong {
+        /// Index of the prompt.
+        row: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// The context, in tokens.
+        context: usize,
+    },
+    /// A setting makes no sense.
+    #[error("{name} is {value}: {remedy}")]
+    Setting {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+        /// What it should be.
+        remedy: &'static str,
+    },
+    /// Tokens cannot be turned into text.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+}
+
+/// How the next token is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sampling {
+    /// The likeliest; the first of equals.
+    #[default]
+    Greedy,
+    /// At random.
+    Random {
+        /// Divides the logits; above 0. 1 leaves the probabilities as they are.
+        temperature: f64,
+        /// Only the so many likeliest; 0 for all.
+        top_k: usize,
+        /// Only the likeliest whose probabilities add up to this, from 0 to 1 (Holtzman et al. 2020); 1 for all.
+        top_p: f64,
+        /// The seed. What is drawn for a prompt depends on it, and on the place of the prompt in the list.
+        seed: u64,
+    },
+}
+
+/// How much is generated, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GenerateConfig {
+    /// At most so many tokens; 50 by default.
+    pub max_tokens: usize,
+    /// Strings that end the text; they are cut off. None by default.
+    pub stop: Vec<String>,
+    /// Tokens that end the text, see [`ModelConfig::eos_token_ids`](crate::ModelConfig::eos_token_ids). None by default.
+    pub end: Vec<u32>,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+}
+
+impl Default for GenerateConfig {
+    fn default() -> Self {
+        Self {
+            max_tokens: 50,
+            stop: Vec::new(),
+            end: Vec::new(),
+            sampling: Sampling::Greedy,
+        }
+    }
+}
+
+/// Why a text ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ending {
+    /// A stop string.
+    Stop,
+    /// A token that ends the text.
+    EndToken,
+    /// As many tokens as asked for, or as the context holds.
+    Length,
+}
+
+/// What follows a prompt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generation {
+    /// The new tokens, with those that make the stop string, without the one that ends the text.
+    pub tokens: Vec<u32>,
+    /// Their text, without the stop string.
+    pub text: String,
+    /// Why it ends.
+    pub ending: Ending,
+}
+
+/// Continues each of `prompts`. The forwards see each token once: keys and values of earlier ones are kept, which takes
+/// `2 * layers * keys * width` f32 for each prompt.
+///
+/// # Errors
+/// If a prompt is empty, too long or of another vocabulary, a setting makes no sense, or tokens cannot be decoded.
+pub fn generate<S: AsRef<[u32]> + Sync>(
+    model: &CausalLm,
+    tokenizer: &LmTokenizer,
+    prompts: &[S],
+    config: &GenerateConfig,
+    device: &Device,
+) -> Result<Vec<Generation>, GenerateError> {
+    config.validate()?;
+    let (context, vocab) = (model.context(), model.vocab_size());
+    for (row, prompt) in prompts.iter().enumerate() {
+        let prompt = prompt.as_ref();
+        let tokens = prompt.len();
+        if tokens == 0 {
+            return Err(GenerateError::EmptyPrompt { row });
+        }
+        if tokens > context {
+            return Err(GenerateError::TooLong {
+                row,
+                tokens,
+                context,
+            });
+        }
+        if let Some(&token) = prompt.iter().find(|token| **token as usize >= vocab) {
+            return Err(GenerateError::Token { row, token, vocab });
+        }
+    }
+    let sequences: Vec<Vec<u32>> = prompts.iter().map(|p| p.as_ref().to_vec()).collect();
+    let mut order: Vec<usize> = (0..sequences.len()).collect();
+    order.sort_by_key(|row| std::cmp::Reverse(sequences[*row].len()));
+    let tokens = sequences.iter().map(Vec::len).sum::<usize>();
+    let count = match sequences.len() {
+        0 => return Ok(Vec::new()),
+        rows => part_count(tokens + rows * config.max_tokens, rows, device),
+    };
+    let go_on = |rows: &&[usize]| {
+        let texts = rows
+            .iter()
+            .map(|&row| Text::new(row, &sequences[row], &config.sampling));
+        continue_texts(model, tokenizer, texts.collect(), config, device)
+    };
+    let parts = deal(&order, &sequences, count);
+    let parts: Result<Vec<_>, _> = match &parts[..] {
+        [part] => go_on(part).map(|texts| vec![texts]),
+        parts => parts.par_iter().map(go_on).collect(),
+    };
+    let mut texts: Vec<(usize, Generation)> = parts?.into_iter().flatten().collect();
+    texts.sort_by_key(|(row, _)| *row);
+    Ok(texts
+        .into_iter()
+        .map(|(_, generation)| generation)
+        .collect())
+}
+
+impl GenerateConfig {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// Names the first value that makes no sense.
+    pub fn validate(&self) -> Result<(), GenerateError> {
+        let wrong = |name, value, remedy| {
+            Err(GenerateError::Setting {
+                name,
+                value,
+                remedy,
+            })
+        };
+        if self.max_tokens == 0 {
+            return wrong("max_tokens", 0.0, "ask for at least one");
+        }
+        if self.stop.iter().any(String::is_empty) {
+            return wrong("the length of a stop string", 0.0, "leave empty ones out");
+        }
+        if let Sampling::Random {
+            temperature, top_p, ..
+        } = self.sampling
+        {
+            if !(temperature > 0.0 && temperature.is_finite()) {
+                return wrong("temperature", temperature, "use a value above 0, or greedy");
+            }
+            if !(top_p > 0.0 && top_p <= 1.0) {
+                return wrong("top_p", top_p, "use a value above 0 and up to 1");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A text in the making.
+struct Text<'a> {
+    row: usize,
+    prompt: &'a [u32],
+    tokens: Vec<u32>,
+    rng: Xoshiro256PlusPlus,
+}
+
+impl<'a> Text<'a> {
+    fn new(row: usize, prompt: &'a [u32], sampling: &Sampling) -> Self {
+        let seed = match sampling {
+            Sampling::Greedy => 0,
+            Sampling::Random { seed, .. } => *seed,
+        };
+        let seed = zo_core::noise::derive_seed(seed, row as u64, 0);
+        Self {
+            row,
+            prompt,
+            tokens: Vec::new(),
+            rng: Xoshiro256PlusPlus::seed_from_u64(seed),
+        }
+    }
+
+    /// Takes the next token, and says if the text ends with it.
+    fn push(
+        &mut self,
+        token: u32,
+        tokenizer: &LmTokenizer,
+        config: &GenerateConfig,
+        context: usize,
+    ) -> Result<Option<Generation>, GenerateError> {
+        let ends = config.end.contains(&token);
+        if !ends {
+            self.tokens.push(token);
+        }
+        // A stop string may begin in an earlier token, so the whole text is looked at.
+        let mut text = tokenizer.decode(&self.tokens)?;
+        let stop = config.stop.iter().filter_map(|stop| text.find(stop)).min();
+        // The last token need not fit: nothing comes after it.
+        let full = self.tokens.len() == config.max_tokens
+            || self.prompt.len() + self.tokens.len() > context;
+        let ending = match (stop, ends, full) {
+            (Some(at), _, _) => {
+                text.truncate(at);
+                Ending::Stop
+            }
+            (None, true, _) => Ending::EndToken,
+            (None, false, true) => Ending::Length,
+            (None, false, false) => return Ok(None),
+        };
+        let tokens = std::mem::take(&mut self.tokens);
+        Ok(Some(Generation {
+            tokens,
+            text,
+            ending,
+        }))
+    }
+}
+
+/// Prompts first, then a token of each text at a time, until all have ended.
+fn continue_texts(
+    model: &CausalLm,
+    tokenizer: &LmTokenizer,
+    mut texts: Vec<Text<'_>>,
+    config: &GenerateConfig,
+    device: &Device,
+) -> Result<Vec<(usize, Generation)>, GenerateError> {
+    let head = model.head().transpose();
+    let virtual_tokens: usize = model.virtual_tokens().iter().sum();
+    let [soft_prompt, _] = model.virtual_tokens();
+    let context = model.context();
+    let part = Part::new(texts.iter().map(|text| text.prompt), device);
+    // Which keys each text must not see: those that pad its prompt.
+    let mut hidden: Vec<Vec<bool>> = part
+        .lengths
+        .iter()
+        .map(|length| {
+            (0..virtual_tokens + part.seq)
+                .map(|key| key >= virtual_tokens + length)
+                .collect()
+        })
+        .collect();
+    let mut cache = vec![LayerCache::default(); model.depth()];
+    let mut last = model.run_part(&part, true, Some(&mut cache));
+    let mut done = Vec::new();
+    loop {
+        let chosen = choose(
+            to_f32(last.matmul(head.clone())),
+            &mut texts,
+            &config.sampling,
+        );
+        let (mut left, mut next) = (Vec::new(), Vec::new());
+        for (index, (text, token)) in texts.iter_mut().zip(chosen).enumerate() {
+            match text.push(token, tokenizer, config, context)? {
+                Some(generation) => done.push((text.row, generation)),
+                None => {
+                    left.push(index);
+                    next.push(token);
+                }
+            }
+        }
+        if left.is_empty() {
+            return Ok(done);
+        }
+        if left.len() < texts.len() {
+            let rows = ints(left.iter().map(|row| *row as i32).collect(), device);
+            for layer in &mut cache {
+                layer.0 = layer
+                    .0
+                    .take()
+                    .map(|kept| kept.map(|x| x.select(0, rows.clone())));
+            }
+            texts = keep(texts, &left);
+            hidden = keep(hidden, &left);
+        }
+        hidden.iter_mut().for_each(|keys| keys.push(false));
+        let position = |text: &Text<'_>| soft_prompt + text.prompt.len() + text.tokens.len() - 1;
+        let positions = texts.iter().map(position).collect();
+        let part = Part::going_on(&next, positions, hidden.concat(), device);
+        last = model.run_part(&part, true, Some(&mut cache));
+    }
+}
+
+/// The items at `places`, which ascend.
+fn keep<T>(items: Vec<T>, places: &[usize]) -> Vec<T> {
+    let mut places = places.iter().peekable();
+    let kept = |(index, item)| places.next_if(|place| **place == index).map(|_| item);
+    items.into_iter().enumerate().filter_map(kept).collect()
+}
+
+/// The next token of each text, from `[texts, vocab]` logits.
+fn choose(logits: Tensor<2>, texts: &mut [Text<'_>], sampling: &Sampling) -> Vec<u32> {
+    let Sampling::Random {
+        temperature,
+        top_k,
+        top_p,
+        ..
+    } = *sampling
+    else {
+        let best = logits.argmax(1).into_data();
+        return best.iter::<i64>().map(|token| token as u32).collect();
+    };
+    let vocab = logits.dims()[1];
+    let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
+    let rows = logits.chunks(vocab).zip(texts);
+    rows.map(|(row, text)| {
+        let weights = candidates(row, temperature, top_k, top_p);
+        draw(&weights, text.rng.random::<f64>())
+    })
+    .collect()
+}
+
+/// The tokens to draw from and their weights, likeliest first.
+fn candidates(logits: &[f32], temperature: f64, top_k: usize, top_p: f64) -> Vec<(u32, f64)> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weight = |logit: f32| (f64::from(logit - largest) / temperature).exp();
+    let mut weights: Vec<(u32, f64)> = logits
+        .iter()
+        .enumerate()
+        .map(|(token, logit)| (token as u32, weight(*logit)))
+        .collect();
+    weights.sort_by(|a, b| b.1.total_cmp(&a.1));
+    if top_k > 0 {
+        weights.truncate(top_k);
+    }
+    let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
+    let mut sum = 0.0;
+    // The one that reaches the share is the last.
+    let inside = weights.iter().take_while(|(_, weight)| {
+        let before = sum;
+        sum += weight;
+        before < top_p * total
+    });
+    let count = inside.count().max(1);
+    weights.truncate(count);
+    weights
+}
+
+/// The token at `place`, in [0, 1), of the weights laid end to end.
+fn draw(weights: &[(u32, f64)], place: f64) -> u32 {
+    let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
+    let mut left = place * total;
+    for (token, weight) in weights {
+        left -= weight;
+        if left < 0.0 {
+            return *token;
+        }
+    }
+    // Rounding only: the sum fell short of the total.
+    weights.last().map_or(0, |(token, _)| *token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn candidates_are_the_likeliest() {
+        let logits = [0.0, 3f32.ln(), 0.0, 5f32.ln()];
+        let tokens = |k, p| -> Vec<u32> {
+            candidates(&logits, 1.0, k, p)
+                .iter()
+                .map(|(token, _)| *token)
+                .collect()
+        };
+        assert_eq!(tokens(0, 1.0), [3, 1, 0, 2]);
+        assert_eq!(tokens(2, 1.0), [3, 1]);
+        // Probabilities 0.5, 0.3, 0.1, 0.1.
+        assert_eq!(tokens(0, 0.5), [3]);
+        assert_eq!(tokens(0, 0.51), [3, 1]);
+        assert_eq!(tokens(3, 1e-9), [3]);
+        let weights = candidates(&logits, 1.0, 0, 1.0);
+        let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
+        assert!((weights[0].1 / total - 0.5).abs() < 1e-6);
+        // Half the temperature squares the odds.
+        let cold = candidates(&logits, 0.5, 0, 1.0);
+        assert!((cold[0].1 / cold[1].1 - 25.0 / 9.0).abs() < 1e-5);
+    }
+
+    #[test]
+    fn drawing_follows_the_weights() {
+        let weights = [(7, 5.0), (8, 3.0), (9, 2.0)];
+        let tokens: Vec<u32> = [0.0, 0.499, 0.5, 0.799, 0.8, 0.999_999]
+            .iter()
+            .map(|place| draw(&weights, *place))
+            .collect();
+        assert_eq!(tokens, [7, 7, 8, 8, 9, 9]);
+    }
+
+    #[test]
+    fn settings_are_checked() {
+        let check = |config: GenerateConfig| config.validate().map_err(|e| e.to_string());
+        assert!(check(GenerateConfig::default()).is_ok());
+        let none = GenerateConfig {
+            max_tokens: 0,
+            ..Default::default()
+        };
+        assert!(check(none).unwrap_err().contains("max_tokens is 0"));
+        let random = |temperature, top_p| {
+            let sampling = Sampling::Random {
+                temperature,
+                top_k: 0,
+                top_p,
+                seed: 0,
+            };
+            check(GenerateConfig {
+                sampling,
+                ..Default::default()
+            })
+        };
+        assert!(random(0.0, 1.0).unwrap_err().contains("temperature is 0"));
+        assert!(random(1.0, 1.5).unwrap_err().contains("top_p is 1.5"));
+        assert!(random(0.7, 0.9).is_ok());
+        let stop = GenerateConfig {
+            stop: vec![String::new()],
+            ..Default::default()
+        };
+        assert!(check(stop).unwrap_err().contains("stop string"));
+    }
+}

@@ -1,0 +1,128 @@
+//! Tasks whose answers the model writes.
+
+use serde_json::Value;
+
+use super::{Example, Fields, Kind, Task, TaskError};
+
+/// SQuAD: a question about a paragraph, answered in words of it.
+///
+/// Prompt `Title: {title}`, `Context: {context}`, `Question: {question}` and `Answer:`, a line each. Fields `title`, `context`, `question`,
+/// `answers: {text: [..]}`, or an article of SQuAD's own file: `title`, `paragraphs: [{context, qas: [{question, answers: [{text}]}]}]`.
+/// Questions without an answer are left out.
+#[derive(Debug, Clone, Copy)]
+pub struct Squad;
+
+impl Task for Squad {
+    fn name(&self) -> &str {
+        "squad"
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Generation
+    }
+
+    fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
+        let title = row.text("title")?;
+        let mut examples = Vec::new();
+        let mut push = |context: &str, question: &Fields<'_>| -> Result<(), TaskError> {
+            let asked = question.text("question")?.trim();
+            let prompt = format!("Title: {title}\nContext: {context}\nQuestion: {asked}\nAnswer:");
+            examples.extend(answered(prompt, answers(question)?));
+            Ok(())
+        };
+        if row.get("paragraphs").is_none() {
+            push(row.text("context")?, row)?;
+        } else {
+            for paragraph in row.objects("paragraphs")? {
+                let context = paragraph.text("context")?;
+                for question in paragraph.objects("qas")? {
+                    push(context, &question)?;
+                }
+            }
+        }
+        Ok(examples)
+    }
+}
+
+/// DROP: a question that takes counting, sorting or arithmetic over a passage.
+///
+/// Prompt `Passage: {passage}`, `Question: {question}` and `Answer:`, a line each. Fields `passage`, `question`, `answers_spans:
+/// {spans: [..]}`, or a section of DROP's own file: `passage`, `qa_pairs: [{question, answer, validated_answers}]`, each answer with
+/// `number`, `date` and `spans`. As in MeZO, each of several spans is a reference of its own. Questions without an answer are left out.
+#[derive(Debug, Clone, Copy)]
+pub struct DropQa;
+
+impl Task for DropQa {
+    fn name(&self) -> &str {
+        "drop"
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Generation
+    }
+
+    fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
+        let passage = row.text("passage")?;
+        let mut examples = Vec::new();
+        let mut push = |question: &Fields<'_>, references: Vec<String>| -> Result<(), TaskError> {
+            let asked = question.text("question")?.trim();
+            let prompt = format!("Passage: {passage}\nQuestion: {asked}\nAnswer:");
+            examples.extend(answered(prompt, references));
+            Ok(())
+        };
+        if row.get("qa_pairs").is_none() {
+            let references = row.object("answers_spans")?.texts("spans")?;
+            push(row, references.into_iter().map(str::to_owned).collect())?;
+            return Ok(examples);
+        }
+        for question in row.objects("qa_pairs")? {
+            let mut references = spans(&question.object("answer")?)?;
+            if question.get("validated_answers").is_some() {
+                for answer in question.objects("validated_answers")? {
+                    references.extend(spans(&answer)?);
+                }
+            }
+            push(&question, references)?;
+        }
+        Ok(examples)
+    }
+}
+
+/// SQuAD's answers: an object of lists in flat rows, a list of objects in its own file.
+fn answers(question: &Fields<'_>) -> Result<Vec<String>, TaskError> {
+    if !question.get("answers").is_some_and(Value::is_array) {
+        let texts = question.object("answers")?.texts("text")?;
+        return Ok(texts.into_iter().map(str::to_owned).collect());
+    }
+    let answers = question.objects("answers")?;
+    let texts = answers.iter().map(|a| a.text("text").map(str::to_owned));
+    texts.collect()
+}
+
+/// The texts of one of DROP's answers: its number, or else its date, and its spans.
+fn spans(answer: &Fields<'_>) -> Result<Vec<String>, TaskError> {
+    let mut texts = vec![answer.text("number")?.to_owned()];
+    if texts[0].is_empty() && answer.get("date").is_some() {
+        let date = answer.object("date")?;
+        let parts = ["day", "month", "year"].map(|part| match date.get(part) {
+            Some(_) => date.text(part),
+            None => Ok(""),
+        });
+        let parts: Result<Vec<_>, _> = parts.into_iter().collect();
+        let parts = parts?.into_iter().filter(|part| !part.is_empty());
+        texts[0] = parts.collect::<Vec<_>>().join(" ");
+    }
+    texts.extend(answer.texts("spans")?.into_iter().map(str::to_owned));
+    Ok(texts)
+}
+
+/// The example with these references, each once; none without any.
+fn answered(prompt: String, references: Vec<String>) -> Option<Example> {
+    let mut distinct: Vec<String> = Vec::new();
+    for reference in references {
+        if !reference.trim().is_empty() && !distinct.contains(&reference) {
+            distinct.push(reference);
+        }
+    }
+    (!distinct.is_empty()).then(|| Example::text(prompt, distinct))
+}

@@ -1,0 +1,410 @@
+//! What tuning has added to a model, as files: LoRA, prefixes and soft prompts in PEFT's layout.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::nn::Embedding;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype as FileDtype, SafeTensors, TensorView};
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use super::lora::{self, LoraError};
+use super::{LoraConfig, Tuning, TuningError};
+use crate::attention::Prefix;
+use crate::model::CausalLm;
+
+/// The tensors of an adapter.
+const WEIGHTS: &str = "adapter_model.safetensors";
+/// What the tensors are.
+const CONFIG: &str = "adapter_config.json";
+
+/// The name of virtual tokens in PEFT's files.
+const VIRTUAL: &str = "prompt_embeddings";
+const HEAD: &str = "lm_head.weight";
+
+/// Why an adapter cannot be saved or loaded.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AdapterError {
+    /// Full tuning adds nothing.
+    #[error("full tuning makes no adapter: save the model itself (`save_model`)")]
+    Full,
+    /// The model has not been made ready for this tuning.
+    #[error("the model holds no parameters of {0} tuning: apply it first (`Tuning::apply`)")]
+    NotApplied(Tuning),
+    /// A file cannot be written or read.
+    #[error(
+        "{path}: {source}; an adapter's folder holds adapter_config.json and adapter_model.safetensors"
+    )]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is malformed, or holds what this model cannot take.
+    #[error("{path}: {message}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what is expected.
+        message: String,
+    },
+    /// A tensor cannot be read from its device.
+    #[error("cannot read {name} from its device: {message}; free memory and save again")]
+    Tensor {
+        /// The tensor.
+        name: String,
+        /// What burn said.
+        message: String,
+    },
+    /// LoRA's own complaints.
+    #[error(transparent)]
+    Lora(#[from] LoraError),
+    /// The tuning does not fit the model.
+    #[error(transparent)]
+    Tuning(#[from] TuningError),
+}
+
+/// Writes what `tuning` has added to `model` into the folder `dir` (made if absent): `adapter_config.json` and
+/// `adapter_model.safetensors`. PEFT loads those of LoRA, prefix and prompt tuning; `base` is what it is told the model is. For head tuning
+/// the tensor is `lm_head.weight`.
+///
+/// # Errors
+/// If `tuning` is full or has not been applied, or a file cannot be written.
+pub fn save_adapter(
+    dir: &Path,
+    model: &CausalLm,
+    tuning: &Tuning,
+    base: &str,
+) -> Result<(), AdapterError> {
+    let missing = || AdapterError::NotApplied(tuning.clone());
+    let (config, name, shape, data) = match tuning {
+        Tuning::Full => return Err(AdapterError::Full),
+        Tuning::Lora(config) => return Ok(lora::save_adapter(dir, model, config, base)?),
+        Tuning::Prefix { .. } => {
+            let parts = floats(model, ".self_attn.prefix.")?;
+            let [heads, length, width] = match parts.first() {
+                Some((_, shape, _)) => [shape[0], shape[1], shape[2]],
+                None => return Err(missing()),
+            };
+            let (layers, token) = (parts.len() / 2, heads * width);
+            // PEFT: [virtual token, layer, key or value, head, element].
+            let mut values = vec![0.0; length * parts.len() * token];
+            for (part, (_, _, data)) in parts.iter().enumerate() {
+                for (index, value) in data.iter().enumerate() {
+                    let (head, at, element) = (
+                        index / (length * width),
+                        index / width % length,
+                        index % width,
+                    );
+                    values[(at * parts.len() + part) * token + head * width + element] = *value;
+                }
+            }
+            let config = json!({
+                "peft_type": "PREFIX_TUNING",
+                "num_virtual_tokens": length,
+                "num_layers": layers,
+                "num_attention_heads": heads,
+                "token_dim": token,
+                "encoder_hidden_size": token,
+                "prefix_projection": false,
+            });
+            (config, VIRTUAL, vec![length, parts.len() * token], values)
+        }
+        Tuning::Prompt { .. } => {
+            let mut parts = floats(model, ".prompt")?;
+            let (_, shape, values) = parts.pop().ok_or_else(missing)?;
+            let config = json!({
+                "peft_type": "PROMPT_TUNING",
+                "num_virtual_tokens": shape[0],
+                "num_layers": model.depth(),
+                "token_dim": shape[1],
+                "prompt_tuning_init": "RANDOM",
+            });
+            (config, VIRTUAL, shape, values)
+        }
+        Tuning::Head => {
+            let mut parts = floats(model, ".lm_head.")?;
+            let (_, shape, values) = parts.pop().ok_or_else(missing)?;
+            (json!({"peft_type": "HEAD"}), HEAD, shape, values)
+        }
+    };
+    let mut config = config;
+    for (key, value) in [
+        ("base_model_name_or_path", json!(base)),
+        ("task_type", json!("CAUSAL_LM")),
+        ("num_transformer_submodules", json!(1)),
+        ("inference_mode", json!(true)),
+    ] {
+        config[key] = value;
+    }
+    // f32 holds every half-precision value.
+    let bytes: Vec<u8> = data.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let path = dir.join(WEIGHTS);
+    let view = TensorView::new(FileDtype::F32, shape, &bytes);
+    let written = view.and_then(|view| {
+        let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        safetensors::serialize([(name, view)], Some(format))
+    });
+    let written = written.map_err(|error| content(&path, error.to_string()))?;
+    write(&path, &written)?;
+    let text = serde_json::to_vec_pretty(&config);
+    let path = dir.join(CONFIG);
+    write(
+        &path,
+        &text.map_err(|error| content(&path, error.to_string()))?,
+    )
+}
+
+/// Adds the adapter in the folder `dir` to `model`, a plain one, and says how it was tuned. Reads what [`save_adapter`] writes, and what PEFT
+/// does for LoRA, prefix (without projection) and prompt tuning.
+///
+/// # Errors
+/// If a file is missing or malformed, or does not fit the model.
+pub fn load_adapter(dir: &Path, model: CausalLm) -> Result<(CausalLm, Tuning), AdapterError> {
+    let path = dir.join(CONFIG);
+    let config = read_config(&path)?;
+    match config["peft_type"].as_str() {
+        Some("LORA") => {
+            let (model, config) = lora::load_adapter(dir, model)?;
+            Ok((model, Tuning::Lora(config)))
+        }
+        Some("PREFIX_TUNING") if config["prefix_projection"] != json!(true) => {
+            load_prefix(&dir.join(WEIGHTS), model)
+        }
+        Some("PROMPT_TUNING") => load_prompt(&dir.join(WEIGHTS), model),
+        Some("HEAD") => load_head(&dir.join(WEIGHTS), model),
+        _ => Err(unsupported(&path, &config)),
+    }
+}
+
+/// How the adapter in the folder `dir` was tuned.
+///
+/// # Errors
+/// If its configuration is missing, malformed or not supported.
+pub fn adapter_tuning(dir: &Path) -> Result<Tuning, AdapterError> {
+    let path = dir.join(CONFIG);
+    let config = read_config(&path)?;
+    let length = || config["num_virtual_tokens"].as_u64().unwrap_or(0) as usize;
+    match config["peft_type"].as_str() {
+        Some("LORA") => Ok(Tuning::Lora(LoraConfig::default())),
+        Some("PREFIX_TUNING") => Ok(Tuning::Prefix { length: length() }),
+        Some("PROMPT_TUNING") => Ok(Tuning::Prompt { length: length() }),
+        Some("HEAD") => Ok(Tuning::Head),
+        _ => Err(unsupported(&path, &config)),
+    }
+}
+
+fn read_config(path: &Path) -> Result<Value, AdapterError> {
+    let text = std::fs::read(path).map_err(|source| io(path, source))?;
+    serde_json::from_slice(&text).map_err(|error| content(path, error.to_string()))
+}
+
+fn unsupported(path: &Path, config: &Value) -> AdapterError {
+    let message = format!(
+        "`peft_type` is {} (prefix_projection: {}); supported are LORA, PREFIX_TUNING without projection, PROMPT_TUNING and HEAD",
+        config["peft_type"], config["prefix_projection"]
+    );
+    content(path, message)
+}
+
+fn load_prefix(path: &Path, mut model: CausalLm) -> Result<(CausalLm, Tuning), AdapterError> {
+    let (shape, values) = read(path, VIRTUAL)?;
+    // What a prefix of this model looks like.
+    let like = Tuning::Prefix { length: 1 }.apply(model.clone(), 0)?;
+    let parts = floats(&like, ".self_attn.prefix.")?;
+    drop(like);
+    let (count, [heads, width]) = match parts.first() {
+        Some((_, shape, _)) => (parts.len(), [shape[0], shape[2]]),
+        None => (0, [0, 0]),
+    };
+    let (length, token) = (shape[0], heads * width);
+    check(path, VIRTUAL, &shape, [length, count * token])?;
+    fits(&Tuning::Prefix { length }, &model, length)?;
+    let (device, dtype) = (model.head().device(), model.head().dtype());
+    let part = |part: usize| {
+        let mut own = Vec::with_capacity(length * token);
+        for head in 0..heads {
+            for at in 0..length {
+                let first = (at * count + part) * token + head * width;
+                own.extend_from_slice(&values[first..first + width]);
+            }
+        }
+        let data = TensorData::new(own, [1, heads, length, width]);
+        Tensor::<4>::from_data(data, (&device, DType::F32))
+    };
+    for (layer, slot) in model.tunable().prefixes.into_iter().enumerate() {
+        *slot = Some(Prefix::new([part(2 * layer), part(2 * layer + 1)], dtype));
+    }
+    Ok((model, Tuning::Prefix { length }))
+}
+
+fn load_prompt(path: &Path, mut model: CausalLm) -> Result<(CausalLm, Tuning), AdapterError> {
+    let (shape, values) = read(path, VIRTUAL)?;
+    let (device, dtype) = (model.head().device(), model.head().dtype());
+    let length = shape[0];
+    check(path, VIRTUAL, &shape, [length, model.head().dims()[1]])?;
+    fits(&Tuning::Prompt { length }, &model, length)?;
+    *model.tunable().prompt = Some(Param::from_tensor(matrix(values, &shape, &device, dtype)));
+    Ok((model, Tuning::Prompt { length }))
+}
+
+fn load_head(path: &Path, mut model: CausalLm) -> Result<(CausalLm, Tuning), AdapterError> {
+    let (shape, values) = read(path, HEAD)?;
+    let head = model.head();
+    check(path, HEAD, &shape, head.dims())?;
+    let weight = Param::from_tensor(matrix(values, &shape, &head.device(), head.dtype()));
+    *model.lm_head() = Some(Embedding { weight });
+    Ok((model, Tuning::Head))
+}
+
+fn matrix(values: Vec<f32>, shape: &[usize], device: &Device, dtype: DType) -> Tensor<2> {
+    let data = TensorData::new(values, [shape[0], shape[1]]);
+    Tensor::<2>::from_data(data, (device, DType::F32)).cast(dtype)
+}
+
+/// An error unless so many virtual tokens fit the model, which must have none.
+fn fits(tuning: &Tuning, model: &CausalLm, length: usize) -> Result<(), AdapterError> {
+    let [prompt, prefix] = model.virtual_tokens();
+    if prompt + prefix > 0 {
+        return Err(TuningError::Twice { prompt, prefix }.into());
+    }
+    let context = model.context();
+    if length == 0 || length >= context {
+        let tuning = if matches!(tuning, Tuning::Prefix { .. }) {
+            "prefix"
+        } else {
+            "prompt"
+        };
+        return Err(TuningError::Length {
+            tuning,
+            length,
+            context,
+        }
+        .into());
+    }
+    Ok(())
+}
+
+fn check(
+    path: &Path,
+    name: &str,
+    found: &[usize],
+    expected: [usize; 2],
+) -> Result<(), AdapterError> {
+    if found == expected {
+        return Ok(());
+    }
+    let message = format!(
+        "`{name}` has shape {found:?}, this model needs {expected:?}: was it tuned from another?"
+    );
+    Err(content(path, message))
+}
+
+/// A matrix of a file, as f32.
+fn read(path: &Path, name: &str) -> Result<(Vec<usize>, Vec<f32>), AdapterError> {
+    let bytes = std::fs::read(path).map_err(|source| io(path, source))?;
+    let file =
+        SafeTensors::deserialize(&bytes).map_err(|error| content(path, error.to_string()))?;
+    let tensor = file
+        .tensor(name)
+        .map_err(|error| content(path, error.to_string()))?;
+    let data = tensor.data();
+    let values: Vec<f32> = match tensor.dtype() {
+        FileDtype::F32 => data
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|bytes| f32::from_le_bytes(*bytes))
+            .collect(),
+        FileDtype::BF16 => half_values(data, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+        FileDtype::F16 => half_values(data, |bytes| f16::from_le_bytes(bytes).to_f32()),
+        other => {
+            let message = format!("`{name}` is {other:?}, expected F32, BF16 or F16");
+            return Err(content(path, message));
+        }
+    };
+    let shape = tensor.shape().to_vec();
+    if shape.len() != 2 {
+        let message = format!("`{name}` has shape {shape:?}, expected a matrix");
+        return Err(content(path, message));
+    }
+    Ok((shape, values))
+}
+
+fn half_values(data: &[u8], value: impl Fn([u8; 2]) -> f32) -> Vec<f32> {
+    data.as_chunks::<2>()
+        .0
+        .iter()
+        .map(|bytes| value(*bytes))
+        .collect()
+}
+
+/// Replaces a file whole or not at all.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), AdapterError> {
+    let failed = |source| io(path, source);
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).map_err(failed)?;
+    }
+    let part = path.with_extension("part");
+    std::fs::write(&part, bytes).map_err(failed)?;
+    std::fs::rename(&part, path).map_err(failed)
+}
+
+fn io(path: &Path, source: std::io::Error) -> AdapterError {
+    AdapterError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn content(path: &Path, message: String) -> AdapterError {
+    AdapterError::Content {
+        path: path.to_owned(),
+        message,
+    }
+}
+
+/// Path, shape and values of the parameters whose path holds `within`, in the order of traversal.
+type Floats = Vec<(String, Vec<usize>, Vec<f32>)>;
+
+fn floats(model: &CausalLm, within: &str) -> Result<Floats, AdapterError> {
+    struct Collector<'a> {
+        within: &'a str,
+        path: Vec<String>,
+        found: Result<Floats, AdapterError>,
+    }
+    impl ModuleVisitor for Collector<'_> {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.push(name.to_owned());
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let name = self.path.join(".");
+            let Ok(found) = &mut self.found else { return };
+            if !name.contains(self.within) {
+                return;
+            }
+            match param.val().try_into_data() {
+                Ok(data) => found.push((name, param.dims().to_vec(), data.iter::<f32>().collect())),
+                Err(error) => {
+                    let message = error.to_string();
+                    self.found = Err(AdapterError::Tensor { name, message });
+                }
+            }
+        }
+    }
+    let mut collector = Collector {
+        within,
+        path: Vec::new(),
+        found: Ok(Vec::new()),
+    };
+    model.visit(&mut collector);
+    collector.found
+}

@@ -1,0 +1,311 @@
+//! Adapters in PEFT's layout: `adapter_config.json` and `adapter_model.safetensors`.
+//!
+//! PEFT stores `lora_A` as `[rank, d_in]` and `lora_B` as `[d_out, rank]`, the transposes of the factors here, as it stores weights
+//! `[d_out, d_in]`.
+
+mod config;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{DType, Element, Tensor, TensorData};
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype as FileDtype, TensorView};
+use safetensors::{SafeTensorError, SafeTensors};
+
+use super::lora::{FACTORS, Layers, LoraConfig, LoraError, attach};
+use crate::load::{Mismatch, file_name};
+use crate::model::CausalLm;
+
+const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter_model.safetensors";
+
+/// Writes the adapters of `model` into the folder `dir` (made if absent) as PEFT does, in their own float type. `config` is what
+/// [`apply`](super::lora::apply) was given or [`load_adapter`] returned; `base_model` names the model that the adapters belong to, a
+/// Hugging Face name or a folder.
+///
+/// The alpha of a model's adapters cannot be read back from it: with another alpha in `config` the files would describe another model.
+///
+/// # Errors
+/// [`LoraError`] if the adapters are not those of `config`, or the files cannot be written.
+pub fn save_adapter(
+    dir: &Path,
+    model: &CausalLm,
+    config: &LoraConfig,
+    base_model: &str,
+) -> Result<(), LoraError> {
+    let expected = shapes(&config.select(model)?, config.rank);
+    let mut collector = Collector::default();
+    model.visit(&mut collector);
+    if let Some(error) = collector.error {
+        return Err(error);
+    }
+    let tensors = collector.tensors;
+    let shape = |name: &String| tensors.get(name).map(|tensor| &tensor.shape);
+    let mut names = expected.keys().chain(tensors.keys());
+    if let Some(name) = names.find(|name| expected.get(*name) != shape(*name)) {
+        let describe = |shape: Option<&[usize; 2]>| match shape {
+            Some(shape) => format!("{shape:?}"),
+            None => "absent".to_owned(),
+        };
+        return Err(LoraError::Mismatch {
+            name: name.clone(),
+            found: describe(shape(name)),
+            expected: describe(expected.get(name)),
+        });
+    }
+
+    let views = tensors.iter().map(|(name, tensor)| {
+        TensorView::new(tensor.dtype, tensor.shape.to_vec(), &tensor.bytes)
+            .map(|view| (name.as_str(), view))
+    });
+    // transformers asks for this entry.
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let weights = views
+        .collect::<Result<Vec<_>, SafeTensorError>>()
+        .and_then(|views| safetensors::serialize(views, Some(format)))
+        .map_err(|error| LoraError::Tensor {
+            name: WEIGHTS.to_owned(),
+            message: error.to_string(),
+        })?;
+    let text = config::write(config, base_model).into_bytes();
+    std::fs::create_dir_all(dir).map_err(|source| LoraError::Write {
+        path: dir.to_owned(),
+        source,
+    })?;
+    replace(dir, &[(WEIGHTS, weights), (CONFIG, text)])
+}
+
+/// Gives `model` the adapters in the folder `dir`, which [`save_adapter`] or PEFT wrote for it, and freezes its other parameters for
+/// methods with gradients. The file may hold f64, f32, bf16 or f16; the adapters take the float type of the model.
+///
+/// # Errors
+/// [`LoraError`] if a file is missing or malformed, asks for something that is not supported, or does not fit the model (every tensor
+/// that is missing, unexpected or of the wrong shape is named), or if the model has adapters already.
+pub fn load_adapter(dir: &Path, model: CausalLm) -> Result<(CausalLm, LoraConfig), LoraError> {
+    let config = config::read(&dir.join(CONFIG))?;
+    let path = dir.join(WEIGHTS);
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(source) => return Err(LoraError::Read { path, source }),
+    };
+    let file = match SafeTensors::deserialize(&bytes) {
+        Ok(file) => file,
+        Err(error) => {
+            let message = error.to_string();
+            return Err(LoraError::File { path, message });
+        }
+    };
+    let layers = config.select(&model)?;
+    let stored = resolve(&file, &shapes(&layers, config.rank))
+        .map_err(|mismatch| LoraError::Tensors { path, mismatch })?;
+    let model = attach(model, &config, &layers, |layer, _| {
+        ["A", "B"].map(|factor| stored[&tensor_name(layer, factor)].transposed())
+    })?;
+    Ok((model, config))
+}
+
+/// PEFT's name of a factor, `A` or `B`, of a layer.
+fn tensor_name(layer: &str, factor: &str) -> String {
+    format!("base_model.model.{layer}.lora_{factor}.weight")
+}
+
+/// Names and shapes of all tensors in an adapter's file.
+fn shapes(layers: &Layers, rank: usize) -> BTreeMap<String, [usize; 2]> {
+    let factors = layers.iter().flat_map(|(layer, &[d_in, d_out])| {
+        [
+            (tensor_name(layer, "A"), [rank, d_in]),
+            (tensor_name(layer, "B"), [d_out, rank]),
+        ]
+    });
+    factors.collect()
+}
+
+/// A tensor as the file holds it.
+struct Saved {
+    dtype: FileDtype,
+    shape: [usize; 2],
+    bytes: Vec<u8>,
+}
+
+/// Reads the factors of all adapters, by their names in the file.
+#[derive(Default)]
+struct Collector {
+    path: Vec<String>,
+    tensors: BTreeMap<String, Saved>,
+    error: Option<LoraError>,
+}
+
+impl ModuleVisitor for Collector {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        // The first component is the architecture.
+        let path = self.path[1..].join(".");
+        let Some((layer, factor)) = path.split_once(FACTORS) else {
+            return;
+        };
+        let [rows, columns] = param.lazy_shape().to_vec()[..] else {
+            return;
+        };
+        let name = tensor_name(&file_name(layer), &factor.to_uppercase());
+        match param.val().try_into_data() {
+            Ok(data) => {
+                let (dtype, bytes) = transposed_bytes(&data, [rows, columns]);
+                let shape = [columns, rows];
+                let saved = Saved {
+                    dtype,
+                    shape,
+                    bytes,
+                };
+                self.tensors.insert(name, saved);
+            }
+            Err(error) => {
+                let message = error.to_string();
+                self.error = Some(LoraError::Tensor { name, message });
+            }
+        }
+    }
+}
+
+/// The bytes of the transpose of `data`, of shape `[rows, columns]`.
+fn transposed_bytes(data: &TensorData, shape: [usize; 2]) -> (FileDtype, Vec<u8>) {
+    fn bytes<E: Element, const N: usize>(
+        data: &TensorData,
+        shape: [usize; 2],
+        encode: impl Fn(E) -> [u8; N],
+    ) -> Vec<u8> {
+        let values: Vec<E> = data.iter::<E>().collect();
+        transpose(&values, shape)
+            .into_iter()
+            .flat_map(encode)
+            .collect()
+    }
+    match data.dtype() {
+        DType::F64 => (FileDtype::F64, bytes(data, shape, f64::to_le_bytes)),
+        DType::F16 => (FileDtype::F16, bytes(data, shape, f16::to_le_bytes)),
+        DType::BF16 => (FileDtype::BF16, bytes(data, shape, bf16::to_le_bytes)),
+        _ => (FileDtype::F32, bytes(data, shape, f32::to_le_bytes)),
+    }
+}
+
+/// The transpose of the row-major matrix `values` of shape `[rows, columns]`.
+fn transpose<T: Copy>(values: &[T], [rows, columns]: [usize; 2]) -> Vec<T> {
+    let at = |index: usize| values[index % rows * columns + index / rows];
+    (0..values.len()).map(at).collect()
+}
+
+/// Writes files beside their final names and renames them once all are there: existing ones are replaced whole or not at all.
+fn replace(dir: &Path, files: &[(&str, Vec<u8>)]) -> Result<(), LoraError> {
+    let part = |name: &str| dir.join(format!("{name}.part"));
+    let write = |name: &str, bytes: &[u8]| {
+        let path = part(name);
+        std::fs::write(&path, bytes).map_err(|source| LoraError::Write { path, source })
+    };
+    let rename = |name: &str| {
+        let path = dir.join(name);
+        std::fs::rename(part(name), &path).map_err(|source| LoraError::Write { path, source })
+    };
+    let written = files
+        .iter()
+        .try_for_each(|(name, bytes)| write(name, bytes))
+        .and_then(|()| files.iter().try_for_each(|(name, _)| rename(name)));
+    if written.is_err() {
+        for (name, _) in files {
+            // Best effort: the error that matters is the one above.
+            let _ = std::fs::remove_file(part(name));
+        }
+    }
+    written
+}
+
+/// A matrix in a file's bytes.
+struct Stored<'a> {
+    decode: fn(&[u8]) -> f64,
+    /// Bytes of a value.
+    width: usize,
+    shape: [usize; 2],
+    data: &'a [u8],
+}
+
+impl<'a> Stored<'a> {
+    /// `None` if the tensor holds no floats.
+    fn new(view: &TensorView<'a>, shape: [usize; 2]) -> Option<Self> {
+        let decode: fn(&[u8]) -> f64 = match view.dtype() {
+            FileDtype::F64 => |bytes: &[u8]| f64::from_le_bytes(array(bytes)),
+            FileDtype::F32 => |bytes: &[u8]| f64::from(f32::from_le_bytes(array(bytes))),
+            FileDtype::F16 => |bytes: &[u8]| f16::from_le_bytes(array(bytes)).to_f64(),
+            FileDtype::BF16 => |bytes: &[u8]| bf16::from_le_bytes(array(bytes)).to_f64(),
+            _ => return None,
+        };
+        Some(Self {
+            decode,
+            width: view.dtype().bitsize() / 8,
+            shape,
+            data: view.data(),
+        })
+    }
+
+    /// The values of the transpose.
+    fn transposed(&self) -> Vec<f64> {
+        let values = self.data.chunks_exact(self.width).map(self.decode);
+        transpose(&values.collect::<Vec<f64>>(), self.shape)
+    }
+}
+
+/// `bytes`, of which there are `N`.
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut array = [0; N];
+    array.copy_from_slice(bytes);
+    array
+}
+
+/// Finds the tensors of these names and shapes in the file, and complains about all that does not fit at once. The adapter's own name
+/// may stand in theirs (`lora_A.default.weight`), as in a whole model's state.
+fn resolve<'a>(
+    file: &SafeTensors<'a>,
+    expected: &BTreeMap<String, [usize; 2]>,
+) -> Result<BTreeMap<String, Stored<'a>>, Mismatch> {
+    let mut mismatch = Mismatch::default();
+    let (mut found, mut seen) = (BTreeMap::new(), BTreeSet::new());
+    let mut tensors = file.tensors();
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    for (stored, view) in tensors {
+        let name = match stored.strip_suffix(".default.weight") {
+            Some(stem) => format!("{stem}.weight"),
+            None => stored.clone(),
+        };
+        let Some(shape) = expected.get(&name).filter(|_| seen.insert(name.clone())) else {
+            mismatch.unexpected.push(stored);
+            continue;
+        };
+        if view.shape() != shape.as_slice() {
+            let text = format!("{stored} has shape {:?} instead of {shape:?}", view.shape());
+            mismatch.wrong.push(text);
+            continue;
+        }
+        match Stored::new(&view, *shape) {
+            Some(matrix) => {
+                found.insert(name, matrix);
+            }
+            None => mismatch.wrong.push(format!(
+                "{stored} is {:?} instead of F64, F32, F16 or BF16",
+                view.dtype()
+            )),
+        }
+    }
+    let missing = expected.keys().filter(|name| !seen.contains(*name));
+    mismatch.missing.extend(missing.cloned());
+    if mismatch == Mismatch::default() {
+        Ok(found)
+    } else {
+        Err(mismatch)
+    }
+}

@@ -1,0 +1,137 @@
+//! `adapter_config.json`.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::config::ConfigError;
+use crate::tuning::lora::{LoraConfig, LoraError};
+
+/// Options of PEFT that change what an adapter computes, and that nothing here computes. All are off by default.
+const UNSUPPORTED: [&str; 18] = [
+    "alora_invocation_tokens",
+    "alpha_pattern",
+    "arrow_config",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "kasa_config",
+    "layer_replication",
+    "layers_to_transform",
+    "lora_bias",
+    "megatron_config",
+    "modules_to_save",
+    "monteclora_config",
+    "rank_pattern",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_bdlora",
+    "use_dora",
+    "use_qalora",
+];
+
+/// The text of the file.
+pub(super) fn write(config: &LoraConfig, base_model: &str) -> String {
+    // PEFT declares an integer.
+    let alpha = match config.alpha {
+        alpha if alpha.fract() == 0.0 && alpha.abs() < 1e15 => json!(alpha as i64),
+        alpha => json!(alpha),
+    };
+    let value = json!({
+        "alpha_pattern": {},
+        "auto_mapping": null,
+        "base_model_name_or_path": base_model,
+        "bias": "none",
+        "fan_in_fan_out": false,
+        "inference_mode": true,
+        "init_lora_weights": true,
+        "layers_pattern": null,
+        "layers_to_transform": null,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "modules_to_save": null,
+        "peft_type": "LORA",
+        "r": config.rank,
+        "rank_pattern": {},
+        "revision": null,
+        "target_modules": config.targets,
+        "task_type": "CAUSAL_LM",
+        "use_dora": false,
+        "use_rslora": config.rslora,
+    });
+    format!("{value:#}\n")
+}
+
+/// Reads the file. Dropout and the like, which matter only while PEFT trains, are ignored.
+pub(super) fn read(path: &Path) -> Result<LoraConfig, LoraError> {
+    let text = std::fs::read_to_string(path).map_err(|source| LoraError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(parse(&path.display().to_string(), &text)?)
+}
+
+fn parse(place: &str, text: &str) -> Result<LoraConfig, ConfigError> {
+    let json = |message: String| ConfigError::Json {
+        place: place.to_owned(),
+        message,
+    };
+    let value: Value = serde_json::from_str(text).map_err(|error| json(error.to_string()))?;
+    let Value::Object(object) = &value else {
+        return Err(json("it holds another JSON value".to_owned()));
+    };
+    let get = |key: &str| object.get(key).filter(|value| !value.is_null());
+    let shown = |key: &str| get(key).map_or_else(|| "missing".to_owned(), Value::to_string);
+    let invalid = |key, expected| ConfigError::invalid(place, key, shown(key), expected);
+    let unsupported = |key, known| ConfigError::unsupported(place, key, shown(key), known);
+
+    if get("peft_type").and_then(Value::as_str) != Some("LORA") {
+        return Err(unsupported("peft_type", "\"LORA\""));
+    }
+    for key in UNSUPPORTED {
+        if get(key).is_some_and(|value| !is_off(value)) {
+            return Err(unsupported(key, "adapters without it (null or absent)"));
+        }
+    }
+    if get("bias").is_some_and(|bias| bias.as_str() != Some("none")) {
+        return Err(unsupported("bias", "\"none\""));
+    }
+    // The others take something out of the model's own weights.
+    let inits = ["gaussian", "eva", "orthogonal"];
+    let keeps_weights =
+        |init: &Value| init.is_boolean() || init.as_str().is_some_and(|init| inits.contains(&init));
+    if get("init_lora_weights").is_some_and(|init| !keeps_weights(init)) {
+        let known =
+            "those that leave the model's weights alone: true, false, gaussian, eva, orthogonal";
+        return Err(unsupported("init_lora_weights", known));
+    }
+
+    let rank = get("r").and_then(Value::as_u64);
+    let rank = rank.and_then(|rank| usize::try_from(rank).ok());
+    let alpha = get("lora_alpha").and_then(Value::as_f64);
+    let rslora = get("use_rslora").map_or(Some(false), Value::as_bool);
+    let targets = match get("target_modules") {
+        Some(Value::String(_)) => {
+            let known = "a list of module names: write those that the pattern matches";
+            return Err(unsupported("target_modules", known));
+        }
+        Some(Value::Array(list)) => list.iter().map(|name| name.as_str().map(str::to_owned)),
+        _ => return Err(invalid("target_modules", "a list of module names")),
+    };
+    let targets: Option<Vec<String>> = targets.collect();
+    Ok(LoraConfig {
+        rank: rank.ok_or_else(|| invalid("r", "a whole number"))?,
+        alpha: alpha.ok_or_else(|| invalid("lora_alpha", "a number"))?,
+        targets: targets.ok_or_else(|| invalid("target_modules", "a list of module names"))?,
+        rslora: rslora.ok_or_else(|| invalid("use_rslora", "true or false"))?,
+    })
+}
+
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(on) => !on,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(object) => object.is_empty(),
+        Value::Number(_) | Value::String(_) => false,
+    }
+}

@@ -1,0 +1,385 @@
+//! Runs that are cut off and go on.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::module::{Module, ModuleMapper, Param, ParamGroup};
+use burn::tensor::{DType, Device, Tensor};
+use serde_json::json;
+use zo_core::Settings;
+use zo_curvzo::CurvZoConfig;
+use zo_gv::MezoGvConfig;
+use zo_lezo::AdaLezoConfig;
+use zo_llm::CausalLm;
+use zo_llm::dataset::Dataset;
+use zo_llm::finetune::{
+    CheckpointError, Event, FinetuneConfig, FinetuneError, Finish, LmOptimizer, Outcome, RunError,
+    Schedule, finetune,
+};
+use zo_variants::{AdamConfig, MomentumConfig, SparseConfig, SparseKind};
+
+use crate::{bits, config, data, mezo, model, names, quiet, run, saving};
+
+type Build = fn() -> Box<dyn LmOptimizer>;
+
+/// Methods with every kind of state, each with a learning rate.
+const METHODS: [(&str, f64, Build); 9] = [
+    ("mezo", 1e-3, || Box::new(mezo(Settings::default()))),
+    ("momentum", 2e-4, || {
+        Box::new(MomentumConfig::new().init().unwrap())
+    }),
+    ("momentum window", 2e-4, || {
+        Box::new(MomentumConfig::new().with_window(4).init_window().unwrap())
+    }),
+    ("adam", 1e-3, || Box::new(AdamConfig::new().init().unwrap())),
+    ("adam window", 1e-3, || {
+        Box::new(AdamConfig::new().with_window(4).init_window().unwrap())
+    }),
+    ("gv with history", 1e-3, || {
+        let config = MezoGvConfig::new().with_candidates(4).with_history(true);
+        Box::new(config.init().unwrap())
+    }),
+    ("adalezo", 1e-3, || {
+        Box::new(AdaLezoConfig::new().init().unwrap())
+    }),
+    ("curvzo", 1e-3, || {
+        Box::new(CurvZoConfig::new().with_adapt_every(3).init().unwrap())
+    }),
+    ("sparse-mezo", 1e-3, || {
+        let config = SparseConfig::new().with_kind(SparseKind::SmallWeights);
+        Box::new(config.with_refresh(5).init().unwrap())
+    }),
+];
+
+/// A run that is told to stop after `cut` steps.
+fn interrupted(
+    model: CausalLm,
+    optim: &mut dyn LmOptimizer,
+    data: &Dataset,
+    config: &FinetuneConfig,
+    cut: usize,
+) -> Outcome {
+    let (stop, device) = (AtomicBool::new(cut == 0), Device::flex());
+    let mut done = 0;
+    let observe = |event: Event<'_>| {
+        if let Event::Stepped { .. } = event {
+            done += 1;
+            stop.store(done == cut, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    finetune(model, optim, [data, data], config, &device, &stop, observe).unwrap()
+}
+
+fn resuming(config: &FinetuneConfig) -> FinetuneConfig {
+    FinetuneConfig {
+        resume: true,
+        ..config.clone()
+    }
+}
+
+/// Whether runs cut off after each of `cuts` steps end as one that is left alone.
+fn ends_the_same(
+    name: &str,
+    start: &dyn Fn() -> CausalLm,
+    build: Build,
+    plan: &FinetuneConfig,
+    cuts: &[usize],
+) {
+    let data = data();
+    let whole = run(start(), build().as_mut(), &data, plan, quiet).unwrap();
+    for cut in cuts {
+        let dir = tempfile::tempdir().unwrap();
+        let config = saving(plan.clone(), dir.path());
+        let part = interrupted(start(), build().as_mut(), &data, &config, *cut);
+        assert_eq!((part.finish, part.step), (Finish::Interrupted, *cut));
+        assert_eq!(names(dir.path()), [format!("step-{cut:06}")]);
+        let end = run(start(), build().as_mut(), &data, &resuming(&config), quiet).unwrap();
+        assert_eq!((end.finish, end.step), (Finish::Done, plan.steps));
+        assert_eq!(
+            end.evaluations, whole.evaluations,
+            "{name} after {cut} steps"
+        );
+        assert!(
+            bits(&end.model) == bits(&whole.model),
+            "{name} after {cut} steps"
+        );
+    }
+}
+
+#[test]
+fn interrupted_runs_end_with_the_same_bits() {
+    for (name, lr, build) in METHODS {
+        let plan = FinetuneConfig {
+            lr,
+            eval_every: 5,
+            schedule: Schedule::Cosine,
+            warmup: 2,
+            ..config(12)
+        };
+        let cuts: &[usize] = if name == "mezo" {
+            &[0, 3, 5, 11]
+        } else {
+            &[3, 5]
+        };
+        ends_the_same(name, &|| model(1), build, &plan, cuts);
+    }
+}
+
+#[test]
+fn half_precision_runs_end_with_the_same_bits() {
+    fn half() -> CausalLm {
+        struct Half;
+        impl ModuleMapper for Half {
+            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                param.map(|tensor| tensor.cast(DType::BF16))
+            }
+        }
+        model(1).map(&mut Half)
+    }
+    for (name, lr, build) in &METHODS[..2] {
+        let plan = FinetuneConfig {
+            lr: *lr,
+            ..config(8)
+        };
+        ends_the_same(name, &half, *build, &plan, &[1, 4]);
+    }
+}
+
+#[test]
+fn a_run_that_dies_goes_on_from_its_last_checkpoint() {
+    let data = data();
+    let plan = FinetuneConfig {
+        checkpoint_every: 4,
+        eval_every: 3,
+        lr: 2e-4,
+        ..config(12)
+    };
+    let build = METHODS[1].2;
+    let whole = FinetuneConfig {
+        checkpoint_every: 0,
+        ..plan.clone()
+    };
+    let whole = run(model(1), build().as_mut(), &data, &whole, quiet).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let config = saving(plan, dir.path());
+    let mut saved = Vec::new();
+    let dies = |event: Event<'_>| match event {
+        Event::Saved { step, path } => {
+            assert!(path.join("state.json").exists());
+            saved.push(step);
+            Ok(())
+        }
+        Event::Stepped { report, .. } if report.step == 9 => Err("the plug was pulled".to_owned()),
+        _ => Ok(()),
+    };
+    let error = run(model(1), build().as_mut(), &data, &config, dies).unwrap_err();
+    assert_eq!((error.step, saved), (10, vec![4, 8]));
+    // What it was writing does not count.
+    std::fs::create_dir(dir.path().join("step-000012.tmp")).unwrap();
+    std::fs::create_dir(dir.path().join("step-000011")).unwrap();
+    let mut resumed = Vec::new();
+    let observe = |event: Event<'_>| {
+        if let Event::Resumed {
+            step, evaluations, ..
+        } = event
+        {
+            resumed.push((step, evaluations.len()));
+        }
+        Ok(())
+    };
+    let end = run(
+        model(1),
+        build().as_mut(),
+        &data,
+        &resuming(&config),
+        observe,
+    )
+    .unwrap();
+    assert_eq!(resumed, [(8, 3)], "evaluations after 0, 3 and 6 steps");
+    assert_eq!(end.evaluations, whole.evaluations);
+    assert!(bits(&end.model) == bits(&whole.model));
+    assert_eq!(names(dir.path()), ["step-000012"]);
+
+    // At a constant rate there may be more steps.
+    let longer = FinetuneConfig {
+        steps: 15,
+        ..resuming(&config)
+    };
+    let end = run(model(1), build().as_mut(), &data, &longer, quiet).unwrap();
+    assert_eq!((end.finish, end.step), (Finish::Done, 15));
+}
+
+#[test]
+fn an_interrupted_run_saves_and_reports() {
+    let data = data();
+    let dir = tempfile::tempdir().unwrap();
+    let plan = FinetuneConfig {
+        keep_best: true,
+        ..saving(config(9), dir.path())
+    };
+    let stop = AtomicBool::new(false);
+    let mut events = Vec::new();
+    let observe = |event: Event<'_>| {
+        events.push(match event {
+            Event::Stepped { report, .. } => {
+                stop.store(report.step == 1, Ordering::Relaxed);
+                "stepped"
+            }
+            Event::Evaluated { step, .. } => ["evaluated", "", "reported"][step],
+            Event::Saved { .. } => "saved",
+            _ => "else",
+        });
+        Ok(())
+    };
+    let (mut optim, device) = (mezo(Settings::default()), Device::flex());
+    let both = [&data, &data];
+    let part = finetune(model(1), &mut optim, both, &plan, &device, &stop, observe).unwrap();
+    assert_eq!(
+        events,
+        ["evaluated", "stepped", "stepped", "saved", "reported"]
+    );
+    assert_eq!((part.finish, part.step), (Finish::Interrupted, 2));
+    assert_eq!(part.evaluations.len(), 1, "the report does not count");
+    assert_ne!(bits(&part.model), bits(&model(1)));
+    assert_eq!(names(dir.path()), ["best-000000", "step-000002"]);
+}
+
+fn only_queries() -> ParamGroup {
+    ParamGroup::from_predicate("q_proj")
+}
+
+fn partial() -> Box<dyn LmOptimizer> {
+    Box::new(mezo(Settings {
+        trainable: only_queries(),
+        ..Settings::default()
+    }))
+}
+
+#[test]
+fn checkpoints_hold_what_trains() {
+    let plan = FinetuneConfig {
+        trained: only_queries(),
+        lr: 1e-2,
+        ..config(6)
+    };
+    ends_the_same("queries", &|| model(1), partial, &plan, &[2, 5]);
+    let (data, dir) = (data(), tempfile::tempdir().unwrap());
+    let config = saving(plan, dir.path());
+    run(model(1), partial().as_mut(), &data, &config, quiet).unwrap();
+    let file = dir.path().join("step-000006").join("trained.safetensors");
+    let bytes = std::fs::read(file).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut held = file.names();
+    held.sort_unstable();
+    let layer = |number| format!("Llama.layers.{number}.self_attn.q_proj.weight");
+    assert_eq!(held, [layer(0), layer(1)]);
+
+    // An optimizer that trains more than that.
+    let dir = tempfile::tempdir().unwrap();
+    let config = FinetuneConfig {
+        checkpoint_dir: Some(dir.path().to_owned()),
+        ..config
+    };
+    let mut optim = mezo(Settings::default());
+    let error = run(model(1), &mut optim, &data, &config, quiet).unwrap_err();
+    let FinetuneError::Checkpoint(CheckpointError::Changed { path }) = &error.error else {
+        panic!("{error}")
+    };
+    assert!(!path.contains("q_proj"), "{path}");
+    assert_eq!(error.step, 6);
+}
+
+fn refused(start: CausalLm, optim: Build, data: &Dataset, config: &FinetuneConfig) -> String {
+    let result: Result<Outcome, RunError> =
+        run(start, optim().as_mut(), data, config, |event| match event {
+            Event::Stepped { .. } => Err("it took a step".to_owned()),
+            _ => Ok(()),
+        });
+    result.unwrap_err().to_string()
+}
+
+#[test]
+fn checkpoints_of_other_runs_are_refused() {
+    let (data, dir) = (data(), tempfile::tempdir().unwrap());
+    let plan = FinetuneConfig {
+        method: json!({"name": "mezo", "epsilon": 1e-3}),
+        schedule: Schedule::Linear,
+        ..saving(config(6), dir.path())
+    };
+    let build = METHODS[0].2;
+    interrupted(model(1), build().as_mut(), &data, &plan, 3);
+    let refuse = |config: &FinetuneConfig| refused(model(1), build, &data, config);
+    assert!(refuse(&plan).contains("step-000003 exists: set `resume`"));
+
+    type Spoil = fn(&mut FinetuneConfig);
+    let others: [(&str, Spoil); 8] = [
+        ("its lr is 0.001, this run's is 0.002", |c| c.lr = 2e-3),
+        ("its seed is 0, this run's is 1", |c| c.seed = 1),
+        ("its steps is 6, this run's is 7", |c| c.steps = 7),
+        ("its micro_batch is null, this run's is 2", |c| {
+            c.micro_batch = Some(2);
+        }),
+        (
+            "its schedule is \"linear\", this run's is \"cosine\"",
+            |c| {
+                c.schedule = Schedule::Cosine;
+            },
+        ),
+        ("its method.epsilon is 0.001, this run's is 0.01", |c| {
+            c.method = json!({"name": "mezo", "epsilon": 1e-2});
+        }),
+        ("its eval_every is 0, this run's is 9", |c| c.eval_every = 9),
+        ("its parameters.Llama.", |c| c.trained = only_queries()),
+    ];
+    for (expected, spoil) in others {
+        let mut config = resuming(&plan);
+        spoil(&mut config);
+        let error = refuse(&config);
+        assert!(error.contains(expected), "{error}");
+    }
+    let fewer = data.subset(&[0, 1, 2, 3, 4, 5]);
+    let error = refused(model(1), build, &fewer, &resuming(&plan));
+    assert!(error.contains("its dev."), "{error}");
+    let seed: Build = || {
+        Box::new(mezo(Settings {
+            seed: 5,
+            ..Settings::default()
+        }))
+    };
+    let error = refused(model(1), seed, &data, &resuming(&plan));
+    assert!(error.contains("its seed is 0, expected 5"), "{error}");
+    let momentum = METHODS[1].2;
+    let error = refused(model(1), momentum, &data, &resuming(&plan));
+    assert!(error.contains("update rule"), "{error}");
+}
+
+#[test]
+fn damaged_checkpoints_are_refused() {
+    let (data, dir) = (data(), tempfile::tempdir().unwrap());
+    let plan = saving(config(4), dir.path());
+    let momentum = METHODS[1].2;
+    interrupted(model(1), momentum().as_mut(), &data, &plan, 2);
+    let folder = dir.path().join("step-000002");
+    for name in [
+        "optimizer-2.safetensors",
+        "optimizer.json",
+        "trained.safetensors",
+        "state.json",
+    ] {
+        let path = folder.join(name);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        let error = refused(model(1), momentum, &data, &resuming(&plan));
+        assert!(error.contains(name), "{error}");
+        std::fs::write(&path, whole).unwrap();
+    }
+    run(
+        model(1),
+        momentum().as_mut(),
+        &data,
+        &resuming(&plan),
+        quiet,
+    )
+    .unwrap();
+    assert_eq!(names(dir.path()), ["step-000004"]);
+}
