@@ -7,7 +7,12 @@ pub mod plot;
 pub mod run;
 pub mod tune;
 
-/// The README's example, as a doctest.
+/// The README's examples, as doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
+
+/// The parts of "Writing a plug-in", as doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/src/writing-a-plug-in.md")]
+pub struct WritingAPlugIn;
