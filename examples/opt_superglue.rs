@@ -33,6 +33,7 @@ use zo_examples::methods::{self, Flags, Shared, autodiff};
 use zo_examples::run::{Measured, Run, default_out};
 use zo_examples::tune::TuneArgs;
 use zo_llm::batches::Order;
+use zo_llm::dataset::evaluate;
 use zo_llm::finetune::{
     Evaluated, Event, FinetuneConfig, Finish, Objective, Outcome, Schedule, finetune,
 };
@@ -151,8 +152,17 @@ struct Report<'a> {
     finish: Finish,
     best: Option<Evaluated>,
     saved: Option<PathBuf>,
+    /// The score on the rows kept for the end, and their number.
+    test: Option<Test>,
     #[serde(flatten)]
     measured: &'a Measured,
+}
+
+#[derive(Serialize)]
+struct Test {
+    rows: usize,
+    accuracy: f64,
+    f1: Option<f64>,
 }
 
 fn main() -> ExitCode {
@@ -176,6 +186,9 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
     let method = methods::find(&args.method)?;
     let tuning = args.tune.tuning()?;
+    if method.name == "hybrid" && tuning != Tuning::Full {
+        return Err("--method hybrid chooses what trains by --top: use --tuning full".into());
+    }
     let device = device(&args.device)?;
     let task = zo_llm::task::task(&args.data.task)?;
     let objective = args.objective(task.kind())?;
@@ -212,7 +225,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         "icl" => args.flags.demonstrations.unwrap_or(32),
         _ => 0,
     };
-    let Rows { train, dev } = args.data.rows(
+    let Rows { train, dev, test } = args.data.rows(
         task.as_ref(),
         &assets,
         &tokenizer,
@@ -289,6 +302,21 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     if let (true, Some(best)) = (args.keep_best && finish != Finish::Interrupted, &best) {
         run.kept(best);
     }
+    let test = test.map(|test| -> Result<Test, Box<dyn Error>> {
+        let found = evaluate(
+            &model,
+            &test,
+            finetuning.eval_batch,
+            finetuning.pad,
+            &device,
+        )?;
+        Ok(Test {
+            rows: test.len(),
+            accuracy: found.accuracy,
+            f1: found.f1,
+        })
+    });
+    let test = test.transpose()?;
     let save = args.save || finish == Finish::Interrupted && !saves;
     let name = args.model.clone().unwrap_or_else(|| "tiny-opt".to_owned());
     let saved = match save {
@@ -331,6 +359,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         finish,
         best,
         saved,
+        test,
         measured: &measured,
     };
     let json = serde_json::to_string_pretty(&report)?;
@@ -426,6 +455,13 @@ fn print_table(report: &Report<'_>, out: &Path) {
     {
         println!(
             "  peak memory        {peak:5.0} MiB   {evaluation:.0} MiB after the first evaluation"
+        );
+    }
+    if let Some(test) = &report.test {
+        let f1 = test.f1.map_or(String::new(), |f1| format!(", F1 {f1:.3}"));
+        println!(
+            "  test accuracy      {:8.3}{f1}   on {} rows kept for the end",
+            test.accuracy, test.rows
         );
     }
     if report.finish != Finish::Done {

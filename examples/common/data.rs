@@ -31,7 +31,7 @@ pub struct DataArgs {
     /// Train on N rows of each class, drawn by the seed
     #[arg(long, conflicts_with_all = ["train_rows", "mezo_split"])]
     pub per_class: Option<usize>,
-    /// Draw MeZO's rows by the seed: 1000 to train on, and 1000 of the dev file to report on
+    /// Draw MeZO's rows by the seed: 1000 to train on and 500 to choose by, both of the training file, and 1000 of the dev file to report on
     #[arg(long, conflicts_with_all = ["train_rows", "eval_rows"])]
     pub mezo_split: bool,
     /// Cut prompts that do not fit into the context at the front (a method that puts examples before them always does)
@@ -46,6 +46,8 @@ pub struct Rows {
     pub train: Dataset,
     /// Held out.
     pub dev: Dataset,
+    /// To be evaluated once, when all is done.
+    pub test: Option<Dataset>,
 }
 
 impl DataArgs {
@@ -68,15 +70,13 @@ impl DataArgs {
             .unwrap_or_else(|| assets.join("synthetic"));
         let mut train = read_examples(task, &dir, Split::Train, self.train_rows)?;
         let mut dev = read_examples(task, &dir, Split::Dev, self.eval_rows)?;
+        let mut test = None;
         if self.mezo_split {
             let sizes = SplitSizes::of_task(task.name());
             let subsets = sizes.draw(train.len(), dev.len(), seed)?;
-            train = subsets
-                .train
-                .iter()
-                .map(|row| train[*row].clone())
-                .collect();
-            dev = subsets.test.iter().map(|row| dev[*row].clone()).collect();
+            test = Some(pick(&dev, &subsets.test));
+            dev = pick(&train, &subsets.dev);
+            train = pick(&train, &subsets.train);
         }
         if let Some(k) = self.per_class {
             if task.kind() != Kind::Classification {
@@ -88,7 +88,7 @@ impl DataArgs {
             }
             let labels: Vec<usize> = train.iter().map(|(e, _)| e.label().unwrap_or(0)).collect();
             let rows = sample_per_class(&labels, k, seed)?;
-            train = rows.iter().map(|row| train[*row].clone()).collect();
+            train = pick(&train, &rows);
         }
         let plain = Encoding {
             cut: self.cut,
@@ -109,9 +109,17 @@ impl DataArgs {
                 cut: true,
             },
         };
+        let encode = |rows: &[_], encoding: &Encoding<'_>| {
+            Dataset::encode(task, rows, tokenizer, context, encoding)
+        };
         Ok(Rows {
-            train: Dataset::encode(task, &train, tokenizer, context, &plain)?,
-            dev: Dataset::encode(task, &dev, tokenizer, context, &shown)?,
+            train: encode(&train, &plain)?,
+            dev: encode(&dev, &shown)?,
+            test: test.map(|test| encode(&test, &shown)).transpose()?,
         })
     }
+}
+
+fn pick<T: Clone>(items: &[T], places: &[usize]) -> Vec<T> {
+    places.iter().map(|place| items[*place].clone()).collect()
 }

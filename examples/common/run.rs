@@ -76,6 +76,8 @@ pub struct Run {
     measured: Measured,
     predictions: [Vec<usize>; 2],
     answers: [Vec<String>; 2],
+    /// The best evaluation, with predictions and answers.
+    best: Option<(Evaluated, Vec<usize>, Vec<String>)>,
     /// Steps of this process, and the sums over them: seconds; in forwards, in passes.
     counted: usize,
     sums: [f64; 3],
@@ -124,6 +126,7 @@ impl Run {
             measured: Measured::default(),
             predictions: Default::default(),
             answers: Default::default(),
+            best: None,
             counted: 0,
             sums: [0.0; 3],
             started: Instant::now(),
@@ -146,6 +149,19 @@ impl Run {
                 if *step == 0 {
                     self.predictions[0].clone_from(&evaluation.predictions);
                     self.answers[0].clone_from(&evaluation.answers);
+                }
+                let evaluated = Evaluated {
+                    step: *step,
+                    score: evaluation.score(),
+                    loss: evaluation.loss,
+                };
+                if self
+                    .best
+                    .as_ref()
+                    .is_none_or(|(best, ..)| evaluated.is_better_than(best))
+                {
+                    let (chosen, written) = (&evaluation.predictions, &evaluation.answers);
+                    self.best = Some((evaluated, chosen.clone(), written.clone()));
                 }
                 if self.measured.peak_rss_after_first_evaluation_mib.is_none() {
                     self.measured.peak_rss_after_first_evaluation_mib = peak_rss_mib();
@@ -246,6 +262,12 @@ impl Run {
         match &mut m.f1_after {
             Some(f1) => *f1 = best.score,
             None => m.accuracy_after = best.score,
+        }
+        if let Some((evaluated, chosen, written)) = self.best.take()
+            && evaluated.step == best.step
+        {
+            self.predictions[1] = chosen;
+            self.answers[1] = written;
         }
     }
 

@@ -148,13 +148,13 @@ impl Part {
         }
     }
 
-    /// Of the rows of a part behind a soft prompt, those of its tokens.
+    /// Of the rows of this part behind a soft prompt, those of its tokens.
     pub(crate) fn without_prompt(&self, x: Tensor<2>, prompt: usize) -> Tensor<2> {
         let mut rows = Vec::new();
-        let mut first = 0;
+        let mut first = prompt;
         for &length in &self.lengths {
-            rows.extend((first + prompt..first + length).map(|row| row as i32));
-            first += length;
+            rows.extend((first..first + length).map(|row| row as i32));
+            first += length + prompt;
         }
         x.select(0, ints(rows, &self.ids.device()))
     }

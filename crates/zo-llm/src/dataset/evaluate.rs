@@ -142,7 +142,7 @@ fn option_scores(
     let mut scores = Vec::with_capacity(options.len());
     for options in options.chunks(batch.max(1)) {
         let options: Vec<&Sequence> = options.iter().collect();
-        let ready = TrainBatch::scored(&options, pad, vec![0], device)?;
+        let ready = TrainBatch::scored(&options, pad, None, device)?;
         scores.extend(ready.scores(model).into_data().iter::<f32>());
     }
     Ok(scores)

@@ -20,15 +20,15 @@ pub struct TrainBatch {
 enum Form {
     /// Logits of one token for each label word, after the prompt.
     Words { words: Vec<u32>, labels: Vec<usize> },
-    /// Log-probabilities of each row's options, which stand in the batch one after the other.
-    Options {
+    /// Mean log-probabilities of continuations.
+    Continuations {
         last: Vec<Vec<u32>>,
-        /// `[options of all rows, tokens of all options]`: takes the mean over each option's tokens.
+        /// `[continuations, tokens of all of them]`: takes the mean over the tokens of each.
         mean: Tensor<2>,
-        labels: Vec<usize>,
+        /// The right option of each row, whose options stand in the batch one after the other; `None` where each row has but the
+        /// right continuation.
+        labels: Option<Vec<usize>>,
     },
-    /// Log-probabilities of one continuation.
-    Text { last: Vec<Vec<u32>> },
 }
 
 impl TrainBatch {
@@ -69,22 +69,17 @@ impl TrainBatch {
             }
             let sequences: Vec<&Sequence> = examples.iter().flat_map(|e| &e.sequences).collect();
             let labels = examples.iter().map(|e| e.label()).collect();
-            return Self::scored(&sequences, pad, labels, device);
+            return Self::scored(&sequences, pad, Some(labels), device);
         }
         let sequences: Vec<&Sequence> = examples.iter().map(|e| e.target()).collect();
-        let tokens: Vec<&[u32]> = sequences.iter().map(|s| &s.tokens[..]).collect();
-        let last = sequences.iter().map(|s| s.last().to_vec()).collect();
-        Ok(Self {
-            tokens: batch(&tokens)?,
-            form: Form::Text { last },
-        })
+        Self::scored(&sequences, pad, None, device)
     }
 
     /// All of `sequences` scored by the mean log-probability of their last tokens.
     pub(super) fn scored(
         sequences: &[&Sequence],
         pad: u32,
-        labels: Vec<usize>,
+        labels: Option<Vec<usize>>,
         device: &Device,
     ) -> Result<Self, DatasetError> {
         let tokens: Vec<&[u32]> = sequences.iter().map(|s| &s.tokens[..]).collect();
@@ -99,40 +94,34 @@ impl TrainBatch {
         let mean = Tensor::from_data(TensorData::new(mean, [last.len(), total]), device);
         Ok(Self {
             tokens: TokenBatch::new(&tokens, pad, PaddingSide::Right, device)?,
-            form: Form::Options { last, mean, labels },
+            form: Form::Continuations { last, mean, labels },
         })
     }
 
     /// The mean loss of the rows, `[1]`, f32: for classification the cross-entropy over the options' length-averaged
-    /// log-probabilities, for multiple choice and generation that of the right continuation's tokens, as MeZO trains them.
+    /// log-probabilities, for multiple choice and generation the negative mean log-probability of the right continuation's tokens, as
+    /// MeZO trains them (but that each row weighs the same, not each token).
     pub fn loss(&self, model: &CausalLm) -> Tensor<1> {
+        let scores = self.scores(model);
         match &self.form {
-            Form::Words { labels, .. } | Form::Options { labels, .. } => {
-                option_loss(self.scores(model), labels)
-            }
-            Form::Text { last } => -model.log_probs(&self.tokens, last).mean(),
+            Form::Words { labels, .. } => option_loss(scores, labels),
+            Form::Continuations {
+                labels: Some(labels),
+                ..
+            } => option_loss(scores, labels),
+            Form::Continuations { labels: None, .. } => -scores.mean(),
         }
     }
 
-    /// A score for each option, `[rows, options]`: their differences are those of the length-averaged log-probabilities. For a single
-    /// continuation its mean log-probability, `[rows, 1]`.
+    /// A score for each option, `[rows, options]`: their differences are those of the length-averaged log-probabilities. Rows of which
+    /// there is but the right continuation have its mean log-probability, `[rows, 1]`.
     pub fn scores(&self, model: &CausalLm) -> Tensor<2> {
         match &self.form {
             Form::Words { words, .. } => model.last_logits(&self.tokens, words),
-            Form::Options { last, mean, labels } => {
-                let rows = labels.len().max(1);
+            Form::Continuations { last, mean, labels } => {
+                let rows = labels.as_ref().map_or(last.len(), Vec::len).max(1);
                 let each = model.log_probs(&self.tokens, last).unsqueeze_dim(1);
                 mean.clone().matmul(each).reshape([rows, last.len() / rows])
-            }
-            Form::Text { last } => {
-                let each = model.log_probs(&self.tokens, last).into_data();
-                let mut each = each.iter::<f32>();
-                let mean = |tokens: &Vec<u32>| {
-                    each.by_ref().take(tokens.len()).sum::<f32>() / tokens.len() as f32
-                };
-                let means: Vec<f32> = last.iter().map(mean).collect();
-                let rows = means.len();
-                Tensor::from_data(TensorData::new(means, [rows, 1]), &model.device())
             }
         }
     }

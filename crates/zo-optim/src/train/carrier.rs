@@ -45,9 +45,10 @@ impl Carrier {
 /// burn's optimizers have states for parameters only, and see them in steps only. So there is one parameter, and this is its step.
 pub(super) fn meet(optim: &mut ModuleOptimizer) {
     let id = ParamId::from(0);
-    let tensor = Tensor::<1>::zeros([1], &Device::flex());
+    // burn steps tracked parameters only.
+    let tensor = Tensor::<1>::zeros([1], &Device::flex().autodiff());
     let mut gradients = GradientsParams::new();
-    gradients.register(id, tensor.clone());
+    gradients.register(id, tensor.clone().inner());
     let lr: LearningRate = 0.0;
     optim.step(lr, Param::initialized(id, tensor), gradients);
 }
