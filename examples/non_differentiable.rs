@@ -16,9 +16,9 @@ use zo_llm::dataset::{Dataset, Split, evaluate};
 use zo_llm::{CausalLm, Checkpoint, Dtype, PaddingSide, TokenBatch, load, task};
 use zo_optim::prelude::*;
 
-const STEPS: usize = 400;
+const STEPS: usize = 300;
 /// Many rows: the share of wrong answers moves in steps of one row.
-const BATCH: usize = 64;
+const BATCH: usize = 32;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
@@ -47,10 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let pad = config.pad_token_id();
 
     // A larger radius than for a loss: a step must change some answers.
-    let mut optim = MezoConfig::new()
-        .with_epsilon(1e-2)
-        .with_queries(2)
-        .init()?;
+    let mut optim = MezoConfig::new().with_epsilon(3e-2).init()?;
     let mut batches = BatchSampler::new(&train.labels(), Order::Balanced, BATCH, 0)?;
     let before = evaluate(&model, &dev, BATCH, pad, &device)?.accuracy;
     for step in 0..STEPS {
@@ -73,7 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 .filter(|(a, b)| *a as usize != **b);
             wrong.count() as f64 / right.len() as f64
         };
-        let (next, report) = optim.step(1e-3, model, wrong_answers)?;
+        let (next, report) = optim.step(3e-4, model, wrong_answers)?;
         model = next;
         if (step + 1) % 50 == 0 {
             println!(

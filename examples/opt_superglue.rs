@@ -70,7 +70,7 @@ struct Args {
     /// Steps in which the learning rate rises from 0
     #[arg(long, default_value_t = 0)]
     warmup: usize,
-    /// Perturbation radius [default: 1e-3; lora 1e-2; prefix and prompt 1e-1]
+    /// Perturbation radius [default: 1e-3; lora 1e-2; prefix and prompt 1e-1; 3e-2 for accuracy on the bundled task]
     #[arg(long, allow_negative_numbers = true)]
     epsilon: Option<f64>,
     /// What a step minimises: loss, or 1 - accuracy or f1 on the batch, which have no derivative
@@ -196,7 +196,11 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         Some(name) => hub::resolve(name)?,
         None => assets.join("tiny-opt"),
     };
-    let epsilon = args.epsilon.unwrap_or(tuning.epsilon());
+    // A score moves only if answers change; the bundled model, which begins with the same answer to everything, must be moved far.
+    let far = bundled && objective == Objective::Score;
+    let epsilon = args
+        .epsilon
+        .unwrap_or(tuning.epsilon() * if far { 30.0 } else { 1.0 });
     let shared = Shared {
         epsilon,
         queries: args.queries,
@@ -235,9 +239,10 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     )?;
 
     let steps = if method.trains() { args.steps } else { 0 };
-    let lr = args
-        .lr
-        .unwrap_or_else(|| methods::learning_rate(method, &tuning, parameters, bundled));
+    let lr = args.lr.unwrap_or_else(|| {
+        let lr = methods::learning_rate(method, &tuning, parameters, bundled);
+        if far { 3.0 * lr } else { lr }
+    });
     let eval_every = args
         .eval_every
         .unwrap_or(if bundled { steps / 10 } else { 0 });

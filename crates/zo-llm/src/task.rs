@@ -314,7 +314,10 @@ mod tests {
         };
         let (class, pick, write) = (Kind::Classification, Kind::MultipleChoice, Kind::Generation);
         let good = choice(&["No", "Yes"], 1);
-        assert_eq!(check(class, good.clone()).unwrap(), [good.clone()]);
+        assert_eq!(
+            check(class, good.clone()).unwrap(),
+            std::slice::from_ref(&good)
+        );
         assert!(check(pick, choice(&["a", "b", "c"], 2)).is_ok());
         assert!(check(write, text(&[""])).is_ok());
         refused(class, &choice(&["No", "Yes"], 2), "option 2 is right");

@@ -17,6 +17,7 @@ pub struct TrainBatch {
 
 /// What of the model's output the rows ask for.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "there is one for a batch")]
 enum Form {
     /// Logits of one token for each label word, after the prompt.
     Words { words: Vec<u32>, labels: Vec<usize> },

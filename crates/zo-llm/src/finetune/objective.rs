@@ -9,6 +9,7 @@ use crate::model::CausalLm;
 
 /// The value of an objective.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "one for an evaluation")]
 pub enum LossValue {
     /// A loss on the model's device, `[1]`: methods that differentiate need it.
     Tensor(Tensor<1>),

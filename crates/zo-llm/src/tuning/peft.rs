@@ -44,7 +44,7 @@ pub fn save_adapter(
     let tensors = collector.tensors;
     let shape = |name: &String| tensors.get(name).map(|tensor| &tensor.shape);
     let mut names = expected.keys().chain(tensors.keys());
-    if let Some(name) = names.find(|name| expected.get(*name) != shape(*name)) {
+    if let Some(name) = names.find(|name| expected.get(*name) != shape(name)) {
         let describe = |shape: Option<&[usize; 2]>| match shape {
             Some(shape) => format!("{shape:?}"),
             None => "absent".to_owned(),
