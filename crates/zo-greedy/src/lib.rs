@@ -64,7 +64,7 @@ impl MezoGreedyConfig {
     }
 }
 
-/// Samples the best of several candidates: see the [crate](crate).
+/// Samples the best of several candidates: see the [crate].
 #[derive(Debug, Clone)]
 pub struct Greedy<S> {
     inner: S,

@@ -99,7 +99,7 @@ impl MezoGvConfig {
     }
 }
 
-/// Samples guiding vectors: see the [crate](crate).
+/// Samples guiding vectors: see the [crate].
 #[derive(Debug, Clone)]
 pub struct GuidingVector<S> {
     inner: S,

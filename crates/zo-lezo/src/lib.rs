@@ -74,7 +74,7 @@ impl LezoConfig {
     }
 }
 
-/// Drops a random share of the layers in each step: see the [crate](crate).
+/// Drops a random share of the layers in each step: see the [crate].
 #[derive(Debug, Clone)]
 pub struct RandomLayers {
     drop: f64,
