@@ -1,7 +1,9 @@
 //! Text generation with a key/value cache.
 
-use burn::tensor::{Device, Tensor};
-use rand::{RngExt, SeedableRng};
+mod sampling;
+
+use burn::tensor::Device;
+use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,8 @@ use crate::layers::to_f32;
 use crate::model::CausalLm;
 use crate::part::{Part, deal, ints, part_count};
 use crate::tokenizer::{LmTokenizer, TokenizerError};
+
+use sampling::choose;
 
 /// Why nothing can be generated.
 #[derive(Debug, Error)]
@@ -352,104 +356,9 @@ fn keep<T>(items: Vec<T>, places: &[usize]) -> Vec<T> {
     items.into_iter().enumerate().filter_map(kept).collect()
 }
 
-/// The next token of each text, from `[texts, vocab]` logits.
-fn choose(logits: Tensor<2>, texts: &mut [Text<'_>], sampling: &Sampling) -> Vec<u32> {
-    let Sampling::Random {
-        temperature,
-        top_k,
-        top_p,
-        ..
-    } = *sampling
-    else {
-        let best = logits.argmax(1).into_data();
-        return best.iter::<i64>().map(|token| token as u32).collect();
-    };
-    let vocab = logits.dims()[1];
-    let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
-    let rows = logits.chunks(vocab).zip(texts);
-    rows.map(|(row, text)| {
-        let weights = candidates(row, temperature, top_k, top_p);
-        draw(&weights, text.rng.random::<f64>())
-    })
-    .collect()
-}
-
-/// The tokens to draw from and their weights, likeliest first.
-fn candidates(logits: &[f32], temperature: f64, top_k: usize, top_p: f64) -> Vec<(u32, f64)> {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weight = |logit: f32| (f64::from(logit - largest) / temperature).exp();
-    let mut weights: Vec<(u32, f64)> = logits
-        .iter()
-        .enumerate()
-        .map(|(token, logit)| (token as u32, weight(*logit)))
-        .collect();
-    weights.sort_by(|a, b| b.1.total_cmp(&a.1));
-    if top_k > 0 {
-        weights.truncate(top_k);
-    }
-    let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
-    let mut sum = 0.0;
-    // The one that reaches the share is the last.
-    let inside = weights.iter().take_while(|(_, weight)| {
-        let before = sum;
-        sum += weight;
-        before < top_p * total
-    });
-    let count = inside.count().max(1);
-    weights.truncate(count);
-    weights
-}
-
-/// The token at `place`, in [0, 1), of the weights laid end to end.
-fn draw(weights: &[(u32, f64)], place: f64) -> u32 {
-    let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
-    let mut left = place * total;
-    for (token, weight) in weights {
-        left -= weight;
-        if left < 0.0 {
-            return *token;
-        }
-    }
-    // Rounding only: the sum fell short of the total.
-    weights.last().map_or(0, |(token, _)| *token)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn candidates_are_the_likeliest() {
-        let logits = [0.0, 3f32.ln(), 0.0, 5f32.ln()];
-        let tokens = |k, p| -> Vec<u32> {
-            candidates(&logits, 1.0, k, p)
-                .iter()
-                .map(|(token, _)| *token)
-                .collect()
-        };
-        assert_eq!(tokens(0, 1.0), [3, 1, 0, 2]);
-        assert_eq!(tokens(2, 1.0), [3, 1]);
-        // Probabilities 0.5, 0.3, 0.1, 0.1.
-        assert_eq!(tokens(0, 0.5), [3]);
-        assert_eq!(tokens(0, 0.51), [3, 1]);
-        assert_eq!(tokens(3, 1e-9), [3]);
-        let weights = candidates(&logits, 1.0, 0, 1.0);
-        let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
-        assert!((weights[0].1 / total - 0.5).abs() < 1e-6);
-        // Half the temperature squares the odds.
-        let cold = candidates(&logits, 0.5, 0, 1.0);
-        assert!((cold[0].1 / cold[1].1 - 25.0 / 9.0).abs() < 1e-5);
-    }
-
-    #[test]
-    fn drawing_follows_the_weights() {
-        let weights = [(7, 5.0), (8, 3.0), (9, 2.0)];
-        let tokens: Vec<u32> = [0.0, 0.499, 0.5, 0.799, 0.8, 0.999_999]
-            .iter()
-            .map(|place| draw(&weights, *place))
-            .collect();
-        assert_eq!(tokens, [7, 7, 8, 8, 9, 9]);
-    }
 
     #[test]
     fn settings_are_checked() {
