@@ -121,15 +121,12 @@ impl Tuning {
     /// # Errors
     /// If the settings do not fit the model, or it has been made ready for tuning before.
     pub fn apply(&self, mut model: CausalLm, seed: u64) -> Result<CausalLm, TuningError> {
-        let [prompt, prefix] = model.virtual_tokens();
-        if prompt + prefix > 0 {
-            return Err(TuningError::Twice { prompt, prefix });
-        }
+        self.fits(&model)?;
         match self {
             Self::Full => {}
             Self::Lora(config) => model = lora::apply(model, config, seed)?,
             Self::Prefix { length } => {
-                let tokens = self.tokens(*length, &model, seed)?;
+                let tokens = tokens(*length, &model, seed);
                 let device = model.head().device();
                 let mut cache = vec![LayerCache::default(); model.depth()];
                 let part = Part::new([&tokens[..]].into_iter(), &device);
@@ -140,7 +137,7 @@ impl Tuning {
                 }
             }
             Self::Prompt { length } => {
-                let tokens = self.tokens(*length, &model, seed)?;
+                let tokens = tokens(*length, &model, seed);
                 let tunable = model.tunable();
                 let table = tunable.embedding.weight.val();
                 let ids: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
@@ -166,25 +163,34 @@ impl Tuning {
         }
     }
 
-    /// Real tokens, drawn by the seed.
-    fn tokens(&self, length: usize, model: &CausalLm, seed: u64) -> Result<Vec<u32>, TuningError> {
+    /// An error unless the model is a plain one with room for the virtual tokens.
+    fn fits(&self, model: &CausalLm) -> Result<(), TuningError> {
+        let [prompt, prefix] = model.virtual_tokens();
+        if prompt + prefix > 0 {
+            return Err(TuningError::Twice { prompt, prefix });
+        }
         let context = model.context();
+        let (tuning, length) = match *self {
+            Self::Prefix { length } => ("prefix", length),
+            Self::Prompt { length } => ("prompt", length),
+            _ => return Ok(()),
+        };
         if length == 0 || length >= context {
-            let tuning = if matches!(self, Self::Prefix { .. }) {
-                "prefix"
-            } else {
-                "prompt"
-            };
             return Err(TuningError::Length {
                 tuning,
                 length,
                 context,
             });
         }
-        let vocab = model.vocab_size() as u32;
-        let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
-        Ok((0..length).map(|_| rng.random_range(0..vocab)).collect())
+        Ok(())
     }
+}
+
+/// Real tokens, drawn by the seed.
+fn tokens(length: usize, model: &CausalLm, seed: u64) -> Vec<u32> {
+    let vocab = model.vocab_size() as u32;
+    let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
+    (0..length).map(|_| rng.random_range(0..vocab)).collect()
 }
 
 impl CausalLm {
@@ -256,7 +262,7 @@ mod tests {
         let short = batch(&rows);
         for plain in models() {
             for tuning in [Tuning::Prefix { length: 3 }, Tuning::Prompt { length: 3 }] {
-                let tokens = tuning.tokens(3, &plain, 7).unwrap();
+                let tokens = super::tokens(3, &plain, 7);
                 let long: Vec<_> = rows
                     .iter()
                     .map(|row| [tokens.clone(), row.clone()].concat())

@@ -224,7 +224,7 @@ fn load_prefix(path: &Path, mut model: CausalLm) -> Result<(CausalLm, Tuning), A
     };
     let (length, token) = (shape[0], heads * width);
     check(path, VIRTUAL, &shape, [length, count * token])?;
-    fits(&Tuning::Prefix { length }, &model, length)?;
+    Tuning::Prefix { length }.fits(&model)?;
     let (device, dtype) = (model.head().device(), model.head().dtype());
     let part = |part: usize| {
         let mut own = Vec::with_capacity(length * token);
@@ -248,7 +248,7 @@ fn load_prompt(path: &Path, mut model: CausalLm) -> Result<(CausalLm, Tuning), A
     let (device, dtype) = (model.head().device(), model.head().dtype());
     let length = shape[0];
     check(path, VIRTUAL, &shape, [length, model.head().dims()[1]])?;
-    fits(&Tuning::Prompt { length }, &model, length)?;
+    Tuning::Prompt { length }.fits(&model)?;
     *model.tunable().prompt = Some(Param::from_tensor(matrix(values, &shape, &device, dtype)));
     Ok((model, Tuning::Prompt { length }))
 }
@@ -265,29 +265,6 @@ fn load_head(path: &Path, mut model: CausalLm) -> Result<(CausalLm, Tuning), Ada
 fn matrix(values: Vec<f32>, shape: &[usize], device: &Device, dtype: DType) -> Tensor<2> {
     let data = TensorData::new(values, [shape[0], shape[1]]);
     Tensor::<2>::from_data(data, (device, DType::F32)).cast(dtype)
-}
-
-/// An error unless so many virtual tokens fit the model, which must have none.
-fn fits(tuning: &Tuning, model: &CausalLm, length: usize) -> Result<(), AdapterError> {
-    let [prompt, prefix] = model.virtual_tokens();
-    if prompt + prefix > 0 {
-        return Err(TuningError::Twice { prompt, prefix }.into());
-    }
-    let context = model.context();
-    if length == 0 || length >= context {
-        let tuning = if matches!(tuning, Tuning::Prefix { .. }) {
-            "prefix"
-        } else {
-            "prompt"
-        };
-        return Err(TuningError::Length {
-            tuning,
-            length,
-            context,
-        }
-        .into());
-    }
-    Ok(())
 }
 
 fn check(
