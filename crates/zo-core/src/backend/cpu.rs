@@ -404,4 +404,4 @@ fn move_by<W: Weight>(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -5,7 +5,7 @@ use crate::backend::SweepTerm;
 use crate::direction::Direction;
 use crate::noise::{self, Distribution, TensorKey};
 
-mod forms;
+pub(in crate::backend) mod forms;
 
 const DISTRIBUTIONS: [Distribution; 2] = [Distribution::Gaussian, Distribution::Rademacher];
 
