@@ -169,7 +169,7 @@ fn sweeps() -> Vec<Sweep> {
 fn every_form_and_dtype_is_the_scalar_reference() {
     for dtype in dtypes() {
         for (number, change) in sweeps().iter().enumerate() {
-            for n in [1, 60, 64, 66, 255, 256, 1028, 3 * 8192 + 76] {
+            for n in [1, 66, 1028, 3 * 8192 + 76] {
                 let start = weights(n);
                 let expected = reference(&start, change, dtype);
                 let actual = run(&start, dtype, change);
@@ -246,6 +246,30 @@ fn any_layout_is_swept_by_its_row_major_index() {
         );
         close(wide.slice([0..rows, columns..2 * columns]));
     }
+}
+
+/// What the device's allocator holds does not grow by passes over 128 MiB, each of which would need as much again if it were not in place.
+/// (The other tests, which may run at the same time, allocate little.)
+#[test]
+fn passes_are_in_place() {
+    use burn_cubecl::cubecl::{self, MemoryScope};
+    let reserved = || {
+        device().sync().unwrap();
+        let client = cubecl::Device::default().client();
+        client.memory_report(MemoryScope::Device).usage().bytes_reserved
+    };
+    let before = reserved();
+    let mut tensor = Tensor::<1>::zeros([1 << 25], &device());
+    let holds = reserved();
+    assert!(holds >= before + (1 << 27), "{before} -> {holds}");
+    let z = Direction::noise(Distribution::Rademacher, 3);
+    let stations = [Direction::zero(), z.scaled(1e-3), z.scaled(-1e-3), Direction::zero()];
+    for leg in stations.windows(2) {
+        tensor = sweep(tensor, Sweep::new(KEY, 1.0, &leg[0], &leg[1]));
+    }
+    let after = reserved();
+    assert!(after < holds + (1 << 26), "{holds} -> {after}");
+    assert_eq!(tensor.abs().max().into_scalar::<f32>(), 0.0);
 }
 
 #[test]

@@ -1,0 +1,80 @@
+//! The common test on a GPU device: one row for each kind of sampler, mask and update.
+//!
+//! `cargo test -p zo-optim --features wgpu --test gpu` (a software device will do), or `--features cuda`.
+
+#![cfg(any(feature = "wgpu", feature = "cuda"))]
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use burn::tensor::{DType, Device, DeviceKind};
+use zo_optim::testing::{Common, Setup, Target, check_common, toy};
+use zo_optim::variants::*;
+use zo_optim::*;
+
+fn devices() -> Vec<Device> {
+    vec![
+        #[cfg(feature = "wgpu")]
+        Device::wgpu(DeviceKind::DefaultDevice),
+        #[cfg(feature = "cuda")]
+        Device::cuda(DeviceKind::DefaultDevice),
+    ]
+}
+
+/// Fewer steps than on a CPU, where a minimum is reached: a launch on a software device takes its time.
+fn check<O: ZerothOrderOptimizer>(lr: f64, reach: f64, make: impl Fn(Setup) -> O) {
+    let devices = devices();
+    let supported = |dtype: &DType| devices[0].supports_dtype(*dtype);
+    let dtypes = [DType::BF16, DType::F16].into_iter().filter(supported);
+    let options = Common {
+        lr,
+        steps: 100,
+        reach,
+        dtypes: dtypes.collect(),
+        devices: devices.clone(),
+    };
+    check_common(make, &options).unwrap();
+}
+
+macro_rules! methods {
+    ($($name:ident: $lr:expr, $reach:expr, $config:expr, $init:ident;)*) => {$(
+        #[test]
+        fn $name() {
+            check($lr, $reach, |setup: Setup| {
+                let config = $config.with_seed(setup.seed).with_queries(setup.queries);
+                config.$init().unwrap()
+            });
+        }
+    )*};
+}
+
+methods! {
+    mezo: 0.02, 0.5, MezoConfig::new(), init;
+    mezo_rademacher: 0.02, 0.5, MezoConfig::new().with_distribution(Distribution::Rademacher), init;
+    gv: 0.01, 0.6, MezoGvConfig::new(), init;
+    lezo: 0.03, 0.7, LezoConfig::new(), init;
+    adam: 0.1, 0.7, AdamConfig::new(), init;
+    adam_window: 0.1, 0.7, AdamConfig::new(), init_window;
+    sign_elementwise: 0.05, 0.7, SignConfig::new().with_kind(SignKind::Elementwise), init;
+    sparse_random: 0.06, 0.8, SparseConfig::new(), init;
+    sparse_magnitude: 0.03, 0.8, SparseConfig::new().with_kind(SparseKind::Magnitude).with_sparsity(0.3).with_refresh(25), init;
+}
+
+/// No tensor is written out of place, and a clone keeps its values.
+#[test]
+fn steps_are_in_place() {
+    for device in devices() {
+        let mut optimizer = MezoConfig::new().init().unwrap();
+        let mut module = toy(&device);
+        for _ in 0..3 {
+            let step = optimizer.step(0.01, module, |toy: &_| Target::Sphere.loss(toy));
+            let (next, report) = step.unwrap();
+            assert_eq!(report.copied, 0);
+            module = next;
+        }
+        let clone = module.clone();
+        let before = Target::Sphere.loss(&clone).into_scalar::<f32>();
+        let step = optimizer.step(0.01, module, |toy: &_| Target::Sphere.loss(toy));
+        let (_, report) = step.unwrap();
+        assert!(report.copied > 0);
+        assert_eq!(Target::Sphere.loss(&clone).into_scalar::<f32>(), before);
+    }
+}
