@@ -23,7 +23,7 @@ use zo_examples::run::default_out;
 use zo_llm::dataset::{Dataset, Evaluation, Split};
 use zo_llm::finetune::{Event, FinetuneConfig, FinetuneError, RunError, finetune};
 use zo_llm::{Checkpoint, Dtype, load, task};
-use zo_optim::{Distribution, ZoError};
+use zo_optim::{Distribution, Rounding, ZoError};
 
 /// Compare the methods at an equal number of forwards.
 #[derive(Parser, Debug)]
@@ -235,6 +235,7 @@ impl Bench {
             distribution: self.args.sampler,
             seed,
             trainable: ParamGroup::all(),
+            rounding: Rounding::Nearest,
         };
         let mut optimizer = method.build(&shared, &Flags::default())?;
         let config = FinetuneConfig {

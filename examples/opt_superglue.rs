@@ -38,7 +38,7 @@ use zo_llm::finetune::{
     Evaluated, Event, FinetuneConfig, Finish, Objective, Outcome, Schedule, finetune,
 };
 use zo_llm::{Checkpoint, Dtype, Tuning, hub, load};
-use zo_optim::{Distribution, tensors};
+use zo_optim::{Distribution, Rounding, tensors};
 
 /// Fine-tune a language model with forward passes alone.
 #[derive(Parser, Debug)]
@@ -91,6 +91,9 @@ struct Args {
     /// Noise: gaussian or rademacher
     #[arg(long, default_value = "gaussian")]
     sampler: Distribution,
+    /// How updated weights are rounded to bf16 or f16: nearest or stochastic
+    #[arg(long, default_value = "nearest")]
+    rounding: Rounding,
     /// Steps between evaluations; 0 for the beginning and the end only [default: a tenth of the steps for the bundled model, else 0]
     #[arg(long)]
     eval_every: Option<usize>,
@@ -137,6 +140,7 @@ struct Report<'a> {
     objective: &'a str,
     schedule: String,
     sampler: String,
+    rounding: String,
     device: &'a str,
     dtype: String,
     seed: u64,
@@ -207,6 +211,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         distribution: args.sampler,
         seed: args.seed,
         trainable: tuning.trainable(),
+        rounding: args.rounding,
     };
     let mut optim = method.build(&shared, &args.flags)?;
     let Checkpoint {
@@ -276,6 +281,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         method: serde_json::json!({
             "name": method.name, "flags": format!("{:?}", args.flags), "epsilon": epsilon,
             "queries": args.queries, "sampler": args.sampler.to_string(), "seed": args.seed,
+            "rounding": args.rounding.to_string(),
         }),
     };
     let stop = Arc::new(AtomicBool::new(false));
@@ -349,6 +355,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         objective: &args.objective,
         schedule: args.schedule.to_string(),
         sampler: args.sampler.to_string(),
+        rounding: args.rounding.to_string(),
         device: &args.device,
         dtype: args.dtype.to_string(),
         seed: args.seed,

@@ -31,6 +31,8 @@ pub struct Shared {
     pub seed: u64,
     /// What trains.
     pub trainable: ParamGroup,
+    /// How updated weights are rounded.
+    pub rounding: Rounding,
 }
 
 /// A method's name, what it is, and the flags it has besides the shared ones.
@@ -339,6 +341,7 @@ impl Method {
                     .with_distribution(shared.distribution)
                     .with_seed(shared.seed)
                     .with_trainable(shared.trainable.clone())
+                    .with_rounding(shared.rounding)
                     .with_difference(flags.difference()?)
             };
         }
@@ -464,6 +467,7 @@ impl Method {
             .with_distribution(shared.distribution)
             .with_seed(shared.seed)
             .with_trainable(shared.trainable.clone())
+            .with_rounding(shared.rounding)
             .with_difference(flags.difference()?);
         Ok(Box::new(config.init(adam)?))
     }
@@ -480,6 +484,7 @@ mod tests {
             distribution: Distribution::Gaussian,
             seed: 0,
             trainable: ParamGroup::all(),
+            rounding: Rounding::Nearest,
         }
     }
 

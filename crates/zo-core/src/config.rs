@@ -43,6 +43,9 @@ macro_rules! method_config {
             /// What to do about a loss that is not finite. Default an error.
             #[config(default = "::zo_core::NonFinite::Error")]
             pub non_finite: ::zo_core::NonFinite,
+            /// How updated weights are rounded to their dtype: it matters for bf16 and f16. Default to nearest.
+            #[config(default = "::zo_core::Rounding::Nearest")]
+            pub rounding: ::zo_core::Rounding,
         }
 
         impl $name {
@@ -57,6 +60,7 @@ macro_rules! method_config {
                     weight_decay: self.weight_decay,
                     weight_decay_groups: self.weight_decay_groups.clone(),
                     non_finite: self.non_finite,
+                    rounding: self.rounding,
                 }
             }
         }

@@ -58,7 +58,7 @@ pub use perturbed::Perturbed;
 pub use record::{Buffers, OptimizerRecord, from_record};
 pub use report::{QueryReport, StepReport};
 pub use sampler::{PerturbationSampler, Probe, Seeds};
-pub use settings::{NonFinite, Settings};
+pub use settings::{NonFinite, Rounding, Settings};
 pub use step::{ZeroOrder, ZerothOrderOptimizer};
 pub use tangent::{Jvp, Tangent};
 pub use tensors::{TensorInfo, Values, Weights, tensors};

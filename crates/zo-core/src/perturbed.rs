@@ -88,14 +88,24 @@ impl<M: Module> Perturbed<M> {
     /// Applies `update` to `theta` and ends the displacement, in one pass. `decay` gives the weight decay of each tensor that moves,
     /// `None` for those that do not.
     ///
-    /// There is no pass if there is nothing to do, or if the module stands on its new weights already.
-    pub(crate) fn update(&mut self, update: Update<'_>, decay: &[Option<f64>]) {
+    /// `rounding` is the seed that rounds half-precision weights by chance; they are rounded to nearest without one, and by custom
+    /// changes.
+    ///
+    /// There is no pass if there is nothing to do, or if the module stands on its new weights already. Where chance rounds it does not:
+    /// displacements are rounded to nearest.
+    pub(crate) fn update(
+        &mut self,
+        update: Update<'_>,
+        decay: &[Option<f64>],
+        rounding: Option<u64>,
+    ) {
         let from = std::mem::take(&mut self.displacement);
         let factor = |decay: f64| 1.0 - update.decay_rate * decay;
         let decays = decay.iter().flatten().any(|decay| factor(*decay) != 1.0);
         if let Change::Linear(direction) = &update.change
             && !decays
             && *direction == from
+            && (rounding.is_none() || from.is_zero() || !self.half_precision())
         {
             return;
         }
@@ -119,10 +129,15 @@ impl<M: Module> Perturbed<M> {
                 });
             }
             change => self.pass(None, |number, tensor| {
-                let sweep = Sweep::changing(number, tensor.key, &from, &change);
+                let sweep = Sweep::changing(number, tensor.key, &from, &change).rounded(rounding);
                 Some(sweep.decaying(decay_of(number, tensor)?))
             }),
         }
+    }
+
+    fn half_precision(&self) -> bool {
+        let half = |tensor: &TensorInfo| matches!(tensor.dtype, DType::BF16 | DType::F16);
+        self.tensors.iter().any(|t| t.trainable && half(t))
     }
 
     /// The module, back at `theta` within rounding.

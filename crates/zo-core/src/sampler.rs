@@ -38,6 +38,11 @@ impl Seeds {
         }
     }
 
+    /// The seed that rounds a step's update number `update`: from a third stream.
+    pub(crate) fn for_rounding(run: u64, step: u64, update: usize) -> u64 {
+        derive_seed(run, step, (2u64 << 32) + update as u64)
+    }
+
     /// The step's number.
     pub fn step(&self) -> u64 {
         self.step

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::difference::Difference;
 use crate::error::ConfigError;
+use crate::sampler::Seeds;
 use crate::tensors::TensorInfo;
 
 /// What to do when the objective returns NaN or an infinity.
@@ -16,6 +17,46 @@ pub enum NonFinite {
     Error,
     /// The step leaves the weights as they were and says so in its report.
     Skip,
+}
+
+/// How updated weights are rounded to their dtype. Displaced weights are always rounded to nearest, for they have to come back.
+///
+/// It matters for bf16 and f16. f32 and f64 weights are computed in their own precision, which leaves nothing to round by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rounding {
+    /// To the nearest, ties to even: an update of less than half the distance to the next float is lost, and lost again in every step.
+    #[default]
+    Nearest,
+    /// Up or down at random, so that the mean is the exact result (in f32): one that lies a hundredth of the way to the next float goes
+    /// there in one step of a hundred. The bits are [`rounding_bits`](crate::noise::rounding_bits), with a seed of their own for each
+    /// update. Not for update rules that keep buffers.
+    Stochastic,
+}
+
+impl std::fmt::Display for Rounding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Nearest => "nearest",
+            Self::Stochastic => "stochastic",
+        })
+    }
+}
+
+impl std::str::FromStr for Rounding {
+    type Err = ConfigError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "nearest" => Ok(Self::Nearest),
+            "stochastic" => Ok(Self::Stochastic),
+            other => Err(ConfigError::Setting {
+                name: "rounding",
+                value: other.to_owned(),
+                expected: "`nearest` or `stochastic`",
+            }),
+        }
+    }
 }
 
 /// The settings every zeroth-order method shares.
@@ -37,10 +78,12 @@ pub struct Settings {
     pub weight_decay_groups: Vec<(ParamGroup, f64)>,
     /// What to do about a loss that is not finite.
     pub non_finite: NonFinite,
+    /// How updated weights are rounded to their dtype.
+    pub rounding: Rounding,
 }
 
 impl Default for Settings {
-    /// MeZO's: epsilon 1e-3, one query, central difference, no weight decay, all parameters, seed 0.
+    /// MeZO's: epsilon 1e-3, one query, central difference, no weight decay, all parameters, seed 0, rounding to nearest.
     fn default() -> Self {
         Self {
             epsilon: 1e-3,
@@ -51,6 +94,7 @@ impl Default for Settings {
             weight_decay: 0.0,
             weight_decay_groups: Vec::new(),
             non_finite: NonFinite::Error,
+            rounding: Rounding::Nearest,
         }
     }
 }
@@ -75,6 +119,12 @@ impl Settings {
             Some(bad) => Err(ConfigError::WeightDecay(bad)),
             None => Ok(()),
         }
+    }
+
+    /// The seed that rounds update number `update` of step `step`, if chance rounds it.
+    pub(crate) fn rounding_seed(&self, step: u64, update: usize) -> Option<u64> {
+        let stochastic = self.rounding == Rounding::Stochastic;
+        stochastic.then(|| Seeds::for_rounding(self.seed, step, update))
     }
 
     /// The weight decay of a parameter.

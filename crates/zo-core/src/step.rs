@@ -8,7 +8,7 @@ use crate::objective::{JvpObjective, Loss, LossObjective, Objective};
 use crate::record::OptimizerRecord;
 use crate::report::StepReport;
 use crate::sampler::{PerturbationSampler, Seeds};
-use crate::settings::{NonFinite, Settings};
+use crate::settings::{NonFinite, Rounding, Settings};
 use crate::tangent::{Jvp, Tangent};
 use crate::tensors::tensors;
 use crate::update::{Estimate, Measured, UpdateRule};
@@ -80,6 +80,12 @@ where
             return Err(ConfigError::Incompatible {
                 parts: "an update rule that keeps buffers, and a mask that updates after each round",
                 reason: "a step that fails in a later round could not take the buffers back; use the form with a window",
+            });
+        }
+        if update.keeps_buffers() && settings.rounding == Rounding::Stochastic {
+            return Err(ConfigError::Incompatible {
+                parts: "an update rule that keeps buffers, and stochastic rounding",
+                reason: "such a rule computes whole tensors, which are rounded to nearest; use the form with a window, or `Rounding::Nearest`",
             });
         }
         Ok(Self {

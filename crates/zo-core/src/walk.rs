@@ -106,12 +106,13 @@ impl<M: Module, O: Objective<M>> Walk<M, O> {
                 moves.then(|| self.settings.weight_decay_of(tensor))
             })
             .collect();
+        let rounding = self.settings.rounding_seed(self.step, self.undo.len());
         self.undo.push(Undo {
             change: update.change.reversed(),
             decay_rate: update.decay_rate,
             decay: decay.clone(),
         });
-        self.perturbed.update(update, &decay);
+        self.perturbed.update(update, &decay, rounding);
         self.updated = self.rounds.len();
         self.loss_here = None;
     }
@@ -124,7 +125,7 @@ impl<M: Module, O: Objective<M>> Walk<M, O> {
             if let Some(change) = undo.change {
                 let decay_rate = 0.0;
                 let update = Update { change, decay_rate };
-                self.perturbed.update(update, &undo.decay);
+                self.perturbed.update(update, &undo.decay, None);
             }
             let decayed = undo.decay.iter().map(|decay| {
                 // (1 - x) (1 + x / (1 - x)) = 1
@@ -132,7 +133,7 @@ impl<M: Module, O: Objective<M>> Walk<M, O> {
             });
             let decayed: Vec<_> = decayed.collect();
             let none = Update::linear(MaskedDirection::zero(), undo.decay_rate);
-            self.perturbed.update(none, &decayed);
+            self.perturbed.update(none, &decayed, None);
         }
     }
 

@@ -1,10 +1,12 @@
 use burn::module::{Module, Param, ParamGroup};
 use burn::tensor::{DType, Device, Tensor};
-use zo_core::{Difference, NonFinite, StepReport, ZerothOrderOptimizer, ZoError};
+use zo_core::{Difference, NonFinite, Rounding, StepReport, ZerothOrderOptimizer, ZoError};
 
 use super::*;
 
 mod estimator;
+#[cfg(feature = "flex")]
+mod rounding;
 
 #[derive(Module, Debug)]
 struct Layer {
@@ -305,6 +307,10 @@ fn settings_are_checked() {
         ConfigError::NoQueries
     );
     assert!(MezoConfig::new().with_weight_decay(-1.0).init().is_err());
+    let rounding = "stochastic".parse::<Rounding>();
+    assert_eq!(rounding, Ok(Rounding::Stochastic));
+    let error = "up".parse::<Rounding>().unwrap_err().to_string();
+    assert!(error.contains("up") && error.contains("nearest"), "{error}");
     let group = vec![(ParamGroup::all(), f64::NAN)];
     assert!(
         MezoConfig::new()
@@ -318,18 +324,21 @@ fn settings_are_checked() {
 #[test]
 fn half_precision_models_train_and_keep_their_dtype() {
     let device = Device::flex();
-    for dtype in [DType::BF16, DType::F16, DType::F64] {
+    let dtypes = [DType::BF16, DType::F16, DType::F64];
+    let both = [Rounding::Nearest, Rounding::Stochastic];
+    for (dtype, rounding) in dtypes.into_iter().flat_map(|d| both.map(|r| (d, r))) {
         let bias = Param::from_tensor(Tensor::<1>::zeros([300], &device).cast(dtype));
         let weight = Param::from_tensor(Tensor::<2>::zeros([5, 3], &device).cast(dtype));
         let mut model = Layer { weight, bias };
         let loss = |m: &Layer| (m.bias.val().cast(DType::F32) - 1.0).square().mean();
-        let mut optim = MezoConfig::new().with_epsilon(1e-2).init().unwrap();
+        let config = MezoConfig::new().with_epsilon(1e-2);
+        let mut optim = config.with_rounding(rounding).init().unwrap();
         for _ in 0..300 {
             model = optim.step(0.3, model, loss).unwrap().0;
         }
         assert_eq!(model.bias.dtype(), dtype);
         let end = loss(&model).into_scalar::<f32>();
-        assert!(end < 0.5, "{dtype:?}: {end}");
+        assert!(end < 0.5, "{dtype:?}, {rounding}: {end}");
     }
 }
 

@@ -55,6 +55,7 @@ methods! {
     mezo: 0.01, 1500, 0.02, MezoConfig::new(), init;
     mezo_one_sided: 0.01, 1500, 0.02, MezoConfig::new().with_difference(Difference::OneSided), init;
     mezo_rademacher: 0.01, 1500, 0.02, MezoConfig::new().with_distribution(Distribution::Rademacher), init;
+    mezo_rounded_by_chance: 0.01, 1500, 0.02, MezoConfig::new().with_rounding(Rounding::Stochastic), init;
     gv: 0.005, 1500, 0.02, MezoGvConfig::new(), init;
     gv_of_four: 0.005, 1500, 0.02, MezoGvConfig::new().with_candidates(4).with_normalize(true), init;
     gv_history: 0.005, 1500, 0.02, MezoGvConfig::new().with_history(true), init;
@@ -152,6 +153,13 @@ fn combinations_that_make_no_sense_are_refused_with_the_reason() {
         error.contains("each round") && error.contains("window"),
         "{error}"
     );
+    let stochastic = || AdamConfig::new().with_rounding(Rounding::Stochastic);
+    let error = stochastic().init().unwrap_err().to_string();
+    assert!(
+        error.contains("rounding") && error.contains("window"),
+        "{error}"
+    );
+    assert!(stochastic().init_window().is_ok());
 }
 
 #[test]

@@ -53,6 +53,7 @@ reduces_to_mezo! {
     one_block_after_all: BlockWiseConfig::new().with_blocks(everything()).with_order(BlockOrder::AllAfter), init;
     a_momentum_window_without_momentum: MomentumConfig::new().with_beta(0.0), init_window;
     a_momentum_window_of_one_step: MomentumConfig::new().with_window(1), init_window;
+    rounding_by_chance_in_f32: MezoConfig::new().with_rounding(Rounding::Stochastic), init;
     the_best_of_one: MezoGreedyConfig::new().with_candidates(1), init;
 }
 

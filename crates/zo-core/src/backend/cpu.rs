@@ -1,12 +1,16 @@
 //! The CPU kernel: one sweep over a slice of weights.
 
 mod magnitude;
+mod moves;
+mod round;
 mod weight;
 
 use num_traits::{Float, MulAdd, Zero};
 use rayon::prelude::*;
 
 use self::magnitude::{Threshold, move_chosen};
+use self::moves::{move_along, move_any, move_by, move_row};
+use self::round::{Nearest, Stochastic};
 use self::weight::Acc;
 pub(crate) use self::weight::Weight;
 use super::{Sweep, Target};
@@ -50,7 +54,12 @@ pub(crate) fn sweep_slice_at<W: Weight>(level: SimdLevel, weights: &mut [W], swe
                 weights,
                 sweep,
             }),
-            Case::General => level.run(General {
+            Case::General => level.run(General::<W, false> {
+                chunk,
+                weights,
+                sweep,
+            }),
+            Case::Stochastic => level.run(General::<W, true> {
                 chunk,
                 weights,
                 sweep,
@@ -72,6 +81,8 @@ struct TypedSweep<W: Weight> {
     terms: Vec<TypedTerm<W>>,
     target: TypedTarget<W>,
     threshold: Option<Threshold<W::Acc>>,
+    /// The bits of the last rounding, where it is stochastic.
+    rounding: Option<Stream>,
 }
 
 struct TypedTerm<W: Weight> {
@@ -110,10 +121,15 @@ enum Case<'a, W: Weight> {
     ChosenSums,
     /// Both kinds of masks at once, or a target that is no sum.
     General,
+    /// Any of these, rounded by chance.
+    Stochastic,
 }
 
 impl<W: Weight> TypedSweep<W> {
     fn case(&self) -> Case<'_, W> {
+        if self.rounding.is_some() {
+            return Case::Stochastic;
+        }
         let kept = self.terms.iter().any(|term| term.keep.is_some());
         match (&self.terms[..], &self.target, &self.threshold) {
             ([term], TypedTarget::Sum, None) if !kept => Case::Along(term),
@@ -160,6 +176,10 @@ impl<W: Weight> TypedSweep<W> {
             terms: terms.collect(),
             target,
             threshold: sweep.magnitudes.map(Threshold::new::<W>),
+            rounding: sweep
+                .rounding
+                .filter(|_| W::ROUNDS)
+                .map(|seed| stream(Distribution::Gaussian, seed)),
         }
     }
 }
@@ -220,20 +240,22 @@ impl<W: Weight, const KEPT: bool, const CHOSEN: bool> Kernel for Sums<'_, W, KEP
         for row in 0..rows {
             let (from, to) = (&from[row], &to[row]);
             move_row(weights, row, |row| match &sweep.threshold {
-                Some(threshold) if CHOSEN => move_chosen(row, lanes, sweep, threshold, from, to),
-                _ => move_by(row, lanes, sweep, from, to),
+                Some(threshold) if CHOSEN => {
+                    move_chosen(row, lanes, sweep, threshold, from, to, Nearest);
+                }
+                _ => move_by(row, lanes, sweep, from, to, Nearest),
             });
         }
     }
 }
 
-struct General<'a, W: Weight> {
+struct General<'a, W: Weight, const STOCHASTIC: bool> {
     chunk: u64,
     weights: &'a mut [W],
     sweep: &'a TypedSweep<W>,
 }
 
-impl<W: Weight> Kernel for General<'_, W> {
+impl<W: Weight, const STOCHASTIC: bool> Kernel for General<'_, W, STOCHASTIC> {
     #[inline(always)]
     fn run(self) {
         let Self {
@@ -254,12 +276,16 @@ impl<W: Weight> Kernel for General<'_, W> {
             }
         }
         sweep.aim(chunk, rows, lanes, &mut to);
-        for row in 0..rows {
-            let (from, to) = (&from[row], &to[row]);
-            move_row(weights, row, |row| match &sweep.threshold {
-                None => move_by(row, lanes, sweep, from, to),
-                Some(threshold) => move_chosen(row, lanes, sweep, threshold, from, to),
-            });
+        match &sweep.rounding {
+            Some(stream) if STOCHASTIC => stream.rounding(chunk, rows, lanes, |row, bits| {
+                let round = Stochastic(bits);
+                move_any(weights, row, lanes, sweep, &from[row], &to[row], round);
+            }),
+            _ => {
+                for row in 0..rows {
+                    move_any(weights, row, lanes, sweep, &from[row], &to[row], Nearest);
+                }
+            }
         }
     }
 }
@@ -342,65 +368,6 @@ fn add_times<W: Weight>(sum: &mut Acc<W>, lanes: usize, coefficient: W::Acc, z: 
     for (sum, z) in sum[..lanes].iter_mut().zip(&z[..lanes]) {
         *sum = MulAdd::mul_add(coefficient, W::noise(*z), *sum);
     }
-}
-
-/// Applies `change` to row `row` of `weights`; the last row may be short.
-#[inline(always)]
-fn move_row<W: Weight>(weights: &mut [W], row: usize, change: impl Fn(&mut [W; LANES])) {
-    let row = &mut weights[row * LANES..];
-    match row.first_chunk_mut::<LANES>() {
-        Some(full) => change(full),
-        None => {
-            let mut padded = [W::default(); LANES];
-            padded[..row.len()].copy_from_slice(row);
-            change(&mut padded);
-            row.copy_from_slice(&padded[..row.len()]);
-        }
-    }
-}
-
-/// From `w` over `theta` to the target, along a single noise vector.
-#[inline(always)]
-fn move_along<W: Weight>(
-    row: &mut [W; LANES],
-    lanes: usize,
-    sweep: &TypedSweep<W>,
-    term: &TypedTerm<W>,
-    z: &Row,
-) {
-    let mut values = W::load(row);
-    if !sweep.unperturbed {
-        for (value, z) in values[..lanes].iter_mut().zip(&z[..lanes]) {
-            *value = *value - term.from * W::noise(*z);
-        }
-        W::round(&mut values);
-    }
-    for (value, z) in values[..lanes].iter_mut().zip(&z[..lanes]) {
-        *value = MulAdd::mul_add(sweep.decay, *value, term.to * W::noise(*z));
-    }
-    W::store(row, &values);
-}
-
-/// From `w` over `theta` to the target, by two sums of noise vectors.
-#[inline(always)]
-fn move_by<W: Weight>(
-    row: &mut [W; LANES],
-    lanes: usize,
-    sweep: &TypedSweep<W>,
-    from: &Acc<W>,
-    to: &Acc<W>,
-) {
-    let mut values = W::load(row);
-    if !sweep.unperturbed {
-        for (value, from) in values[..lanes].iter_mut().zip(&from[..lanes]) {
-            *value = *value - *from;
-        }
-        W::round(&mut values);
-    }
-    for (value, to) in values[..lanes].iter_mut().zip(&to[..lanes]) {
-        *value = MulAdd::mul_add(sweep.decay, *value, *to);
-    }
-    W::store(row, &values);
 }
 
 #[cfg(test)]

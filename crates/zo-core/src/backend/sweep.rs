@@ -72,6 +72,8 @@ pub enum Target {
 /// w     <- decay theta + m to        rounded to the weights' dtype
 /// ```
 ///
+/// Both roundings are to nearest, unless the second has a [seed](Self::rounding).
+///
 /// With one rounding of the difference, `w + sum_k (to_k - from_k) z_k`, the weights would drift: rounding errors of +eps, -2 eps,
 /// +eps do not cancel. Those of +eps and -eps do: `theta` comes back bit for bit, unless it was moved across a power of two
 /// or lay halfway between two floats.
@@ -93,6 +95,9 @@ pub struct Sweep {
     pub magnitudes: Option<Magnitudes>,
     /// Whether the target is a displacement that will be left again, so that magnitudes must be recognised in it.
     pub displaces: bool,
+    /// The seed of the second rounding, if it is stochastic: by [`crate::noise::rounding_bits`]. None for displacements, and without effect
+    /// on f32 and f64.
+    pub rounding: Option<u64>,
     /// Counts the tensors that could not be written in place.
     copies: Arc<AtomicUsize>,
 }
@@ -161,6 +166,7 @@ impl Sweep {
             target: Target::Sum,
             magnitudes: None,
             displaces: false,
+            rounding: None,
             copies: Arc::default(),
         }
     }
@@ -230,6 +236,11 @@ impl Sweep {
 
     pub(crate) fn decaying(self, decay: f64) -> Self {
         Self { decay, ..self }
+    }
+
+    /// With this seed for the second rounding, if there is one.
+    pub(crate) fn rounded(self, rounding: Option<u64>) -> Self {
+        Self { rounding, ..self }
     }
 
     /// Without marks for magnitudes: the result is not a displaced weight.

@@ -29,6 +29,9 @@ use crate::direction::{Direction, Term};
 /// Elements that share one tile of blocks, one value each.
 pub(crate) const LANES: usize = 64;
 
+/// Elements that one Philox block gives the bits for their [stochastic rounding](rounding_bits).
+pub(crate) const ROUNDED_PER_BLOCK: usize = 8;
+
 /// The distribution of the noise: both have mean 0 and variance 1, which is what makes the estimators unbiased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -122,6 +125,21 @@ pub(crate) fn last_kept(probability: f64) -> u32 {
     (kept - 1.0) as u32
 }
 
+/// The 16 random bits that round element `index` with [`Rounding::Stochastic`](crate::Rounding::Stochastic): value `k` of 8 in its block,
+/// the lower half of word `k / 2` if `k` is even, the upper half if it is odd.
+///
+/// They round an exact f32 result x between two neighbours of the dtype, `a <= |x| < b` in magnitude: to b if
+/// `floor(2^16 f) + bits >= 2^16` with `f = (|x| - a) / (b - a)`, else to a. So b has probability f, exactly where f is a multiple of
+/// 2^-16: always but for f16 below 2^-14, where the mean is up to 2^-40 too close to 0. What the dtype can hold stays as it is, and so do
+/// NaN and the infinities; beyond the largest finite number b is infinity, with the value it would have were exponents unbounded.
+pub fn rounding_bits(seed: u64, tensor: TensorKey, index: u64) -> u16 {
+    let (row, lane) = (index / LANES as u64, index % LANES as u64);
+    let values = ROUNDED_PER_BLOCK as u64;
+    let (tile, k) = (row / values, (row % values) as usize);
+    let words = philox::block(&RoundKeys::new(seed), tile * LANES as u64 + lane, tensor.0);
+    (words[k / 2] >> (16 * (k % 2))) as u16
+}
+
 /// The mean square of the noise `direction` on a tensor: 1 in expectation for noise of coefficient 1. Computed exactly for tensors of up
 /// to 4096 elements; beyond that the expectation, which Gaussian noise meets within 2.2% (one standard deviation) and a Rademacher vector
 /// exactly.
@@ -179,6 +197,14 @@ mod tests {
         );
         let kept: Vec<u64> = (0..64).filter(|i| keeps(42, key, *i, 0.1)).collect();
         assert_eq!(kept, [0, 2, 4, 5, 12, 20, 21, 58]);
+        let bits = |seed, start: u64| -> Vec<u16> {
+            (start..start + 4)
+                .map(|i| rounding_bits(seed, key, i))
+                .collect()
+        };
+        assert_eq!(bits(0, 0), [0x1bff, 0xc270, 0x7df8, 0x4a4d]);
+        assert_eq!(bits(42, 62), [0xcc9c, 0xe570, 0x0274, 0xc34a]);
+        assert_eq!(bits(42, 510), [0xd410, 0x0dd5, 0xb625, 0xfe69]);
         assert_eq!(derive_seed(0, 0, 0), 0xe169_c58d_6627_e8d5);
         assert_eq!(derive_seed(7, 3, 1), 0x75ba_33d8_965f_7ece);
     }

@@ -1,10 +1,13 @@
 //! Noise by rows of 64: the loops that the compiler turns into SIMD code, once for each instruction set.
 
 use super::philox::{self, RoundKeys};
-use super::{Distribution, LANES, TensorKey, transform};
+use super::{Distribution, LANES, ROUNDED_PER_BLOCK, TensorKey, transform};
 
 /// One value for each lane.
 pub(crate) type Row = [f32; LANES];
+
+/// 16 random bits for each lane.
+pub(crate) type Bits = [u32; LANES];
 
 /// The number of lanes, hidden from the optimizer. A short loop over a known number of lanes is unrolled before it can be vectorised,
 /// and then may not be: ask once for each chunk, and loop up to the answer. (The loops of the Gaussian are long enough to be safe, and
@@ -63,6 +66,33 @@ impl Stream {
                     *keep = if *word <= last { 1.0 } else { 0.0 };
                 }
                 emit(4 * tile + k, &keeps);
+            }
+        }
+    }
+
+    /// Calls `emit(row, bits)` for the first `rows` rows of chunk `chunk`, in order: the bits of [`super::rounding_bits`].
+    #[inline(always)]
+    pub(crate) fn rounding(
+        &self,
+        chunk: u64,
+        rows: usize,
+        lanes: usize,
+        mut emit: impl FnMut(usize, &Bits),
+    ) {
+        const VALUES: usize = ROUNDED_PER_BLOCK;
+        let first_tile = chunk * (CHUNK_ROWS / VALUES) as u64;
+        for tile in 0..rows.div_ceil(VALUES) {
+            let mut words = [[0u32; LANES]; 4];
+            for lane in 0..LANES {
+                self.draw(&mut words, first_tile + tile as u64, lane);
+            }
+            for k in 0..VALUES.min(rows - VALUES * tile) {
+                let shift = 16 * (k % 2) as u32;
+                let mut bits = [0u32; LANES];
+                for (bits, word) in bits[..lanes].iter_mut().zip(&words[k / 2][..lanes]) {
+                    *bits = (*word >> shift) & 0xFFFF;
+                }
+                emit(VALUES * tile + k, &bits);
             }
         }
     }

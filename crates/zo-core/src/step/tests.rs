@@ -153,20 +153,70 @@ fn one_pass_to_any_target() {
     assert_eq!(perturbed.passes(), 1);
     perturbed.move_to(&noise(2).scaled(0.1).plus(0.2, &noise(3)));
     assert_eq!(perturbed.passes(), 2);
-    perturbed.update(Update::linear(noise(4), 0.0), &decay);
+    perturbed.update(Update::linear(noise(4), 0.0), &decay, None);
     assert_eq!(
         (perturbed.passes(), perturbed.displacement().is_zero()),
         (3, true)
     );
     assert_eq!(perturbed.swept(), 3 * 4777);
     // Nothing to do, and a displacement that is the update already.
-    perturbed.update(Update::linear(MaskedDirection::zero(), 0.0), &decay);
+    perturbed.update(Update::linear(MaskedDirection::zero(), 0.0), &decay, None);
     perturbed.move_to(&noise(5));
-    perturbed.update(Update::linear(noise(5), 0.0), &decay);
+    perturbed.update(Update::linear(noise(5), 0.0), &decay, None);
     assert_eq!(
         (perturbed.passes(), perturbed.displacement().is_zero()),
         (4, true)
     );
+}
+
+/// Half-precision weights that stand on their update are rounded to nearest there: chance takes a pass.
+#[cfg(feature = "flex")]
+#[test]
+fn an_update_that_chance_rounds_takes_its_own_pass() {
+    for (dtype, passes) in [(DType::F32, 1), (DType::BF16, 2), (DType::F16, 2)] {
+        let module = weights(&Device::flex(), dtype);
+        let tensors = tensors::tensors(&module, &ParamGroup::all()).unwrap();
+        let mut perturbed = Perturbed::new(module, tensors.into());
+        let mask = Arc::new(Selection::all(2));
+        let noise = MaskedDirection::new(&mask, Direction::noise(Distribution::Gaussian, 1));
+        perturbed.move_to(&noise);
+        let decay = [Some(0.0); 2];
+        perturbed.update(Update::linear(noise, 0.0), &decay, Some(7));
+        assert_eq!(perturbed.passes(), passes, "{dtype:?}");
+        // Nothing to do.
+        let none = Update::linear(MaskedDirection::zero(), 0.0);
+        perturbed.update(none, &decay, Some(8));
+        assert_eq!(perturbed.passes(), passes, "{dtype:?}");
+    }
+}
+
+/// Displacements and their restore are as they were, bit for bit; the update is not.
+#[cfg(feature = "flex")]
+#[test]
+fn only_updates_are_rounded_by_chance() {
+    for dtype in [DType::BF16, DType::F16] {
+        let run = |rounding: Rounding, lr: f64, steps: usize| {
+            let settings = Settings {
+                rounding,
+                ..Settings::default()
+            };
+            let mut optim = ZeroOrder::new(settings, Distribution::Gaussian, Dense, Sgd).unwrap();
+            let (mut module, mut seen) = (weights(&Device::flex(), dtype), Vec::new());
+            for _ in 0..steps {
+                let watch = |m: &Weights| {
+                    seen.push(flat(m));
+                    1e-3 * seen.len() as f64
+                };
+                module = optim.step(lr, module, watch).unwrap().0;
+            }
+            (flat(&module), seen)
+        };
+        let (nearest, stochastic) = (Rounding::Nearest, Rounding::Stochastic);
+        assert_eq!(run(nearest, 0.0, 5), run(stochastic, 0.0, 5));
+        let (plain, chance) = (run(nearest, 1e-3, 1), run(stochastic, 1e-3, 1));
+        assert_eq!(plain.1, chance.1);
+        assert_ne!(plain.0, chance.0);
+    }
 }
 
 /// A mask that leaves tensors out and weighs the update of the rest.

@@ -12,6 +12,7 @@
 use num_traits::{Float, MulAdd, One, Zero};
 
 use super::TypedSweep;
+use super::round::Round;
 use super::weight::{Acc, Weight};
 use crate::backend::Magnitudes;
 use crate::noise::LANES;
@@ -66,6 +67,7 @@ pub(super) fn move_chosen<W: Weight>(
     threshold: &Threshold<W::Acc>,
     from: &Acc<W>,
     to: &Acc<W>,
+    round: impl Round<W>,
 ) {
     let (zero, one) = (W::Acc::zero(), W::Acc::one());
     let number = |truth: bool| if truth { one } else { zero };
@@ -95,7 +97,7 @@ pub(super) fn move_chosen<W: Weight>(
     for lane in 0..lanes {
         values[lane] = MulAdd::mul_add(sweep.decay, values[lane], chosen[lane] * to[lane]);
     }
-    W::store(row, &values);
+    round.store(row, &values);
     if sweep.displaces {
         let (clean, mut marked) = (without_marks(row), [zero; LANES]);
         for lane in 0..lanes {

@@ -6,6 +6,7 @@ use crate::direction::Direction;
 use crate::noise::{self, Distribution, TensorKey};
 
 pub(in crate::backend) mod forms;
+mod rounding;
 
 const DISTRIBUTIONS: [Distribution; 2] = [Distribution::Gaussian, Distribution::Rademacher];
 

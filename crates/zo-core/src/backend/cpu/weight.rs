@@ -4,7 +4,9 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use num_traits::{Float, MulAdd};
 
+use super::round;
 use crate::noise::LANES;
+use crate::noise::rows::Bits;
 
 /// A row of accumulators, at least f32.
 pub(crate) type Acc<W> = [<W as Weight>::Acc; LANES];
@@ -18,11 +20,15 @@ pub(crate) trait Weight: Copy + Default + Send + Sync {
     const ULP: f64;
     /// The smallest spacing of floats.
     const TINIEST: f64;
+    /// Whether the arithmetic has digits that the dtype has not, by which chance can round.
+    const ROUNDS: bool;
 
     fn acc(value: f64) -> Self::Acc;
     fn noise(z: f32) -> Self::Acc;
     fn load(row: &[Self; LANES]) -> Acc<Self>;
     fn store(row: &mut [Self; LANES], values: &Acc<Self>);
+    /// As `store`, rounded by 16 random bits each.
+    fn store_stochastic(row: &mut [Self; LANES], values: &Acc<Self>, random: &Bits);
 
     /// With the lowest bit of the significand set to `mark`: at most 1 ulp away.
     fn marked(self, mark: bool) -> Self;
@@ -58,6 +64,7 @@ macro_rules! full_precision {
             type Acc = $float;
             const ULP: f64 = <$float>::EPSILON as f64;
             const TINIEST: f64 = <$float>::MIN_POSITIVE as f64 * <$float>::EPSILON as f64;
+            const ROUNDS: bool = false;
             marks!($float);
             #[inline(always)]
             fn acc(value: f64) -> $float { value as $float }
@@ -67,6 +74,8 @@ macro_rules! full_precision {
             fn load(row: &[Self; LANES]) -> Acc<Self> { *row }
             #[inline(always)]
             fn store(row: &mut [Self; LANES], values: &Acc<Self>) { *row = *values; }
+            #[inline(always)]
+            fn store_stochastic(row: &mut [Self; LANES], values: &Acc<Self>, _: &Bits) { *row = *values; }
             #[inline(always)]
             fn round(_: &mut Acc<Self>) {}
         }
@@ -78,6 +87,7 @@ impl Weight for bf16 {
     type Acc = f32;
     const ULP: f64 = 1.0 / 128.0;
     const TINIEST: f64 = 9.2e-41;
+    const ROUNDS: bool = true;
     marks!(bf16);
     #[inline(always)]
     fn acc(value: f64) -> f32 {
@@ -106,12 +116,19 @@ impl Weight for bf16 {
             row[lane] = Self::from_bits(if is_nan { nan } else { rounded } as u16);
         }
     }
+    #[inline(always)]
+    fn store_stochastic(row: &mut [Self; LANES], values: &Acc<Self>, random: &Bits) {
+        for lane in 0..LANES {
+            row[lane] = Self::from_bits(round::to_bf16(values[lane].to_bits(), random[lane]));
+        }
+    }
 }
 
 impl Weight for f16 {
     type Acc = f32;
     const ULP: f64 = 1.0 / 1024.0;
     const TINIEST: f64 = 6.0e-8;
+    const ROUNDS: bool = true;
     marks!(f16);
     #[inline(always)]
     fn acc(value: f64) -> f32 {
@@ -130,5 +147,11 @@ impl Weight for f16 {
     #[inline(always)]
     fn store(row: &mut [Self; LANES], values: &Acc<Self>) {
         row.as_mut_slice().convert_from_f32_slice(values);
+    }
+    #[inline(always)]
+    fn store_stochastic(row: &mut [Self; LANES], values: &Acc<Self>, random: &Bits) {
+        for lane in 0..LANES {
+            row[lane] = Self::from_bits(round::to_f16(values[lane].to_bits(), random[lane]));
+        }
     }
 }
