@@ -49,6 +49,11 @@ fn passes(c: &mut Criterion) {
                 let to = from.scaled(-1.0);
                 run(id, 1.0, from, to);
             }
+            // From -eps over the update to +eps along the next vector: the first pass of a step in a session.
+            let [old, new] = [0, 1].map(|seed| Direction::noise(distribution, seed));
+            let to = old.scaled(1e-6).plus(1e-3, &new);
+            let id = BenchmarkId::new(format!("{distribution}, update and next"), &name);
+            run(id, 1.0, old.scaled(-1e-3), to);
         }
     }
     group.finish();

@@ -84,6 +84,12 @@ impl Selection {
         self.0.get(tensor)?.as_ref()
     }
 
+    /// Whether some of its elements are chosen by magnitude.
+    pub(crate) fn depends_on_weights(&self) -> bool {
+        let mut choices = self.0.iter().flatten();
+        choices.any(|choice| choice.elements.depends_on_weights())
+    }
+
     /// The same tensors and elements with factor 1: what is perturbed.
     #[must_use]
     pub(crate) fn unscaled(&self) -> Self {

@@ -77,6 +77,11 @@ impl MaskedDirection {
             .any(|part| part.mask.get(tensor).is_some())
     }
 
+    /// Whether some of its elements are chosen by magnitude.
+    pub(crate) fn depends_on_weights(&self) -> bool {
+        self.parts.iter().any(|part| part.mask.depends_on_weights())
+    }
+
     /// Its noise vectors on tensor number `tensor`, the masks' factors included, each with the elements it moves.
     pub fn terms(&self, tensor: usize) -> impl Iterator<Item = (Term, Elements)> {
         let chosen = self

@@ -15,8 +15,9 @@ use crate::update::{Apply, Change, Update};
 /// A module displaced from its weights `theta` by a known [`MaskedDirection`].
 ///
 /// It moves to any other displacement in ONE pass over the weights: back to `theta` and on from there. That is how MeZO's four passes
-/// become three: the restore and the update are one move. Weights that nothing else holds are written in
-/// place; weights of tensors that take no part are not touched at all.
+/// become three: the restore and the update are one move. In a [`Session`](crate::Session) they become two: the update waits for the
+/// next step's first move. Weights that nothing else holds are written in place; weights of tensors that take no part are not touched
+/// at all.
 #[derive(Debug)]
 pub struct Perturbed<M> {
     /// `None` only while a pass holds it.
@@ -24,10 +25,37 @@ pub struct Perturbed<M> {
     /// Every float parameter, in the order of traversal.
     tensors: Arc<[TensorInfo]>,
     displacement: MaskedDirection,
+    /// Whether updates wait where they can.
+    lazy: bool,
+    /// The update that the next move makes.
+    pending: Option<Pending>,
     passes: usize,
     swept: u64,
     copies: Arc<AtomicUsize>,
     busy: Duration,
+}
+
+/// An update that waits: `theta <- factor theta + direction`.
+#[derive(Debug)]
+struct Pending {
+    direction: MaskedDirection,
+    /// One for each tensor, `None` for those that stay.
+    factors: Vec<Option<f64>>,
+}
+
+impl Pending {
+    fn of(&self, number: usize) -> Option<(&MaskedDirection, f64)> {
+        Some((&self.direction, self.factors[number]?))
+    }
+}
+
+/// What passes have cost up to some moment: see [`StepReport`](crate::StepReport).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cost {
+    pub(crate) passes: usize,
+    pub(crate) swept: u64,
+    pub(crate) copied: usize,
+    pub(crate) busy: Duration,
 }
 
 impl<M: Module> Perturbed<M> {
@@ -36,6 +64,8 @@ impl<M: Module> Perturbed<M> {
             module: Some(module),
             tensors,
             displacement: MaskedDirection::zero(),
+            lazy: false,
+            pending: None,
             passes: 0,
             swept: 0,
             copies: Arc::default(),
@@ -43,7 +73,16 @@ impl<M: Module> Perturbed<M> {
         }
     }
 
-    /// The module, at `theta + displacement`.
+    /// From now on, updates that are [linear](Change::Linear) wait for the next move and are made in its pass.
+    pub(crate) fn lazy(self) -> Self {
+        Self { lazy: true, ..self }
+    }
+
+    pub(crate) fn tensors(&self) -> &Arc<[TensorInfo]> {
+        &self.tensors
+    }
+
+    /// The module, at `theta + displacement`. (An update that waits is not in `theta` yet.)
     pub fn module(&self) -> &M {
         self.module.as_ref().expect("no pass is under way")
     }
@@ -73,49 +112,95 @@ impl<M: Module> Perturbed<M> {
         self.busy
     }
 
-    /// Moves to `theta + target`: one pass, or none if the module stands there already.
+    pub(crate) fn cost(&self) -> Cost {
+        Cost {
+            passes: self.passes(),
+            swept: self.swept(),
+            copied: self.copied(),
+            busy: self.busy(),
+        }
+    }
+
+    /// Moves to `theta + target`, `theta` being the weights after an update that waits: one pass for both, or none if there is nothing
+    /// to do.
     pub fn move_to(&mut self, target: &MaskedDirection) {
-        if *target == self.displacement {
+        if self.pending.is_some() && target.depends_on_weights() {
+            // Magnitudes are those of the weights after the update.
+            self.settle();
+        }
+        if self.pending.is_none() && *target == self.displacement {
             return;
         }
+        let pending = self.pending.take();
         let from = std::mem::replace(&mut self.displacement, target.clone());
         self.pass(None, |number, tensor| {
-            let takes_part = tensor.trainable && (from.covers(number) || target.covers(number));
-            takes_part.then(|| Sweep::between(number, tensor.key, &from, target))
+            let update = pending.as_ref().and_then(|pending| pending.of(number));
+            let moves = update.is_some() || from.covers(number) || target.covers(number);
+            (tensor.trainable && moves).then(|| {
+                let sweep = Sweep::between(number, tensor.key, &from, target);
+                match update {
+                    Some((direction, factor)) => sweep.updating(number, direction).decaying(factor),
+                    None => sweep,
+                }
+            })
         });
     }
 
-    /// Applies `update` to `theta` and ends the displacement, in one pass. `decay` gives the weight decay of each tensor that moves,
-    /// `None` for those that do not.
+    /// Moves to `theta`: makes an update that waits, and ends the displacement.
+    pub(crate) fn settle(&mut self) {
+        self.move_to(&MaskedDirection::zero());
+    }
+
+    /// Applies `update` to `theta` and ends the displacement: in one pass, or in that of the next move if it can wait. `decay` gives the
+    /// weight decay of each tensor that moves, `None` for those that do not.
     ///
     /// `rounding` is the seed that rounds half-precision weights by chance; they are rounded to nearest without one, and by custom
     /// changes.
     ///
-    /// There is no pass if there is nothing to do, or if the module stands on its new weights already. Where chance rounds it does not:
-    /// displacements are rounded to nearest.
+    /// There is no pass if there is nothing to do, or if the module stands on its new weights already. Where chance rounds it does not,
+    /// and an update does not wait: displacements are rounded to nearest.
     pub(crate) fn update(
         &mut self,
         update: Update<'_>,
         decay: &[Option<f64>],
         rounding: Option<u64>,
     ) {
-        let from = std::mem::take(&mut self.displacement);
-        let factor = |decay: f64| 1.0 - update.decay_rate * decay;
-        let decays = decay.iter().flatten().any(|decay| factor(*decay) != 1.0);
-        if let Change::Linear(direction) = &update.change
-            && !decays
-            && *direction == from
-            && (rounding.is_none() || from.is_zero() || !self.half_precision())
-        {
-            return;
+        if self.pending.is_some() {
+            self.settle();
         }
-        let decay_of = |number: usize, tensor: &TensorInfo| {
-            decay[number].filter(|_| tensor.trainable).map(factor)
-        };
-        match update.change {
+        let Update { change, decay_rate } = update;
+        let factor = |decay: f64| 1.0 - decay_rate * decay;
+        let factors: Vec<Option<f64>> = decay.iter().map(|decay| decay.map(factor)).collect();
+        let decays = factors.iter().flatten().any(|factor| *factor != 1.0);
+        // Which elements a mask by magnitude has chosen is forgotten when their weights have changed.
+        let chosen = self.displacement.depends_on_weights();
+        let to_nearest = rounding.is_none() || !self.half_precision();
+        match change {
+            Change::Linear(direction)
+                if !decays
+                    && direction == self.displacement
+                    && (to_nearest || direction.is_zero()) =>
+            {
+                self.displacement = MaskedDirection::zero();
+            }
+            Change::Linear(direction)
+                if self.lazy && to_nearest && !chosen && !direction.depends_on_weights() =>
+            {
+                self.pending = Some(Pending { direction, factors });
+            }
+            change => self.apply(change, &factors, rounding),
+        }
+    }
+
+    /// Applies `change` to `factor theta` and ends the displacement, in one pass.
+    fn apply(&mut self, change: Change<'_>, factors: &[Option<f64>], rounding: Option<u64>) {
+        let from = std::mem::take(&mut self.displacement);
+        let factor_of =
+            |number: usize, tensor: &TensorInfo| factors[number].filter(|_| tensor.trainable);
+        match change {
             Change::Custom { gradient, apply } => {
                 let decay: Vec<f64> = (self.tensors.iter().enumerate())
-                    .map(|(number, tensor)| decay_of(number, tensor).unwrap_or(1.0))
+                    .map(|(number, tensor)| factor_of(number, tensor).unwrap_or(1.0))
                     .collect();
                 let custom = Custom {
                     gradient: &gradient,
@@ -124,13 +209,13 @@ impl<M: Module> Perturbed<M> {
                 };
                 self.pass(Some(custom), |number, tensor| {
                     let zero = MaskedDirection::zero();
-                    decay_of(number, tensor)?;
+                    factor_of(number, tensor)?;
                     Some(Sweep::between(number, tensor.key, &from, &zero))
                 });
             }
             change => self.pass(None, |number, tensor| {
                 let sweep = Sweep::changing(number, tensor.key, &from, &change).rounded(rounding);
-                Some(sweep.decaying(decay_of(number, tensor)?))
+                Some(sweep.decaying(factor_of(number, tensor)?))
             }),
         }
     }

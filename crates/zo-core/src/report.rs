@@ -29,7 +29,8 @@ pub struct StepReport {
     pub loss_unperturbed: Option<f64>,
     /// Evaluations of the objective.
     pub forwards: usize,
-    /// Passes over the weights that take part.
+    /// Passes over the weights that take part. In a [`Session`](crate::Session) those that were made in this step, the update of the step
+    /// before among them.
     pub passes: usize,
     /// Weights read and written, summed over passes: `passes` times the number of weights if all take part.
     pub swept: u64,

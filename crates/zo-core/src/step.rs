@@ -5,6 +5,7 @@ use burn::module::Module;
 use crate::error::{ConfigError, JvpError, RecordError, StepError, ZoError};
 use crate::mask::SparsityMask;
 use crate::objective::{JvpObjective, Loss, LossObjective, Objective};
+use crate::perturbed::Perturbed;
 use crate::record::OptimizerRecord;
 use crate::report::StepReport;
 use crate::sampler::{PerturbationSampler, Seeds};
@@ -42,7 +43,8 @@ pub trait ZerothOrderOptimizer {
 
 /// A zeroth-order method, put together from its four parts.
 ///
-/// Named methods are type aliases of this: MeZO is `ZeroOrder<Distribution, Dense, Sgd>`.
+/// Named methods are type aliases of this: MeZO is `ZeroOrder<Distribution, Dense, Sgd>`. A [`session`](Self::session) makes its steps in
+/// fewer passes.
 #[derive(Debug, Clone)]
 pub struct ZeroOrder<S, K, U> {
     settings: Settings,
@@ -106,7 +108,7 @@ where
     fn estimate<M: Module>(
         &mut self,
         seeds: &mut Seeds,
-        walk: &mut Walk<M, impl Objective<M>>,
+        walk: &mut Walk<'_, M, impl Objective<M>>,
     ) -> Result<Estimate, ZoError> {
         let mut estimate = Estimate::default();
         for _ in 0..self.settings.queries {
@@ -126,7 +128,7 @@ where
     fn descend<M: Module>(
         &mut self,
         lr: f64,
-        walk: &mut Walk<M, impl Objective<M>>,
+        walk: &mut Walk<'_, M, impl Objective<M>>,
     ) -> Result<(), ZoError> {
         let (run, step) = (self.settings.seed, self.step);
         let (mut seeds, mut mask_seeds) = (Seeds::new(run, step), Seeds::for_mask(run, step));
@@ -149,29 +151,27 @@ where
         Ok(())
     }
 
-    fn step_with<M: Module>(
+    /// `module` at its weights, ready for steps of this optimizer.
+    pub(crate) fn hold<M: Module>(&self, module: M) -> Result<Perturbed<M>, StepError<M>> {
+        match tensors(&module, &self.settings.trainable) {
+            Ok(tensors) => Ok(Perturbed::new(module, tensors.into())),
+            Err(error) => Err(StepError { module, error }),
+        }
+    }
+
+    /// One step, for [`step`](ZerothOrderOptimizer::step) and for sessions. If it fails, the module stands at its weights.
+    pub(crate) fn step_on<M: Module>(
         &mut self,
         lr: f64,
-        module: M,
+        perturbed: &mut Perturbed<M>,
         objective: impl Objective<M>,
-    ) -> Result<(M, StepReport), StepError<M>> {
-        let tensors = match tensors(&module, &self.settings.trainable) {
-            Ok(tensors) if lr.is_finite() => tensors,
-            Ok(_) => {
-                let error = ZoError::LearningRate(lr);
-                return Err(StepError { module, error });
-            }
-            Err(error) => return Err(StepError { module, error }),
-        };
+    ) -> Result<StepReport, ZoError> {
+        if !lr.is_finite() {
+            return Err(ZoError::LearningRate(lr));
+        }
         // With updates between its rounds, a step can fail after the rule has moved on.
         let rule = self.mask.updates_each_round().then(|| self.update.record());
-        let mut walk = Walk::new(
-            module,
-            tensors.into(),
-            objective,
-            self.settings.clone(),
-            self.step,
-        );
+        let mut walk = Walk::new(perturbed, objective, self.settings.clone(), self.step);
         let skipped = match self.descend(lr, &mut walk) {
             Ok(()) => false,
             Err(error) => {
@@ -183,8 +183,7 @@ where
                 }
                 let skip = self.settings.non_finite == NonFinite::Skip;
                 if !(skip && matches!(error, ZoError::NonFiniteLoss { .. })) {
-                    let module = walk.restore();
-                    return Err(StepError { module, error });
+                    return Err(error);
                 }
                 true
             }
@@ -195,7 +194,23 @@ where
             }
         }
         self.step += 1;
-        Ok(walk.finish(skipped))
+        Ok(walk.report(skipped))
+    }
+
+    fn step_with<M: Module>(
+        &mut self,
+        lr: f64,
+        module: M,
+        objective: impl Objective<M>,
+    ) -> Result<(M, StepReport), StepError<M>> {
+        let mut held = self.hold(module)?;
+        match self.step_on(lr, &mut held, objective) {
+            Ok(report) => Ok((held.restore(), report)),
+            Err(error) => {
+                let module = held.restore();
+                Err(StepError { module, error })
+            }
+        }
     }
 
     /// As [`step`](ZerothOrderOptimizer::step), with an objective that computes the derivative along a given tangent itself: for

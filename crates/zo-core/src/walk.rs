@@ -10,7 +10,7 @@ use crate::error::{ObjectiveError, ZoError};
 use crate::mask::Selection;
 use crate::masked::MaskedDirection;
 use crate::objective::Objective;
-use crate::perturbed::Perturbed;
+use crate::perturbed::{Cost, Perturbed};
 use crate::report::{QueryReport, StepReport};
 use crate::sampler::Probe;
 use crate::settings::Settings;
@@ -18,8 +18,8 @@ use crate::tangent::Tangent;
 use crate::tensors::{TensorInfo, Values, Weights, visit_values};
 use crate::update::{Change, Update};
 
-pub(crate) struct Walk<M, O> {
-    perturbed: Perturbed<M>,
+pub(crate) struct Walk<'a, M, O> {
+    perturbed: &'a mut Perturbed<M>,
     tensors: Arc<[TensorInfo]>,
     objective: O,
     settings: Settings,
@@ -36,6 +36,8 @@ pub(crate) struct Walk<M, O> {
     /// Rounds whose update is done.
     updated: usize,
     undo: Vec<Undo>,
+    /// What passes cost before this step.
+    before: Cost,
     forwards: usize,
     forward_time: Duration,
 }
@@ -47,17 +49,17 @@ struct Undo {
     decay: Vec<Option<f64>>,
 }
 
-impl<M: Module, O: Objective<M>> Walk<M, O> {
+impl<'a, M: Module, O: Objective<M>> Walk<'a, M, O> {
     pub(crate) fn new(
-        module: M,
-        tensors: Arc<[TensorInfo]>,
+        perturbed: &'a mut Perturbed<M>,
         objective: O,
         settings: Settings,
         step: u64,
     ) -> Self {
         Self {
-            perturbed: Perturbed::new(module, Arc::clone(&tensors)),
-            tensors,
+            tensors: Arc::clone(perturbed.tensors()),
+            before: perturbed.cost(),
+            perturbed,
             objective,
             settings,
             step,
@@ -117,9 +119,9 @@ impl<M: Module, O: Objective<M>> Walk<M, O> {
         self.loss_here = None;
     }
 
-    /// Takes back the updates of this step, last first.
+    /// Takes back the updates of this step, last first. The module ends at `theta`, an update of the step before in it.
     pub(crate) fn undo(&mut self) {
-        self.perturbed.move_to(&MaskedDirection::zero());
+        self.perturbed.settle();
         while let Some(undo) = self.undo.pop() {
             // Rules with buffers cannot be undone; they are refused where a step has several updates.
             if let Some(change) = undo.change {
@@ -135,6 +137,7 @@ impl<M: Module, O: Objective<M>> Walk<M, O> {
             let none = Update::linear(MaskedDirection::zero(), undo.decay_rate);
             self.perturbed.update(none, &decayed, None);
         }
+        self.perturbed.settle();
     }
 
     /// What each round selected, and its queries.
@@ -147,24 +150,20 @@ impl<M: Module, O: Objective<M>> Walk<M, O> {
         rounds.map(|((selection, start), end)| (&**selection, &self.queries[*start..end]))
     }
 
-    pub(crate) fn restore(self) -> M {
-        self.perturbed.restore()
-    }
-
-    pub(crate) fn finish(self, skipped: bool) -> (M, StepReport) {
-        let report = StepReport {
+    pub(crate) fn report(self, skipped: bool) -> StepReport {
+        let (before, after) = (self.before, self.perturbed.cost());
+        StepReport {
             step: self.step,
             queries: self.queries,
             loss_unperturbed: self.loss_before,
             forwards: self.forwards,
-            passes: self.perturbed.passes(),
-            swept: self.perturbed.swept(),
+            passes: after.passes - before.passes,
+            swept: after.swept - before.swept,
             skipped,
-            copied: self.perturbed.copied(),
+            copied: after.copied - before.copied,
             seconds_forward: self.forward_time.as_secs_f64(),
-            seconds_sweep: self.perturbed.busy().as_secs_f64(),
-        };
-        (self.perturbed.restore(), report)
+            seconds_sweep: (after.busy - before.busy).as_secs_f64(),
+        }
     }
 
     fn note_loss_here(&mut self, loss: f64) {
@@ -200,7 +199,7 @@ impl<M: Module, O: Objective<M>> Walk<M, O> {
     }
 }
 
-impl<M: Module, O: Objective<M>> Probe for Walk<M, O> {
+impl<M: Module, O: Objective<M>> Probe for Walk<'_, M, O> {
     fn loss_at(&mut self, displacement: &Direction) -> Result<f64, ZoError> {
         let masked = MaskedDirection::new(&self.perturbs, displacement.clone());
         self.loss_after(&masked)
@@ -238,9 +237,9 @@ impl<M: Module, O: Objective<M>> Probe for Walk<M, O> {
     }
 }
 
-impl<M: Module, O: Objective<M>> Weights for Walk<M, O> {
+impl<M: Module, O: Objective<M>> Weights for Walk<'_, M, O> {
     fn for_each(&mut self, visit: &mut dyn FnMut(usize, &Values<'_>)) {
-        self.perturbed.move_to(&MaskedDirection::zero());
+        self.perturbed.settle();
         visit_values(self.perturbed.module(), visit);
     }
 }

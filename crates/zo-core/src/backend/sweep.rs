@@ -234,6 +234,12 @@ impl Sweep {
         self
     }
 
+    /// The same, with `direction` added to the unperturbed weights on the way.
+    pub(crate) fn updating(mut self, number: usize, direction: &MaskedDirection) -> Self {
+        self.add(number, direction, 0, |term, c| term.to += c);
+        self.sorted()
+    }
+
     pub(crate) fn decaying(self, decay: f64) -> Self {
         Self { decay, ..self }
     }

@@ -1,0 +1,143 @@
+//! Every kind of method in a session: fewer passes where updates can wait, and the same steps.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+#![cfg_attr(
+    feature = "ndarray",
+    allow(
+        deprecated,
+        reason = "burn deprecates its ndarray backend; it is supported here as long as burn has it"
+    )
+)]
+
+use burn::tensor::Device;
+use zo_optim::testing::{Target, Toy, flat, toy};
+use zo_optim::variants::*;
+use zo_optim::*;
+
+const STEPS: usize = 30;
+
+/// Losses that do not look at the weights, so that two ways to make the same steps differ by rounding only.
+fn scripted() -> impl FnMut(&Toy) -> f64 {
+    let mut calls = 0u32;
+    move |_: &Toy| {
+        calls += 1;
+        f64::from(calls * 7 % 11) * 1e-3
+    }
+}
+
+/// A few steps, one by one and in a session.
+struct Both {
+    one_by_one: Vec<f64>,
+    in_session: Vec<f64>,
+    /// Passes of the last step, one by one and in the session.
+    passes: (usize, usize),
+}
+
+fn both<S: PerturbationSampler, K: SparsityMask, U: UpdateRule>(
+    lr: f64,
+    make: impl Fn() -> Result<ZeroOrder<S, K, U>, ConfigError>,
+) -> Both {
+    let device = Device::default();
+    let (mut optim, mut module, mut objective) = (make().unwrap(), toy(&device), scripted());
+    let mut session = make().unwrap().session(toy(&device)).unwrap();
+    let (mut passes, mut again) = ((0, 0), scripted());
+    for _ in 0..STEPS {
+        let (next, alone) = optim.step(lr, module, &mut objective).unwrap();
+        let own = session.step(lr, &mut again).unwrap();
+        assert_eq!(alone.queries, own.queries);
+        module = next;
+        passes = (alone.passes, own.passes);
+    }
+    Both {
+        one_by_one: flat(&module),
+        in_session: flat(session.model()),
+        passes,
+    }
+}
+
+/// Within 4 ulp of |w| and what a weight travels, times the root of the number of passes: rounding errors add up like a random walk.
+fn assert_close(both: &Both) {
+    let passes = (STEPS * both.passes.0) as f64;
+    for (i, (a, b)) in both.one_by_one.iter().zip(&both.in_session).enumerate() {
+        let size = a.abs().max(b.abs()) + 0.02;
+        let ulp = 2f64.powi(size.log2().floor() as i32 - 23);
+        let bound = 4.0 * ulp * passes.sqrt();
+        assert!((a - b).abs() <= bound, "weight {i}: {a} and {b}");
+    }
+}
+
+/// A row: a learning rate, the passes of a step one by one and in a session, and how the optimizer is made.
+macro_rules! with_a_pass_less {
+    ($($name:ident: $lr:expr, $passes:expr, $make:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            let both = both($lr, || $make);
+            assert_eq!(both.passes, $passes);
+            assert_close(&both);
+        }
+    )*};
+}
+
+with_a_pass_less! {
+    mezo: 2e-4, (3, 2), MezoConfig::new().init();
+    mezo_rademacher: 2e-4, (3, 2), MezoConfig::new().with_distribution(Distribution::Rademacher).init();
+    mezo_of_three_queries_with_decay: 2e-4, (7, 6), MezoConfig::new().with_queries(3).with_weight_decay(10.0).init();
+    gv: 1e-4, (5, 4), MezoGvConfig::new().init();
+    // The candidate that is kept is in the update and in the next displacement.
+    gv_history: 1e-4, (5, 4), MezoGvConfig::new().with_history(true).init();
+    lezo: 2e-4, (3, 2), LezoConfig::new().init();
+    lezo_with_decay: 2e-4, (3, 2), LezoConfig::new().with_weight_decay(10.0).init();
+    adalezo: 1e-4, (3, 2), AdaLezoConfig::new().init();
+    curvzo: 1e-4, (3, 2), CurvZoConfig::new().init();
+    momentum_window: 2e-5, (3, 2), MomentumConfig::new().init_window();
+    momentum_window_with_masks: 2e-5, (3, 2), ZeroOrder::new(
+        MezoConfig::new().settings(),
+        Distribution::Gaussian,
+        LezoConfig::new().with_drop(0.5).mask()?,
+        MomentumConfig::new().window_rule()?,
+    );
+    sign: 2e-4, (3, 2), SignConfig::new().init();
+    sparse_random: 2e-4, (3, 2), SparseConfig::new().init();
+    block_wise: 2e-4, (3, 2), BlockWiseConfig::new().init();
+    block_wise_all_at_once: 1e-4, (15, 10), BlockWiseConfig::new().with_order(BlockOrder::AllAtOnce).init();
+    block_wise_all_after: 1e-4, (11, 10), BlockWiseConfig::new().with_order(BlockOrder::AllAfter).init();
+}
+
+/// Updates that cannot wait, or not longer than until the next evaluation: as many passes, and the same bits.
+macro_rules! as_without {
+    ($($name:ident: $passes:expr, $make:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            let both = both(2e-4, || $make);
+            assert_eq!(both.passes, ($passes, $passes));
+            assert_eq!(both.one_by_one, both.in_session);
+        }
+    )*};
+}
+
+as_without! {
+    mezo_one_sided: 2, MezoConfig::new().with_difference(Difference::OneSided).init();
+    momentum: 3, MomentumConfig::new().init();
+    adam: 3, AdamConfig::new().init();
+    adam_window: 3, AdamConfig::new().init_window();
+    sign_elementwise: 3, SignConfig::new().with_kind(SignKind::Elementwise).init();
+    sparse_magnitude: 3, SparseConfig::new().with_kind(SparseKind::Magnitude).init();
+    sparse_mezo: 3, SparseConfig::new().with_kind(SparseKind::SmallWeights).init();
+}
+
+#[test]
+fn a_session_finds_the_minimum() {
+    let device = Device::default();
+    let loss = |toy: &Toy| Target::Hyperboloid.loss(toy);
+    let begin = loss(&toy(&device)).into_scalar::<f32>();
+    let mut session = MezoConfig::new()
+        .init()
+        .unwrap()
+        .session(toy(&device))
+        .unwrap();
+    for _ in 0..1500 {
+        session.step(0.01, loss).unwrap();
+    }
+    let end = loss(session.model()).into_scalar::<f32>();
+    assert!(end < 0.02 * begin, "from {begin} to {end}");
+}
