@@ -38,7 +38,7 @@ use zo_llm::finetune::{
     Evaluated, Event, FinetuneConfig, Finish, Objective, Outcome, Schedule, finetune,
 };
 use zo_llm::{Checkpoint, Dtype, Tuning, hub, load};
-use zo_optim::{Distribution, tensors};
+use zo_optim::{Distribution, Perturbation, tensors};
 
 /// Fine-tune a language model with forward passes alone.
 #[derive(Parser, Debug)]
@@ -91,6 +91,9 @@ struct Args {
     /// Noise: gaussian or rademacher
     #[arg(long, default_value = "gaussian")]
     sampler: Distribution,
+    /// How weights are perturbed: in-place, or on-the-fly without writing them
+    #[arg(long, default_value = "in-place")]
+    perturb: Perturbation,
     /// Steps between evaluations; 0 for the beginning and the end only [default: a tenth of the steps for the bundled model, else 0]
     #[arg(long)]
     eval_every: Option<usize>,
@@ -137,6 +140,7 @@ struct Report<'a> {
     objective: &'a str,
     schedule: String,
     sampler: String,
+    perturb: String,
     device: &'a str,
     dtype: String,
     seed: u64,
@@ -206,6 +210,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         queries: args.queries,
         distribution: args.sampler,
         seed: args.seed,
+        perturbation: args.perturb,
         trainable: tuning.trainable(),
     };
     let mut optim = method.build(&shared, &args.flags)?;
@@ -349,6 +354,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         objective: &args.objective,
         schedule: args.schedule.to_string(),
         sampler: args.sampler.to_string(),
+        perturb: args.perturb.to_string(),
         device: &args.device,
         dtype: args.dtype.to_string(),
         seed: args.seed,

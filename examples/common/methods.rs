@@ -29,6 +29,8 @@ pub struct Shared {
     pub distribution: Distribution,
     /// The seed of the run.
     pub seed: u64,
+    /// How weights are displaced.
+    pub perturbation: Perturbation,
     /// What trains.
     pub trainable: ParamGroup,
 }
@@ -338,6 +340,7 @@ impl Method {
                     .with_queries(shared.queries)
                     .with_distribution(shared.distribution)
                     .with_seed(shared.seed)
+                    .with_perturbation(shared.perturbation)
                     .with_trainable(shared.trainable.clone())
                     .with_difference(flags.difference()?)
             };
@@ -463,6 +466,7 @@ impl Method {
             .with_queries(shared.queries)
             .with_distribution(shared.distribution)
             .with_seed(shared.seed)
+            .with_perturbation(shared.perturbation)
             .with_trainable(shared.trainable.clone())
             .with_difference(flags.difference()?);
         Ok(Box::new(config.init(adam)?))
@@ -479,6 +483,7 @@ mod tests {
             queries: 1,
             distribution: Distribution::Gaussian,
             seed: 0,
+            perturbation: Perturbation::InPlace,
             trainable: ParamGroup::all(),
         }
     }

@@ -43,6 +43,9 @@ macro_rules! method_config {
             /// What to do about a loss that is not finite. Default an error.
             #[config(default = "::zo_core::NonFinite::Error")]
             pub non_finite: ::zo_core::NonFinite,
+            /// How weights are displaced for an evaluation. Default in place.
+            #[config(default = "::zo_core::Perturbation::InPlace")]
+            pub perturbation: ::zo_core::Perturbation,
         }
 
         impl $name {
@@ -57,6 +60,7 @@ macro_rules! method_config {
                     weight_decay: self.weight_decay,
                     weight_decay_groups: self.weight_decay_groups.clone(),
                     non_finite: self.non_finite,
+                    perturbation: self.perturbation,
                 }
             }
         }

@@ -9,6 +9,7 @@ use burn::tensor::{DType, Tensor};
 
 use crate::backend::{Sweep, sweep};
 use crate::masked::MaskedDirection;
+use crate::on_the_fly::{OnTheFly, Perturbation};
 use crate::tensors::TensorInfo;
 use crate::update::{Apply, Change, Update};
 
@@ -17,6 +18,9 @@ use crate::update::{Apply, Change, Update};
 /// It moves to any other displacement in ONE pass over the weights: back to `theta` and on from there. That is how MeZO's four passes
 /// become three: the restore and the update are one move. Weights that nothing else holds are written in
 /// place; weights of tensors that take no part are not touched at all.
+///
+/// With [`Perturbation::OnTheFly`] a displacement costs no pass: the weights stay at `theta`, and [`module`](Self::module) shows them
+/// displaced where they are used.
 #[derive(Debug)]
 pub struct Perturbed<M> {
     /// `None` only while a pass holds it.
@@ -24,6 +28,8 @@ pub struct Perturbed<M> {
     /// Every float parameter, in the order of traversal.
     tensors: Arc<[TensorInfo]>,
     displacement: MaskedDirection,
+    /// `None` if displacements are written.
+    on_the_fly: Option<OnTheFly<M>>,
     passes: usize,
     swept: u64,
     copies: Arc<AtomicUsize>,
@@ -36,6 +42,7 @@ impl<M: Module> Perturbed<M> {
             module: Some(module),
             tensors,
             displacement: MaskedDirection::zero(),
+            on_the_fly: None,
             passes: 0,
             swept: 0,
             copies: Arc::default(),
@@ -43,9 +50,22 @@ impl<M: Module> Perturbed<M> {
         }
     }
 
+    /// To be called at `theta`.
+    pub(crate) fn perturbing(mut self, perturbation: Perturbation) -> Self {
+        let on_the_fly = perturbation == Perturbation::OnTheFly;
+        self.on_the_fly = on_the_fly.then(OnTheFly::new);
+        self
+    }
+
     /// The module, at `theta + displacement`.
     pub fn module(&self) -> &M {
-        self.module.as_ref().expect("no pass is under way")
+        let view = self.on_the_fly.as_ref().and_then(OnTheFly::view);
+        view.or(self.module.as_ref()).expect("no pass is under way")
+    }
+
+    /// Whether nobody can have seen the module where it stands: see [`OnTheFly::unread`].
+    pub(crate) fn unread(&self) -> bool {
+        self.on_the_fly.as_ref().is_some_and(OnTheFly::unread)
     }
 
     /// Where the module stands.
@@ -58,12 +78,12 @@ impl<M: Module> Perturbed<M> {
         self.passes
     }
 
-    /// Weights read and written so far, summed over passes.
+    /// Weights read and written so far, summed over passes, and those computed on the fly.
     pub fn swept(&self) -> u64 {
-        self.swept
+        self.swept + self.on_the_fly.as_ref().map_or(0, OnTheFly::swept)
     }
 
-    /// Tensors written out of place so far, summed over passes.
+    /// Tensors that passes wrote out of place so far, summed over passes.
     pub fn copied(&self) -> usize {
         self.copies.load(Ordering::Relaxed)
     }
@@ -73,12 +93,16 @@ impl<M: Module> Perturbed<M> {
         self.busy
     }
 
-    /// Moves to `theta + target`: one pass, or none if the module stands there already.
+    /// Moves to `theta + target`: one pass, or none if the module stands there already, or is displaced on the fly.
     pub fn move_to(&mut self, target: &MaskedDirection) {
         if *target == self.displacement {
             return;
         }
         let from = std::mem::replace(&mut self.displacement, target.clone());
+        if let (Some(on_the_fly), Some(module)) = (&mut self.on_the_fly, &self.module) {
+            on_the_fly.move_to(module, &self.tensors, target);
+            return;
+        }
         self.pass(None, |number, tensor| {
             let takes_part = tensor.trainable && (from.covers(number) || target.covers(number));
             takes_part.then(|| Sweep::between(number, tensor.key, &from, target))
@@ -90,6 +114,9 @@ impl<M: Module> Perturbed<M> {
     ///
     /// There is no pass if there is nothing to do, or if the module stands on its new weights already.
     pub(crate) fn update(&mut self, update: Update<'_>, decay: &[Option<f64>]) {
+        if self.on_the_fly.is_some() {
+            self.move_to(&MaskedDirection::zero());
+        }
         let from = std::mem::take(&mut self.displacement);
         let factor = |decay: f64| 1.0 - update.decay_rate * decay;
         let decays = decay.iter().flatten().any(|decay| factor(*decay) != 1.0);

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::difference::Difference;
 use crate::error::ConfigError;
+use crate::on_the_fly::Perturbation;
 use crate::tensors::TensorInfo;
 
 /// What to do when the objective returns NaN or an infinity.
@@ -37,10 +38,13 @@ pub struct Settings {
     pub weight_decay_groups: Vec<(ParamGroup, f64)>,
     /// What to do about a loss that is not finite.
     pub non_finite: NonFinite,
+    /// How weights are displaced for an evaluation.
+    #[serde(default)]
+    pub perturbation: Perturbation,
 }
 
 impl Default for Settings {
-    /// MeZO's: epsilon 1e-3, one query, central difference, no weight decay, all parameters, seed 0.
+    /// MeZO's: epsilon 1e-3, one query, central difference, no weight decay, all parameters, seed 0, in place.
     fn default() -> Self {
         Self {
             epsilon: 1e-3,
@@ -51,6 +55,7 @@ impl Default for Settings {
             weight_decay: 0.0,
             weight_decay_groups: Vec::new(),
             non_finite: NonFinite::Error,
+            perturbation: Perturbation::InPlace,
         }
     }
 }

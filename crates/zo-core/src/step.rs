@@ -19,7 +19,8 @@ pub trait ZerothOrderOptimizer {
     /// One step on `module` at learning rate `lr` (any of burn's schedulers gives one). `objective` is evaluated a few times, each
     /// time with other weights; it must use the same batch every time.
     ///
-    /// The weights are written in place if nothing else holds them; a clone of the module keeps its values and costs memory.
+    /// The weights are written in place if nothing else holds them; a clone of the module keeps its values and costs memory. With
+    /// [`Perturbation::OnTheFly`](crate::Perturbation::OnTheFly) only the update writes them.
     ///
     /// # Errors
     /// [`StepError`] holds the module, restored. The optimizer does not count a failed step: trying again draws the same noise.
@@ -149,7 +150,11 @@ where
         module: M,
         objective: impl Objective<M>,
     ) -> Result<(M, StepReport), StepError<M>> {
-        let tensors = match tensors(&module, &self.settings.trainable) {
+        let tensors = tensors(&module, &self.settings.trainable).and_then(|tensors| {
+            self.settings.perturbation.check(&module, &tensors)?;
+            Ok(tensors)
+        });
+        let tensors = match tensors {
             Ok(tensors) if lr.is_finite() => tensors,
             Ok(_) => {
                 let error = ZoError::LearningRate(lr);

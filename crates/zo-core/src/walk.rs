@@ -56,7 +56,8 @@ impl<M: Module, O: Objective<M>> Walk<M, O> {
         step: u64,
     ) -> Self {
         Self {
-            perturbed: Perturbed::new(module, Arc::clone(&tensors)),
+            perturbed: Perturbed::new(module, Arc::clone(&tensors))
+                .perturbing(settings.perturbation),
             tensors,
             objective,
             settings,
@@ -208,6 +209,9 @@ impl<M: Module, O: Objective<M>> Probe for Walk<M, O> {
     fn loss_after(&mut self, change: &MaskedDirection) -> Result<f64, ZoError> {
         self.perturbed.move_to(change);
         let value = self.evaluate(|objective, module| objective.loss(module))?;
+        if self.perturbed.unread() {
+            return Err(ZoError::Unread);
+        }
         self.finite(value, change)
     }
 

@@ -64,7 +64,9 @@ pub use zo_variants as variants;
 
 /// What a training script needs: `use zo_optim::prelude::*`.
 pub mod prelude {
-    pub use zo_core::{Difference, Distribution, NonFinite, StepReport, ZerothOrderOptimizer};
+    pub use zo_core::{
+        Difference, Distribution, NonFinite, Perturbation, StepReport, ZerothOrderOptimizer,
+    };
     pub use zo_curvzo::CurvZoConfig;
     pub use zo_greedy::MezoGreedyConfig;
     pub use zo_gv::MezoGvConfig;
