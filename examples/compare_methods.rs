@@ -23,7 +23,7 @@ use zo_examples::run::default_out;
 use zo_llm::dataset::{Dataset, Evaluation, Split};
 use zo_llm::finetune::{Event, FinetuneConfig, FinetuneError, RunError, finetune};
 use zo_llm::{Checkpoint, Dtype, load, task};
-use zo_optim::{Distribution, Rounding, ZoError};
+use zo_optim::{Distribution, Perturbation, Rounding, ZoError};
 
 /// Compare the methods at an equal number of forwards.
 #[derive(Parser, Debug)]
@@ -234,6 +234,7 @@ impl Bench {
             queries: 1,
             distribution: self.args.sampler,
             seed,
+            perturbation: Perturbation::InPlace,
             trainable: ParamGroup::all(),
             rounding: Rounding::Nearest,
         };

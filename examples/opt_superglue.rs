@@ -38,7 +38,7 @@ use zo_llm::finetune::{
     Evaluated, Event, FinetuneConfig, Finish, Objective, Outcome, Schedule, finetune,
 };
 use zo_llm::{Checkpoint, Dtype, Tuning, hub, load};
-use zo_optim::{Distribution, Rounding, tensors};
+use zo_optim::{Distribution, Perturbation, Rounding, tensors};
 
 /// Fine-tune a language model with forward passes alone.
 #[derive(Parser, Debug)]
@@ -94,6 +94,9 @@ struct Args {
     /// How updated weights are rounded to bf16 or f16: nearest or stochastic
     #[arg(long, default_value = "nearest")]
     rounding: Rounding,
+    /// How weights are perturbed: in-place, or on-the-fly without writing them
+    #[arg(long, default_value = "in-place")]
+    perturb: Perturbation,
     /// Steps between evaluations; 0 for the beginning and the end only [default: a tenth of the steps for the bundled model, else 0]
     #[arg(long)]
     eval_every: Option<usize>,
@@ -141,6 +144,7 @@ struct Report<'a> {
     schedule: String,
     sampler: String,
     rounding: String,
+    perturb: String,
     device: &'a str,
     dtype: String,
     seed: u64,
@@ -210,6 +214,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         queries: args.queries,
         distribution: args.sampler,
         seed: args.seed,
+        perturbation: args.perturb,
         trainable: tuning.trainable(),
         rounding: args.rounding,
     };
@@ -356,6 +361,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         schedule: args.schedule.to_string(),
         sampler: args.sampler.to_string(),
         rounding: args.rounding.to_string(),
+        perturb: args.perturb.to_string(),
         device: &args.device,
         dtype: args.dtype.to_string(),
         seed: args.seed,

@@ -29,6 +29,8 @@ pub struct Shared {
     pub distribution: Distribution,
     /// The seed of the run.
     pub seed: u64,
+    /// How weights are displaced.
+    pub perturbation: Perturbation,
     /// What trains.
     pub trainable: ParamGroup,
     /// How updated weights are rounded.
@@ -340,6 +342,7 @@ impl Method {
                     .with_queries(shared.queries)
                     .with_distribution(shared.distribution)
                     .with_seed(shared.seed)
+                    .with_perturbation(shared.perturbation)
                     .with_trainable(shared.trainable.clone())
                     .with_rounding(shared.rounding)
                     .with_difference(flags.difference()?)
@@ -466,6 +469,7 @@ impl Method {
             .with_queries(shared.queries)
             .with_distribution(shared.distribution)
             .with_seed(shared.seed)
+            .with_perturbation(shared.perturbation)
             .with_trainable(shared.trainable.clone())
             .with_rounding(shared.rounding)
             .with_difference(flags.difference()?);
@@ -483,6 +487,7 @@ mod tests {
             queries: 1,
             distribution: Distribution::Gaussian,
             seed: 0,
+            perturbation: Perturbation::InPlace,
             trainable: ParamGroup::all(),
             rounding: Rounding::Nearest,
         }

@@ -46,6 +46,9 @@ macro_rules! method_config {
             /// How updated weights are rounded to their dtype: it matters for bf16 and f16. Default to nearest.
             #[config(default = "::zo_core::Rounding::Nearest")]
             pub rounding: ::zo_core::Rounding,
+            /// How weights are displaced for an evaluation. Default in place.
+            #[config(default = "::zo_core::Perturbation::InPlace")]
+            pub perturbation: ::zo_core::Perturbation,
         }
 
         impl $name {
@@ -61,6 +64,7 @@ macro_rules! method_config {
                     weight_decay_groups: self.weight_decay_groups.clone(),
                     non_finite: self.non_finite,
                     rounding: self.rounding,
+                    perturbation: self.perturbation,
                 }
             }
         }

@@ -40,6 +40,9 @@ pub enum ConfigError {
     /// No distribution has this name.
     #[error("unknown noise distribution `{0}`: use `gaussian` or `rademacher`")]
     UnknownDistribution(String),
+    /// No perturbation has this name.
+    #[error("unknown perturbation `{0}`: use `in-place` or `on-the-fly`")]
+    UnknownPerturbation(String),
 }
 
 /// What stopped a step.
@@ -83,7 +86,7 @@ pub enum ZoError {
     },
     /// A selected parameter cannot be perturbed.
     #[error(
-        "parameter `{path}` has dtype {dtype}, which cannot be perturbed in place: leave it out with a parameter group, or \
+        "parameter `{path}` has dtype {dtype}, which cannot be perturbed: leave it out with a parameter group, or \
          dequantize it"
     )]
     Dtype {
@@ -101,6 +104,21 @@ pub enum ZoError {
         /// Its module path.
         path: String,
     },
+    /// A selected parameter cannot be displaced where it is used.
+    #[error(
+        "parameter `{path}` cannot be perturbed on the fly: it has a reparameterization of its own (with LoRA, train the factors alone) \
+         or is a running statistic. Leave it out with a parameter group, or use `Perturbation::InPlace`"
+    )]
+    OnTheFly {
+        /// Its module path.
+        path: String,
+    },
+    /// The objective has not seen the displacement.
+    #[error(
+        "the objective used none of the weights perturbed on the fly, which only `Param::val` shows: module visitors, `Param::base` and \
+         `*param` give the weights themselves. Read them with `val()`, or use `Perturbation::InPlace`"
+    )]
+    Unread,
 }
 
 /// Why an objective has no value.

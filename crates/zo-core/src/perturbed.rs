@@ -9,6 +9,7 @@ use burn::tensor::{DType, Tensor};
 
 use crate::backend::{Sweep, sweep};
 use crate::masked::MaskedDirection;
+use crate::on_the_fly::{OnTheFly, Perturbation};
 use crate::tensors::TensorInfo;
 use crate::update::{Apply, Change, Update};
 
@@ -18,6 +19,9 @@ use crate::update::{Apply, Change, Update};
 /// become three: the restore and the update are one move. In a [`Session`](crate::Session) they become two: the update waits for the
 /// next step's first move. Weights that nothing else holds are written in place; weights of tensors that take no part are not touched
 /// at all.
+///
+/// With [`Perturbation::OnTheFly`] a displacement costs no pass: the weights stay at `theta`, and [`module`](Self::module) shows them
+/// displaced where they are used.
 #[derive(Debug)]
 pub struct Perturbed<M> {
     /// `None` only while a pass holds it.
@@ -29,6 +33,8 @@ pub struct Perturbed<M> {
     lazy: bool,
     /// The update that the next move makes.
     pending: Option<Pending>,
+    /// `None` if displacements are written.
+    on_the_fly: Option<OnTheFly<M>>,
     passes: usize,
     swept: u64,
     copies: Arc<AtomicUsize>,
@@ -66,6 +72,7 @@ impl<M: Module> Perturbed<M> {
             displacement: MaskedDirection::zero(),
             lazy: false,
             pending: None,
+            on_the_fly: None,
             passes: 0,
             swept: 0,
             copies: Arc::default(),
@@ -73,9 +80,18 @@ impl<M: Module> Perturbed<M> {
         }
     }
 
-    /// From now on, updates that are [linear](Change::Linear) wait for the next move and are made in its pass.
+    /// From now on, updates that are [linear](Change::Linear) wait for the next move and are made in its pass. (On the fly there is no
+    /// such pass.)
     pub(crate) fn lazy(self) -> Self {
-        Self { lazy: true, ..self }
+        let lazy = self.on_the_fly.is_none();
+        Self { lazy, ..self }
+    }
+
+    /// To be called at `theta`.
+    pub(crate) fn perturbing(mut self, perturbation: Perturbation) -> Self {
+        let on_the_fly = perturbation == Perturbation::OnTheFly;
+        self.on_the_fly = on_the_fly.then(OnTheFly::new);
+        self
     }
 
     pub(crate) fn tensors(&self) -> &Arc<[TensorInfo]> {
@@ -84,7 +100,13 @@ impl<M: Module> Perturbed<M> {
 
     /// The module, at `theta + displacement`. (An update that waits is not in `theta` yet.)
     pub fn module(&self) -> &M {
-        self.module.as_ref().expect("no pass is under way")
+        let view = self.on_the_fly.as_ref().and_then(OnTheFly::view);
+        view.or(self.module.as_ref()).expect("no pass is under way")
+    }
+
+    /// Whether nobody can have seen the module where it stands: see [`OnTheFly::unread`].
+    pub(crate) fn unread(&self) -> bool {
+        self.on_the_fly.as_ref().is_some_and(OnTheFly::unread)
     }
 
     /// Where the module stands.
@@ -97,12 +119,12 @@ impl<M: Module> Perturbed<M> {
         self.passes
     }
 
-    /// Weights read and written so far, summed over passes.
+    /// Weights read and written so far, summed over passes, and those computed on the fly.
     pub fn swept(&self) -> u64 {
-        self.swept
+        self.swept + self.on_the_fly.as_ref().map_or(0, OnTheFly::swept)
     }
 
-    /// Tensors written out of place so far, summed over passes.
+    /// Tensors that passes wrote out of place so far, summed over passes.
     pub fn copied(&self) -> usize {
         self.copies.load(Ordering::Relaxed)
     }
@@ -122,7 +144,7 @@ impl<M: Module> Perturbed<M> {
     }
 
     /// Moves to `theta + target`, `theta` being the weights after an update that waits: one pass for both, or none if there is nothing
-    /// to do.
+    /// to do or the module is displaced on the fly.
     pub fn move_to(&mut self, target: &MaskedDirection) {
         if self.pending.is_some() && target.depends_on_weights() {
             // Magnitudes are those of the weights after the update.
@@ -133,6 +155,10 @@ impl<M: Module> Perturbed<M> {
         }
         let pending = self.pending.take();
         let from = std::mem::replace(&mut self.displacement, target.clone());
+        if let (Some(on_the_fly), Some(module)) = (&mut self.on_the_fly, &self.module) {
+            on_the_fly.move_to(module, &self.tensors, target);
+            return;
+        }
         self.pass(None, |number, tensor| {
             let update = pending.as_ref().and_then(|pending| pending.of(number));
             let moves = update.is_some() || from.covers(number) || target.covers(number);
@@ -165,7 +191,7 @@ impl<M: Module> Perturbed<M> {
         decay: &[Option<f64>],
         rounding: Option<u64>,
     ) {
-        if self.pending.is_some() {
+        if self.pending.is_some() || self.on_the_fly.is_some() {
             self.settle();
         }
         let Update { change, decay_rate } = update;

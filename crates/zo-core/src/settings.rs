@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::difference::Difference;
 use crate::error::ConfigError;
+use crate::on_the_fly::Perturbation;
 use crate::sampler::Seeds;
 use crate::tensors::TensorInfo;
 
@@ -80,10 +81,12 @@ pub struct Settings {
     pub non_finite: NonFinite,
     /// How updated weights are rounded to their dtype.
     pub rounding: Rounding,
+    /// How weights are displaced for an evaluation.
+    pub perturbation: Perturbation,
 }
 
 impl Default for Settings {
-    /// MeZO's: epsilon 1e-3, one query, central difference, no weight decay, all parameters, seed 0, rounding to nearest.
+    /// MeZO's: epsilon 1e-3, one query, central difference, no weight decay, all parameters, seed 0, rounding to nearest, in place.
     fn default() -> Self {
         Self {
             epsilon: 1e-3,
@@ -95,6 +98,7 @@ impl Default for Settings {
             weight_decay_groups: Vec::new(),
             non_finite: NonFinite::Error,
             rounding: Rounding::Nearest,
+            perturbation: Perturbation::InPlace,
         }
     }
 }

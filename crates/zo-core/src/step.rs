@@ -20,7 +20,8 @@ pub trait ZerothOrderOptimizer {
     /// One step on `module` at learning rate `lr` (any of burn's schedulers gives one). `objective` is evaluated a few times, each
     /// time with other weights; it must use the same batch every time.
     ///
-    /// The weights are written in place if nothing else holds them; a clone of the module keeps its values and costs memory.
+    /// The weights are written in place if nothing else holds them; a clone of the module keeps its values and costs memory. With
+    /// [`Perturbation::OnTheFly`](crate::Perturbation::OnTheFly) only the update writes them.
     ///
     /// # Errors
     /// [`StepError`] holds the module, restored. The optimizer does not count a failed step: trying again draws the same noise.
@@ -153,8 +154,13 @@ where
 
     /// `module` at its weights, ready for steps of this optimizer.
     pub(crate) fn hold<M: Module>(&self, module: M) -> Result<Perturbed<M>, StepError<M>> {
-        match tensors(&module, &self.settings.trainable) {
-            Ok(tensors) => Ok(Perturbed::new(module, tensors.into())),
+        let perturbation = self.settings.perturbation;
+        let tensors = tensors(&module, &self.settings.trainable).and_then(|tensors| {
+            perturbation.check(&module, &tensors)?;
+            Ok(tensors)
+        });
+        match tensors {
+            Ok(tensors) => Ok(Perturbed::new(module, tensors.into()).perturbing(perturbation)),
             Err(error) => Err(StepError { module, error }),
         }
     }

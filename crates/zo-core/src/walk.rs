@@ -208,6 +208,9 @@ impl<M: Module, O: Objective<M>> Probe for Walk<'_, M, O> {
     fn loss_after(&mut self, change: &MaskedDirection) -> Result<f64, ZoError> {
         self.perturbed.move_to(change);
         let value = self.evaluate(|objective, module| objective.loss(module))?;
+        if self.perturbed.unread() {
+            return Err(ZoError::Unread);
+        }
         self.finite(value, change)
     }
 

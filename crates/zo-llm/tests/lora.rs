@@ -176,6 +176,59 @@ fn a_step_moves_the_factors_alone_and_in_place() {
     }
 }
 
+/// The models read every weight by `val()`: whatever is tuned, they see it perturbed on the fly as they do in place.
+#[cfg(feature = "flex")]
+#[test]
+fn a_step_on_the_fly_is_the_one_in_place() {
+    use helpers::model_on;
+    use zo_core::{Dense, Distribution, Perturbation, Settings, Sgd};
+    use zo_core::{ZeroOrder, ZerothOrderOptimizer};
+    use zo_llm::{PaddingSide, TokenBatch, Tuning};
+
+    let device = Device::flex();
+    let rows: [Vec<u32>; 1] = [vec![5, 9, 2, 33, 60]];
+    let batch = TokenBatch::new(&rows, 1, PaddingSide::Right, &device).unwrap();
+    for config in &configs() {
+        for tuning in [
+            Tuning::Full,
+            Tuning::Lora(LoraConfig::new()),
+            Tuning::Prefix { length: 2 },
+            Tuning::Prompt { length: 2 },
+            Tuning::Head,
+        ] {
+            let run = |perturbation| {
+                let settings = Settings {
+                    trainable: tuning.trainable(),
+                    epsilon: 1e-2,
+                    seed: 7,
+                    perturbation,
+                    ..Settings::default()
+                };
+                let mut optim =
+                    ZeroOrder::new(settings, Distribution::Gaussian, Dense, Sgd).unwrap();
+                let model = tuning.apply(model_on(config, &device), 0).unwrap();
+                let loss = |model: &CausalLm| model.logits(&batch).square().mean();
+                let (model, report) = optim.step(1e-3, model, loss).unwrap();
+                let query = &report.queries[0];
+                let losses = [query.loss_plus, query.loss_other];
+                (losses, values(&model), report.passes)
+            };
+            let (losses, end, _) = run(Perturbation::InPlace);
+            let (flying, flying_end, passes) = run(Perturbation::OnTheFly);
+            assert!(losses[0] != losses[1], "{tuning}");
+            for (a, b) in losses.iter().zip(flying) {
+                assert!((a - b).abs() <= 1e-5 * a.abs(), "{tuning}: {a}, {b}");
+            }
+            assert_eq!(passes, 1);
+            assert!(end.keys().eq(flying_end.keys()));
+            let pairs = end.values().zip(flying_end.values());
+            for (a, b) in pairs.flat_map(|(a, b)| a.1.iter().zip(&b.1)) {
+                assert!((a - b).abs() < 1e-4, "{tuning}: {a}, {b}");
+            }
+        }
+    }
+}
+
 #[test]
 fn configurations_that_make_no_sense_are_refused() {
     let [opt, llama] = &configs();

@@ -1,0 +1,219 @@
+//! Displacing weights where they are used, instead of writing them.
+//!
+//! burn lets a parameter carry a [`Reparameterization`], which [`Param::val`] applies. A displacement is one: it holds the seeds and
+//! coefficients, and adds the noise to a copy of the weight whenever a layer asks for it. Attached, a reparameterization can be neither
+//! replaced nor taken off without folding in those of the user, so it is attached to a clone of the module. The clone shares all weights
+//! and is dropped when the module moves on; the module itself is never changed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use burn::module::{Module, ModuleVisitor, Param, Reparameterization, Reparameterizer};
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::backend::{Sweep, sweep};
+use crate::error::{ConfigError, ZoError};
+use crate::masked::MaskedDirection;
+use crate::tensors::TensorInfo;
+
+/// How a step displaces the weights for an evaluation of the objective.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Perturbation {
+    /// By writing them, in place: one pass over the weights for each displacement, and no memory. The faster way, above all where the
+    /// objective uses a weight more than once.
+    #[default]
+    InPlace,
+    /// By computing each displaced weight when it is used: [`Param::val`] gives a new tensor, `theta + d`. The weights are written by the
+    /// update alone: they never drift, and a step that fails before its update leaves every bit as it was. Costs a transient the size of a
+    /// tensor, and the noise of that tensor again at each use.
+    ///
+    /// What reads weights past [`Param::val`] (module visitors and mappers, [`Param::base`], `*param`) sees `theta`: an objective must not.
+    /// Parameters with a reparameterization of the user's cannot be perturbed this way, but the parameters of that one can: with LoRA,
+    /// train the factors alone. Running statistics cannot either. Steps refuse both with an error.
+    OnTheFly,
+}
+
+impl Perturbation {
+    /// Checks that every trainable parameter of `module` can be perturbed this way.
+    ///
+    /// # Errors
+    /// Names the first that cannot.
+    pub(crate) fn check<M: Module>(
+        self,
+        module: &M,
+        tensors: &[TensorInfo],
+    ) -> Result<(), ZoError> {
+        if self == Self::InPlace {
+            return Ok(());
+        }
+        let none = MaskedDirection::zero();
+        let trainable = tensors.iter().enumerate().map(|(number, tensor)| {
+            let displaced = || Displaced::new(number, tensor, &none, &Arc::default());
+            tensor.trainable.then(displaced)
+        });
+        let mut carriers = Carriers(Vec::with_capacity(tensors.len()));
+        attach(module, trainable).visit(&mut carriers);
+        let mut carriers = tensors.iter().zip(carriers.0);
+        match carriers.find(|(tensor, carries)| tensor.trainable && !carries) {
+            None => Ok(()),
+            Some((tensor, _)) => Err(ZoError::OnTheFly {
+                path: tensor.path.clone(),
+            }),
+        }
+    }
+}
+
+impl std::fmt::Display for Perturbation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::InPlace => "in-place",
+            Self::OnTheFly => "on-the-fly",
+        })
+    }
+}
+
+impl std::str::FromStr for Perturbation {
+    type Err = ConfigError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "in-place" => Ok(Self::InPlace),
+            "on-the-fly" => Ok(Self::OnTheFly),
+            other => Err(ConfigError::UnknownPerturbation(other.to_owned())),
+        }
+    }
+}
+
+/// A module seen from where it would stand if its weights were written.
+#[derive(Debug)]
+pub(crate) struct OnTheFly<M> {
+    /// `None` at `theta`.
+    view: Option<M>,
+    /// Whether the view displaces every trainable tensor.
+    whole: bool,
+    /// Weights computed so far.
+    swept: Arc<AtomicU64>,
+    /// As many had been when the view was made.
+    begin: u64,
+}
+
+impl<M: Module> OnTheFly<M> {
+    pub(crate) fn new() -> Self {
+        Self {
+            view: None,
+            whole: false,
+            swept: Arc::default(),
+            begin: 0,
+        }
+    }
+
+    /// The displaced module, if it is displaced.
+    pub(crate) fn view(&self) -> Option<&M> {
+        self.view.as_ref()
+    }
+
+    /// Weights computed so far, each as often as it was used.
+    pub(crate) fn swept(&self) -> u64 {
+        self.swept.load(Ordering::Relaxed)
+    }
+
+    /// Whether not one weight of this view has been used though all that train are displaced: whoever looked at the module cannot have
+    /// seen it displaced.
+    pub(crate) fn unread(&self) -> bool {
+        self.view.is_some() && self.whole && self.swept() == self.begin
+    }
+
+    /// Looks at `module`, which stands at `theta`, from `target`.
+    pub(crate) fn move_to(&mut self, module: &M, tensors: &[TensorInfo], target: &MaskedDirection) {
+        let mut numbered = tensors.iter().enumerate();
+        self.whole = numbered.all(|(number, tensor)| !tensor.trainable || target.covers(number));
+        self.begin = self.swept();
+        let swept = &self.swept;
+        let displaced = tensors.iter().enumerate().map(|(number, tensor)| {
+            let takes_part = tensor.trainable && target.covers(number);
+            takes_part.then(|| Displaced::new(number, tensor, target, swept))
+        });
+        self.view = (!target.is_zero()).then(|| attach(module, displaced));
+    }
+}
+
+/// The reparameterization `theta -> theta + d`. It has no parameters, so visitors and mappers see the weights at `theta`.
+#[derive(Module, Debug)]
+struct Displaced {
+    #[module(skip)]
+    sweep: Sweep,
+    /// Counts the weights computed.
+    #[module(skip)]
+    swept: Arc<AtomicU64>,
+}
+
+impl Displaced {
+    fn new(
+        number: usize,
+        tensor: &TensorInfo,
+        target: &MaskedDirection,
+        swept: &Arc<AtomicU64>,
+    ) -> Self {
+        let sweep = Sweep::between(number, tensor.key, &MaskedDirection::zero(), target);
+        Self {
+            // Nothing ever has to find theta again from the displaced weight.
+            sweep: sweep.unmarked(),
+            swept: Arc::clone(swept),
+        }
+    }
+}
+
+impl Reparameterization for Displaced {
+    // No field of a module can have this name.
+    const NAME: &'static str = "zo-core displacement";
+
+    fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
+        let elements = base.shape().num_elements() as u64;
+        self.swept.fetch_add(elements, Ordering::Relaxed);
+        // The parameter holds the base as well, so the kernel writes elsewhere.
+        sweep(base, self.sweep.clone())
+    }
+}
+
+/// A clone of `module` with `displaced`, one for each float parameter in the order of traversal.
+fn attach<M: Module>(module: &M, displaced: impl Iterator<Item = Option<Displaced>>) -> M {
+    module.clone().apply_reparameterization(Attach(displaced))
+}
+
+struct Attach<I>(I);
+
+impl<I: Iterator<Item = Option<Displaced>>> Reparameterizer for Attach<I> {
+    type Reparam = Displaced;
+
+    fn reparameterize<const D: usize>(
+        &mut self,
+        _path: &str,
+        param: Param<Tensor<D>>,
+    ) -> (Param<Tensor<D>>, Option<Displaced>) {
+        (param, self.0.next().flatten())
+    }
+}
+
+/// Which float parameters carry a displacement. Those with a reparameterization of the user's keep that one instead, and running
+/// statistics carry none.
+struct Carriers(Vec<bool>);
+
+impl ModuleVisitor for Carriers {
+    fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<D>>) {
+        self.0.push(false);
+    }
+
+    /// A reparameterization is entered right after its parameter was visited.
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        if name == Displaced::NAME
+            && let Some(carries) = self.0.last_mut()
+        {
+            *carries = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
