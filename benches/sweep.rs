@@ -1,53 +1,85 @@
-//! A pass over the weights against the speed of memory.
+//! Passes over the weights against the speed of memory, on every backend of the build.
 //!
-//! `scale in place` reads and writes every weight once and does nothing else: the floor of every pass.
+//! `read and write` reads and writes as many bytes as a pass and only multiplies: the floor of every pass.
 
-use std::hint::black_box;
+mod common;
 
-use burn::tensor::{DType, Device, Tensor};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use zo_optim::backend::{Sweep, sweep};
-use zo_optim::{Direction, Distribution, TensorKey};
+use std::time::Duration;
+
+use burn::tensor::DType;
+use common::{Floor, InPlace, Passes, adaptive, decay, masked, plain, sign};
+use criterion::measurement::WallTime;
+use criterion::{
+    BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
+};
+use zo_examples::device::devices;
+use zo_optim::backend::Sweep;
+use zo_optim::{Distribution, Elements};
 
 /// Weights in the tensor: larger than every cache.
 const WEIGHTS: usize = 1 << 25;
 
-fn direction(distribution: Distribution, n: usize) -> Direction {
-    (0..n as u64).fold(Direction::zero(), |d, seed| {
-        d.plus(1e-3, &Direction::noise(distribution, seed))
-    })
+/// Estimates in the window of the adaptive update, the default of Adam from seeds.
+const WINDOW: u32 = 16;
+
+/// What is timed in every dtype: the passes of a step, with so many noise vectors.
+fn common_passes() -> Vec<(String, [Sweep; 2])> {
+    let mut passes = vec![("decay".to_owned(), decay())];
+    for distribution in [Distribution::Rademacher, Distribution::Gaussian] {
+        for n in [1, 2, 4, 8] {
+            passes.push((format!("{distribution} x {n}"), plain(distribution, n)));
+        }
+    }
+    passes
+}
+
+/// What is timed in f32 and bf16 only: masks by element, and updates that are no sums.
+fn special_passes() -> Vec<(String, [Sweep; 2])> {
+    let random = Elements::Random { seed: 7, keep: 0.1 };
+    // A third of weights of N(0, 0.02^2).
+    let small = Elements::Small { threshold: 8.6e-3 };
+    let mut passes = Vec::new();
+    for distribution in [Distribution::Rademacher, Distribution::Gaussian] {
+        for (name, sweeps) in [
+            ("random elements", masked(distribution, random)),
+            ("small elements", masked(distribution, small)),
+            ("sign", sign(distribution)),
+            ("adaptive", adaptive(distribution, WINDOW)),
+        ] {
+            passes.push((format!("{name}, {distribution}"), sweeps));
+        }
+    }
+    passes
+}
+
+fn run(group: &mut BenchmarkGroup<'_, WallTime>, id: BenchmarkId, work: &mut impl InPlace) {
+    group.bench_function(id, |bencher| bencher.iter_custom(|times| work.time(times)));
 }
 
 fn passes(c: &mut Criterion) {
-    let device = Device::flex();
-    let mut group = c.benchmark_group("pass");
-    group.sample_size(10);
-    for dtype in [DType::F32, DType::BF16] {
-        let name = format!("{dtype:?}").to_lowercase();
-        group.throughput(Throughput::Bytes(2 * (WEIGHTS * dtype.size()) as u64));
-        let mut weights = Some(Tensor::<1>::ones([WEIGHTS], &device).cast(dtype));
-        // No noise: `w <- decay w`.
-        let mut run = |id: BenchmarkId, decay: f64, from: Direction, to: Direction| {
-            group.bench_function(id, |b| {
-                b.iter(|| {
-                    let with = Sweep::new(TensorKey::new("w"), decay, &from, &to);
-                    weights = black_box(weights.take().map(|w| sweep(w, with)));
-                });
-            });
-        };
-        run(
-            BenchmarkId::new("scale in place", &name),
-            0.999_999,
-            Direction::zero(),
-            Direction::zero(),
-        );
-        for distribution in [Distribution::Rademacher, Distribution::Gaussian] {
-            for n in [1, 2, 4] {
-                let id = BenchmarkId::new(format!("{distribution} x {n}"), &name);
-                // From +eps to -eps, the pass in the middle of a step.
-                let from = direction(distribution, n);
-                let to = from.scaled(-1.0);
-                run(id, 1.0, from, to);
+    for (name, device) in devices() {
+        let mut group = c.benchmark_group(name);
+        group
+            .sample_size(10)
+            .warm_up_time(Duration::from_secs(1))
+            .measurement_time(Duration::from_secs(3));
+        for dtype in [DType::F32, DType::BF16, DType::F16, DType::F64] {
+            if !device.supports_dtype(dtype) {
+                continue;
+            }
+            let type_name = format!("{dtype:?}").to_lowercase();
+            let bytes = WEIGHTS * dtype.size();
+            group.throughput(Throughput::Bytes(2 * bytes as u64));
+            let id = BenchmarkId::new("read and write", &type_name);
+            run(&mut group, id, &mut Floor::new(name, &device, bytes));
+            let mut all = common_passes();
+            if matches!(dtype, DType::F32 | DType::BF16) {
+                all.extend(special_passes());
+            }
+            let mut work = Passes::new(WEIGHTS, dtype, &device, decay());
+            for (pass, sweeps) in all {
+                work = work.with(sweeps);
+                run(&mut group, BenchmarkId::new(pass, &type_name), &mut work);
             }
             // From -eps over the update to +eps along the next vector: the first pass of a step in a session.
             let [old, new] = [0, 1].map(|seed| Direction::noise(distribution, seed));
@@ -55,8 +87,8 @@ fn passes(c: &mut Criterion) {
             let id = BenchmarkId::new(format!("{distribution}, update and next"), &name);
             run(id, 1.0, old.scaled(-1e-3), to);
         }
+        group.finish();
     }
-    group.finish();
 }
 
 criterion_group!(benches, passes);

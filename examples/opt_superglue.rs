@@ -10,14 +10,6 @@
 //! (its `config.json` decides between OPT and Llama), or with the feature `hub` a name to download; `--data` takes the folder of a data
 //! set as its authors or Hugging Face publish it. Ctrl-C finishes the step under way, saves and reports.
 
-#![cfg_attr(
-    feature = "ndarray",
-    allow(
-        deprecated,
-        reason = "burn deprecates its ndarray backend; it is supported here as long as burn has it"
-    )
-)]
-
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -25,10 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::module::Module;
-use burn::tensor::Device;
 use clap::Parser;
 use serde::Serialize;
 use zo_examples::data::{DataArgs, Rows};
+use zo_examples::device::device;
 use zo_examples::methods::{self, Flags, Shared, autodiff};
 use zo_examples::run::{Measured, Run, default_out};
 use zo_examples::tune::TuneArgs;
@@ -124,6 +116,9 @@ struct Args {
     /// Draw all training rows alike, instead of in turn from each class
     #[arg(long)]
     unbalanced: bool,
+    /// Put rows of like length into a batch, so that little is padded: true or false
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    group_by_length: bool,
     /// Folder for report.json, metrics.jsonl, predictions.json and training.svg [default: runs/<time>]
     #[arg(long)]
     out: Option<PathBuf>,
@@ -153,6 +148,7 @@ struct Report<'a> {
     batch: usize,
     queries: usize,
     order: Order,
+    group_by_length: bool,
     parameters: usize,
     trained_parameters: usize,
     train_rows: usize,
@@ -274,6 +270,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         eval_every,
         eval_batch: args.micro_batch.unwrap_or(args.batch),
         order,
+        group_by_length: args.group_by_length,
         seed: args.seed,
         pad: config.pad_token_id(),
         autodiff_device: method.differentiates().then(|| autodiff(&device)),
@@ -370,6 +367,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         batch: args.batch,
         queries: args.queries,
         order,
+        group_by_length: args.group_by_length,
         parameters,
         trained_parameters,
         train_rows: train.len(),
@@ -406,28 +404,6 @@ impl Args {
                 "unknown objective `{other}`: use loss, accuracy or f1"
             )),
         }
-    }
-}
-
-/// The device named by `--device`, if this build has it.
-fn device(name: &str) -> Result<Device, Box<dyn Error>> {
-    match name {
-        #[cfg(feature = "flex")]
-        "flex" => Ok(Device::flex()),
-        #[cfg(feature = "ndarray")]
-        "ndarray" => Ok(Device::ndarray()),
-        #[cfg(feature = "cuda")]
-        "cuda" => Ok(Device::cuda(burn::tensor::DeviceIndex::Default)),
-        #[cfg(feature = "wgpu")]
-        "wgpu" => Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
-        #[allow(
-            unreachable_patterns,
-            reason = "reached for the devices this build lacks"
-        )]
-        "flex" | "ndarray" | "cuda" | "wgpu" => {
-            Err(format!("this build has no {name}: add `--features {name}` to cargo run").into())
-        }
-        other => Err(format!("unknown device `{other}`: use flex, ndarray, cuda or wgpu").into()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which rows make a batch.
 
-use rand::SeedableRng;
 use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -37,6 +37,8 @@ pub struct BatchSampler {
     batch: usize,
     seed: u64,
     drawn: usize,
+    /// The length of each row, if rows of like length go together.
+    lengths: Option<Vec<usize>>,
 }
 
 #[derive(Debug, Clone)]
@@ -82,7 +84,25 @@ impl BatchSampler {
             batch,
             seed,
             drawn: 0,
+            lengths: None,
         })
+    }
+
+    /// The same sampler with rows of like length in each batch, so that little is padded. `lengths` holds the length of each row, in
+    /// tokens; a row beyond its end counts as empty.
+    ///
+    /// Each batch has a place between the shortest and the longest, in an order that is random but even: of any two batches in a row
+    /// (the first, the second; the third, the fourth; ..) one lies in the lower half, of any four one in each quarter, and so on. Within
+    /// an epoch of a class, the batches take its rows from short to long in the order of their places. So a batch gets rows of the same
+    /// part of every class, however different the numbers of their rows. Everything else is as without: each row once in an epoch of its
+    /// class, as many rows of each class in a batch. Where an epoch of a class is only a few batches, its rows cannot be alike.
+    #[must_use]
+    pub fn grouped_by_length(mut self, lengths: Vec<usize>) -> Self {
+        self.lengths = Some(lengths);
+        for group in &mut self.groups {
+            group.shuffled = None;
+        }
+        self
     }
 
     /// The same sampler, as it is after `drawn` batches.
@@ -108,64 +128,71 @@ impl BatchSampler {
     fn row(&mut self, draw: usize) -> usize {
         let groups = self.groups.len();
         let class = draw % groups;
-        let group = &mut self.groups[class];
-        let (epoch, place) = (
-            draw / groups / group.rows.len(),
-            draw / groups % group.rows.len(),
-        );
-        let order = match &mut group.shuffled {
-            Some((known, order)) if *known == epoch => order,
-            shuffled => {
-                let seed = zo_core::noise::derive_seed(self.seed, epoch as u64, class as u64);
-                let mut order = group.rows.clone();
-                order.shuffle(&mut Xoshiro256PlusPlus::seed_from_u64(seed));
-                &mut shuffled.insert((epoch, order)).1
-            }
+        let rows = self.groups[class].rows.len();
+        let (epoch, place) = (draw / groups / rows, draw / groups % rows);
+        let order = match self.groups[class].shuffled.take() {
+            Some((known, order)) if known == epoch => order,
+            _ => self.order(class, epoch),
         };
-        order[place]
+        let row = order[place];
+        self.groups[class].shuffled = Some((epoch, order));
+        row
     }
+
+    /// The rows of class `class` in the order of epoch `epoch`.
+    fn order(&self, class: usize, epoch: usize) -> Vec<usize> {
+        let seed = zo_core::noise::derive_seed(self.seed, epoch as u64, class as u64);
+        let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
+        let mut order = self.groups[class].rows.clone();
+        order.shuffle(&mut rng);
+        let Some(lengths) = &self.lengths else {
+            return order;
+        };
+        order.sort_by_key(|row| lengths.get(*row).copied().unwrap_or(0));
+        // A row moves up by some ranks, so that it meets other rows in each epoch.
+        let blur = order.len() / BLUR;
+        let mut ranked: Vec<(usize, usize)> = order
+            .into_iter()
+            .enumerate()
+            .map(|(rank, row)| (rank + rng.random_range(0..=blur), row))
+            .collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+
+        // The batch that each place of the epoch is drawn for, and the places in the order of their batches' quantiles.
+        let rows = ranked.len();
+        let batch_of =
+            |place: usize| ((epoch * rows + place) * self.groups.len() + class) / self.batch;
+        let (first, last) = (batch_of(0), batch_of(rows - 1));
+        let quantiles: Vec<u32> = (first..=last)
+            .map(|batch| quantile(self.seed, batch as u64))
+            .collect();
+        let mut places: Vec<usize> = (0..rows).collect();
+        places.sort_by_key(|place| quantiles[batch_of(*place) - first]);
+        let mut order = vec![0; rows];
+        for (place, (_, row)) in places.into_iter().zip(ranked) {
+            order[place] = row;
+        }
+        order
+    }
+}
+
+/// Rows move up by a 64th of their class at most: if they moved farther, more would be padded, if less, the same would meet.
+const BLUR: usize = 64;
+
+/// Where batch number `batch` stands between the shortest rows (0) and the longest.
+///
+/// Of the batches `i 2^k, .., (i + 1) 2^k - 1` one falls in each of the 2^k equal parts of the range, for every k up to 32: bit k from the
+/// top differs between the two halves of these batches wherever the bits above it are the same. Which half comes first is random.
+fn quantile(seed: u64, batch: u64) -> u32 {
+    (1..=u32::BITS).fold(0, |above: u32, k| {
+        let block = batch.checked_shr(k).unwrap_or(0);
+        // The level in the upper half keeps these seeds apart from those of the classes.
+        let node = u64::from(k) << 32 | u64::from(above);
+        let flip = zo_core::noise::derive_seed(seed, block, node) as u32;
+        let half = (batch >> (k - 1)) as u32;
+        above << 1 | ((half ^ flip) & 1)
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_epoch_covers_each_row_once_and_can_be_resumed() {
-        let labels = [0, 1, 0, 1, 0, 1, 0, 1, 0, 1];
-        for order in [Order::Balanced, Order::Shuffled] {
-            let new = |seed| BatchSampler::new(&labels, order, 5, seed).unwrap();
-            let mut sampler = new(3);
-            let batches: Vec<_> = (0..6).map(|_| sampler.next_batch()).collect();
-            for epoch in batches.chunks(2) {
-                let mut rows = epoch.concat();
-                rows.sort_unstable();
-                assert_eq!(rows, (0..10).collect::<Vec<_>>());
-            }
-            assert_ne!(batches[0], batches[2], "each epoch has its own order");
-            for (drawn, batch) in batches.iter().enumerate() {
-                assert_eq!(new(3).after(drawn).next_batch(), *batch);
-            }
-            assert_ne!(new(4).next_batch(), batches[0]);
-            for batch in [0, 11] {
-                let error = BatchSampler::new(&labels, order, batch, 0)
-                    .unwrap_err()
-                    .to_string();
-                assert!(error.contains(&format!("batch of {batch}")), "{error}");
-            }
-        }
-    }
-
-    #[test]
-    fn classes_are_balanced_unless_told_otherwise_or_the_batch_is_everything() {
-        let labels: Vec<usize> = (0..100).map(|row| usize::from(row >= 95)).collect();
-        let share = |order, batch| {
-            let mut sampler = BatchSampler::new(&labels, order, batch, 0).unwrap();
-            let rows: Vec<_> = (0..20).flat_map(|_| sampler.next_batch()).collect();
-            rows.iter().filter(|row| labels[**row] == 1).count() as f64 / rows.len() as f64
-        };
-        assert_eq!(share(Order::Balanced, 10), 0.5);
-        assert_eq!(share(Order::Shuffled, 10), 0.05);
-        assert_eq!(share(Order::Balanced, 100), 0.05);
-    }
-}
+mod tests;

@@ -301,9 +301,13 @@ impl Dataset {
         self.examples.iter().map(class).collect()
     }
 
-    /// Tokens of the longest sequence of each row.
+    /// Tokens of each row as training reads it: of its longest option for classification, else of the right continuation.
     pub fn lengths(&self) -> Vec<usize> {
-        self.examples.iter().map(EncodedExample::longest).collect()
+        let length = |example: &EncodedExample| match self.kind {
+            Kind::Classification => example.longest(),
+            _ => example.target().tokens.len(),
+        };
+        self.examples.iter().map(length).collect()
     }
 
     /// Only the rows `rows`, in that order.

@@ -72,7 +72,8 @@ fn rows_become_prompts_and_label_words_tokens() {
         (data.labels(), data.words),
         (vec![1, 0, 0], Some(vec![7, 6]))
     );
-    assert_eq!(load(&Sst2, GOOD, Some(2)).unwrap().len(), 2);
+    let two = load(&Sst2, GOOD, Some(2)).unwrap();
+    assert_eq!((two.len(), two.lengths()), (2, vec![7, 7]));
 }
 
 #[test]
@@ -259,6 +260,7 @@ fn multiple_choice_teaches_the_right_option_alone() {
         -f64::from(scores[2] + other) / 2.0,
     );
     assert_eq!(data.labels(), [0, 0], "options are not classes");
+    assert_eq!(data.lengths(), [5, 4], "training reads the right option");
 }
 
 #[test]

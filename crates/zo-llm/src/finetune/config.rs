@@ -48,6 +48,9 @@ pub struct FinetuneConfig {
     pub eval_batch: usize,
     /// How the rows of a batch are drawn. Default in turn from each class.
     pub order: Order,
+    /// Whether a batch holds rows of like length, so that little is padded: see
+    /// [`BatchSampler::grouped_by_length`](crate::batches::BatchSampler::grouped_by_length). Default yes.
+    pub group_by_length: bool,
     /// The seed of the order of the rows. Default 0.
     pub seed: u64,
     /// The id that fills short rows; the model never sees it. Default 0.
@@ -89,6 +92,7 @@ impl Default for FinetuneConfig {
             eval_every: 0,
             eval_batch: 16,
             order: Order::default(),
+            group_by_length: true,
             seed: 0,
             pad: 0,
             autodiff_device: None,
@@ -236,7 +240,7 @@ mod tests {
     #[test]
     fn json_needs_only_what_differs() {
         let json = r#"{"steps": 50, "schedule": "cosine", "warmup": 5, "order": "shuffled", "lr": 0.5,
-            "objective": "score", "patience": 3}"#;
+            "objective": "score", "patience": 3, "group_by_length": false}"#;
         let config: FinetuneConfig = serde_json::from_str(json).unwrap();
         assert_eq!((config.steps, config.batch, config.lr), (50, 16, 0.5));
         assert_eq!(
@@ -244,6 +248,7 @@ mod tests {
             (Order::Shuffled, Objective::Score)
         );
         assert_eq!((config.patience, config.micro_batch), (Some(3), None));
+        assert!(!config.group_by_length && FinetuneConfig::default().group_by_length);
         assert_eq!(
             [0, 1, 5, 50].map(|step| config.rate(step)),
             [0.0, 0.1, 0.5, 0.0]

@@ -79,7 +79,10 @@ fn prepare<'a>(
         0 => config.batch.min(train.len()),
         _ => config.batch,
     };
-    let batches = BatchSampler::new(&train.labels(), config.order, batch, config.seed)?;
+    let mut batches = BatchSampler::new(&train.labels(), config.order, batch, config.seed)?;
+    if config.group_by_length {
+        batches = batches.grouped_by_length(train.lengths());
+    }
     let store = match &config.checkpoint_dir {
         Some(dir) => {
             let run = fingerprint(model, config, [train, dev])?;

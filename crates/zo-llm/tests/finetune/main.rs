@@ -226,6 +226,30 @@ fn zero_steps_only_evaluate() {
     assert_eq!(bits(&done.model), bits(&model(1)));
 }
 
+#[test]
+fn grouped_batches_hold_the_same_rows_and_pad_less() {
+    let data = data();
+    let tokens = |group_by_length| {
+        let mut sum = [0usize; 2];
+        let observe = |event: Event<'_>| {
+            if let Event::Stepped { tokens, .. } = event {
+                sum = [sum[0] + tokens[0], sum[1] + tokens[1]];
+            }
+            Ok(())
+        };
+        let config = FinetuneConfig {
+            group_by_length,
+            ..config(20)
+        };
+        let mut optim = mezo(Settings::default());
+        run(model(1), &mut optim, &data, &config, observe).unwrap();
+        sum
+    };
+    let [grouped, plain] = [true, false].map(tokens);
+    assert_eq!(grouped[1], plain[1], "ten epochs");
+    assert!(grouped[0] < plain[0], "{grouped:?} {plain:?}");
+}
+
 /// The losses of the steps of a run.
 fn losses(config: &FinetuneConfig, data: &Dataset) -> Vec<f64> {
     let mut losses = Vec::new();

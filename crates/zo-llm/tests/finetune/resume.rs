@@ -312,7 +312,10 @@ fn checkpoints_of_other_runs_are_refused() {
     assert!(refuse(&plan).contains("step-000003 exists: set `resume`"));
 
     type Spoil = fn(&mut FinetuneConfig);
-    let others: [(&str, Spoil); 8] = [
+    let others: [(&str, Spoil); 9] = [
+        ("its group_by_length is true, this run's is false", |c| {
+            c.group_by_length = false;
+        }),
         ("its lr is 0.001, this run's is 0.002", |c| c.lr = 2e-3),
         ("its seed is 0, this run's is 1", |c| c.seed = 1),
         ("its steps is 6, this run's is 7", |c| c.steps = 7),

@@ -1,0 +1,69 @@
+//! The backends of this build, by name.
+
+use std::error::Error;
+
+use burn::tensor::Device;
+
+/// The device named by `--device`, if this build has it.
+///
+/// # Errors
+/// If the name is unknown, or its backend was not compiled in.
+pub fn device(name: &str) -> Result<Device, Box<dyn Error>> {
+    match name {
+        #[cfg(feature = "flex")]
+        "flex" => Ok(Device::flex()),
+        #[cfg(feature = "ndarray")]
+        "ndarray" => Ok(Device::ndarray()),
+        #[cfg(feature = "cuda")]
+        "cuda" => Ok(Device::cuda(burn::tensor::DeviceIndex::Default)),
+        #[cfg(feature = "wgpu")]
+        "wgpu" => Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
+        #[allow(
+            unreachable_patterns,
+            reason = "reached for the devices this build lacks"
+        )]
+        "flex" | "ndarray" | "cuda" | "wgpu" => {
+            Err(format!("this build has no {name}: add `--features {name}` to cargo run").into())
+        }
+        other => Err(format!("unknown device `{other}`: use flex, ndarray, cuda or wgpu").into()),
+    }
+}
+
+/// Every backend of this build with its default device.
+pub fn devices() -> Vec<(&'static str, Device)> {
+    ["flex", "ndarray", "cuda", "wgpu"]
+        .into_iter()
+        .filter_map(|name| Some((name, device(name).ok()?)))
+        .collect()
+}
+
+/// Whether the backend of this name computes on the host, with the memory and the threads of everything else.
+pub fn is_host(name: &str) -> bool {
+    matches!(name, "flex" | "ndarray")
+}
+
+/// What the device calls itself: for a GPU the name of the card.
+pub fn describe(name: &str, device: &Device) -> String {
+    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    if let Some(identity) = device.identity() {
+        return format!("{name}, {}", identity.name);
+    }
+    let _ = device;
+    name.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_and_absent_devices_are_named() {
+        let error = device("abacus").unwrap_err().to_string();
+        assert!(error.contains("`abacus`"), "{error}");
+        for name in ["flex", "ndarray", "cuda", "wgpu"] {
+            if let Err(error) = device(name) {
+                assert!(error.to_string().contains(&format!("--features {name}")));
+            }
+        }
+    }
+}
