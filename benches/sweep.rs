@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use burn::tensor::DType;
-use common::{Floor, InPlace, Passes, adaptive, decay, masked, plain, sign};
+use common::{Floor, InPlace, Passes, adaptive, decay, masked, plain, sign, update_and_next};
 use criterion::measurement::WallTime;
 use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
@@ -29,6 +29,8 @@ fn common_passes() -> Vec<(String, [Sweep; 2])> {
         for n in [1, 2, 4, 8] {
             passes.push((format!("{distribution} x {n}"), plain(distribution, n)));
         }
+        let next = update_and_next(distribution);
+        passes.push((format!("{distribution}, update and next"), next));
     }
     passes
 }
@@ -81,11 +83,6 @@ fn passes(c: &mut Criterion) {
                 work = work.with(sweeps);
                 run(&mut group, BenchmarkId::new(pass, &type_name), &mut work);
             }
-            // From -eps over the update to +eps along the next vector: the first pass of a step in a session.
-            let [old, new] = [0, 1].map(|seed| Direction::noise(distribution, seed));
-            let to = old.scaled(1e-6).plus(1e-3, &new);
-            let id = BenchmarkId::new(format!("{distribution}, update and next"), &name);
-            run(id, 1.0, old.scaled(-1e-3), to);
         }
         group.finish();
     }

@@ -148,6 +148,16 @@ pub(crate) fn plain(distribution: Distribution, n: u64) -> [Sweep; 2] {
     ]
 }
 
+/// From `-eps z` over an update along z to `+eps z'` and back: the first pass of a step in a session.
+pub(crate) fn update_and_next(distribution: Distribution) -> [Sweep; 2] {
+    let [old, new] = [0, 1].map(|seed| Direction::noise(distribution, seed));
+    let (minus, next) = (old.scaled(-EPSILON), old.scaled(1e-6).plus(EPSILON, &new));
+    [
+        Sweep::new(key(), 1.0, &minus, &next),
+        Sweep::new(key(), 1.0, &next, &minus),
+    ]
+}
+
 /// A pass without noise: weight decay.
 pub(crate) fn decay() -> [Sweep; 2] {
     let zero = Direction::zero();

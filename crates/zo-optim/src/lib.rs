@@ -65,7 +65,8 @@ pub use zo_variants as variants;
 /// What a training script needs: `use zo_optim::prelude::*`.
 pub mod prelude {
     pub use zo_core::{
-        Difference, Distribution, NonFinite, Perturbation, Rounding, Session, StepReport, ZerothOrderOptimizer,
+        Difference, Distribution, NonFinite, Perturbation, Rounding, Session, StepReport,
+        ZerothOrderOptimizer,
     };
     pub use zo_curvzo::CurvZoConfig;
     pub use zo_greedy::MezoGreedyConfig;

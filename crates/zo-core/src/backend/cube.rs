@@ -62,7 +62,10 @@ fn launch(tensor: &CubeTensor, sweep: &Sweep, dtype: Dtype) {
     let client = &tensor.client;
     let (shape, strides) = (tensor.meta.shape(), tensor.meta.strides());
     let len = shape.num_elements();
-    assert!(len < 1 << 34, "a tensor of {len} weights is too large for the counters of its noise");
+    assert!(
+        len < 1 << 34,
+        "a tensor of {len} weights is too large for the counters of its noise"
+    );
     let columns = shape.last().copied().unwrap_or(1);
     let pitched = !tensor.is_contiguous();
     let pitch = match strides.len() {
@@ -89,6 +92,7 @@ fn launch(tensor: &CubeTensor, sweep: &Sweep, dtype: Dtype) {
         unperturbed: sweep.starts_unperturbed(),
         displaces: sweep.displaces,
         small: sweep.magnitudes.map(|magnitudes| magnitudes.small),
+        stochastic: sweep.rounding.is_some() && dtype != Dtype::F32,
         pitched,
         dtype,
     };
@@ -108,10 +112,13 @@ fn launch(tensor: &CubeTensor, sweep: &Sweep, dtype: Dtype) {
         Target::Sign { rate } => (rate, 0.0),
         Target::Adaptive { rate, epsilon, .. } => (rate, epsilon),
     };
+    let rounding = sweep.rounding.unwrap_or(0);
     let threshold = sweep.magnitudes.map_or(0.0, |m| m.threshold);
     let numbers = NumbersLaunch::new(
         sweep.tensor.0 as u32,
         (sweep.tensor.0 >> 32) as u32,
+        rounding as u32,
+        (rounding >> 32) as u32,
         sweep.decay as f32,
         rate as f32,
         epsilon as f32,

@@ -25,7 +25,7 @@ struct Net {
 fn net(device: &Device) -> Net {
     let fill = |n: usize| -> Tensor<1> {
         let size = |i: usize| 10f32.powi(-((i % 4) as i32));
-        let sign = |i: usize| if i % 3 == 0 { -0.7 } else { 0.9 };
+        let sign = |i: usize| if i.is_multiple_of(3) { -0.7 } else { 0.9 };
         let values: Vec<f32> = (0..n).map(|i| size(i) * sign(i)).collect();
         Tensor::from_floats(values.as_slice(), device)
     };

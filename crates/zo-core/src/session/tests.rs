@@ -87,6 +87,8 @@ fn one_by_one<S: PerturbationSampler, K: SparsityMask, U: UpdateRule>(
     (flat(&net), reports)
 }
 
+type Held<S, K, U> = (Session<Net, ZeroOrder<S, K, U>>, Vec<StepReport>);
+
 /// A session after some steps, and their reports.
 fn in_session<S: PerturbationSampler, K: SparsityMask, U: UpdateRule>(
     optim: ZeroOrder<S, K, U>,
@@ -94,7 +96,7 @@ fn in_session<S: PerturbationSampler, K: SparsityMask, U: UpdateRule>(
     lr: f64,
     steps: usize,
     mut objective: impl FnMut(&Net) -> f64,
-) -> (Session<Net, ZeroOrder<S, K, U>>, Vec<StepReport>) {
+) -> Held<S, K, U> {
     let mut session = optim.session(net).unwrap();
     let mut reports = Vec::new();
     for _ in 0..steps {

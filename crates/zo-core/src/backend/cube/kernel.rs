@@ -30,6 +30,8 @@ pub(super) struct Plan {
     pub(super) displaces: bool,
     /// Whether elements are chosen by magnitude: those up to the threshold, or those beyond it.
     pub(super) small: Option<bool>,
+    /// Whether new weights are rounded by chance.
+    pub(super) stochastic: bool,
     /// Whether the rows of the tensor have gaps between them.
     pub(super) pitched: bool,
     pub(super) dtype: Dtype,
@@ -59,7 +61,8 @@ pub(super) enum Dtype {
 impl Plan {
     /// Along one noise vector, nothing has to be summed up.
     pub(super) fn along(&self, terms: usize) -> bool {
-        let plain = !self.kept && !self.table && self.small.is_none() && self.target == Aim::Sum;
+        let masked = self.kept || self.small.is_some();
+        let plain = !masked && !self.table && !self.stochastic && self.target == Aim::Sum;
         plain && terms == 1 && self.noise != Noise::Both
     }
 
@@ -92,6 +95,8 @@ pub(super) struct Term {
 pub(super) struct Numbers {
     tensor_low: u32,
     tensor_high: u32,
+    rounding_low: u32,
+    rounding_high: u32,
     decay: f32,
     rate: f32,
     epsilon: f32,
@@ -123,6 +128,14 @@ struct Sums<N: Size> {
     /// The estimates' moments, for an adaptive target.
     first: Array<Vector<f32, N>>,
     second: Array<Vector<f32, N>>,
+}
+
+/// What happens to `N` weights: the displacements they leave and take up, and random bits for the last rounding.
+#[derive(CubeType, Clone, Copy)]
+pub(super) struct Change<N: Size> {
+    pub(super) from: Vector<f32, N>,
+    pub(super) to: Vector<f32, N>,
+    pub(super) random: Vector<u32, N>,
 }
 
 /// One sweep over a tensor, in place.
@@ -167,21 +180,19 @@ pub(super) fn sweep<W: Float, N: Size>(
                     }
                 }
             }
+            let random = random_at::<N>(&numbers, &place, plan);
             #[unroll]
             for k in 0..ROWS {
                 let place = Place {
                     row: place.row + k,
                     lane: place.lane,
                 };
-                apply::<W, N>(
-                    weights,
-                    sums.from[k],
-                    sums.to[k],
-                    &numbers,
-                    &layout,
-                    &place,
-                    plan,
-                );
+                let change = Change::<N> {
+                    from: sums.from[k],
+                    to: sums.to[k],
+                    random: row_of_bits::<N>(&random, k),
+                };
+                apply::<W, N>(weights, &change, &numbers, &layout, &place, plan);
             }
         }
     }
@@ -221,7 +232,7 @@ fn blocks_at<N: Size>(
 fn signs_at<N: Size>(term: &Term, numbers: &Numbers, place: &Place) -> (Vector<u32, N>, u32) {
     let words = blocks_at::<N>(term.seed_low, term.seed_high, numbers, place, 128usize);
     let row = (place.row % 128) as u32;
-    (word::<N>(words, row / 32), row % 32)
+    (word::<N>(&words, row / 32), row % 32)
 }
 
 #[cube]
@@ -244,7 +255,12 @@ fn along<W: Float, N: Size>(
                 row: place.row + k,
                 lane: place.lane,
             };
-            apply::<W, N>(weights, from * z, to * z, numbers, layout, &place, plan);
+            let change = Change::<N> {
+                from: from * z,
+                to: to * z,
+                random: Vector::new(0u32),
+            };
+            apply::<W, N>(weights, &change, numbers, layout, &place, plan);
         }
     } else {
         let z = four::<N>(term, numbers, place, plan);
@@ -255,9 +271,54 @@ fn along<W: Float, N: Size>(
                 row: place.row + k,
                 lane: place.lane,
             };
-            apply::<W, N>(weights, from * z, to * z, numbers, layout, &place, plan);
+            let change = Change::<N> {
+                from: from * z,
+                to: to * z,
+                random: Vector::new(0u32),
+            };
+            apply::<W, N>(weights, &change, numbers, layout, &place, plan);
         }
     }
+}
+
+/// The words that hold a unit's random bits for rounding: two rows in each of the first two.
+#[cube]
+fn random_at<N: Size>(numbers: &Numbers, place: &Place, #[comptime] plan: Plan) -> Words<N> {
+    if comptime!(plan.stochastic) {
+        let words = blocks_at::<N>(
+            numbers.rounding_low,
+            numbers.rounding_high,
+            numbers,
+            place,
+            8usize,
+        );
+        let half = (place.row % 8 / 4 * 2) as u32;
+        Words::<N> {
+            w0: word::<N>(&words, half),
+            w1: word::<N>(&words, half + 1),
+            w2: words.w2,
+            w3: words.w3,
+        }
+    } else {
+        let none = Vector::<u32, N>::new(0u32);
+        Words::<N> {
+            w0: none,
+            w1: none,
+            w2: none,
+            w3: none,
+        }
+    }
+}
+
+/// 16 bits of [`crate::noise::rounding_bits`] for row `k` of a unit.
+#[cube]
+fn row_of_bits<N: Size>(random: &Words<N>, #[comptime] k: usize) -> Vector<u32, N> {
+    let word = if comptime!(k < 2) {
+        random.w0
+    } else {
+        random.w1
+    };
+    (word >> Vector::new(comptime!(16 * (k as u32 % 2)))) & Vector::new(0xFFFFu32)
 }
 
 #[cube]
@@ -275,12 +336,7 @@ fn row_of<N: Size>(four: &Four<N>, #[comptime] k: usize) -> Vector<f32, N> {
 
 /// The noise of a term at the rows of a place.
 #[cube]
-fn four<N: Size>(
-    term: &Term,
-    numbers: &Numbers,
-    place: &Place,
-    #[comptime] plan: Plan,
-) -> Four<N> {
+fn four<N: Size>(term: &Term, numbers: &Numbers, place: &Place, #[comptime] plan: Plan) -> Four<N> {
     if comptime!(plan.noise == Noise::Gaussian) {
         normal::<N>(term, numbers, place)
     } else if comptime!(plan.noise == Noise::Rademacher) {
@@ -448,8 +504,7 @@ fn gather<N: Size>(sums: &mut Sums<N>, table: &[u32], moments: usize, estimate: 
 #[cube]
 fn apply<W: Float, N: Size>(
     weights: &mut [Vector<W, N>],
-    from: Vector<f32, N>,
-    to: Vector<f32, N>,
+    change: &Change<N>,
     numbers: &Numbers,
     layout: &Layout,
     place: &Place,
@@ -469,14 +524,14 @@ fn apply<W: Float, N: Size>(
             let threshold = Threshold {
                 at: numbers.threshold,
             };
-            weights[at] = move_chosen::<W, N>(w, from, to, decay, &threshold, plan);
+            weights[at] = move_chosen::<W, N>(w, change, decay, &threshold, plan);
         } else {
             let theta = if comptime!(plan.unperturbed) {
                 w
             } else {
-                rounded::<W, N>(w - from)
+                rounded::<W, N>(w - change.from)
             };
-            weights[at] = Vector::<W, N>::cast_from(fma(decay, theta, to));
+            weights[at] = stored::<W, N>(fma(decay, theta, change.to), change.random, plan);
         }
     }
 }
@@ -485,4 +540,51 @@ fn apply<W: Float, N: Size>(
 #[cube]
 pub(super) fn rounded<W: Float, N: Size>(value: Vector<f32, N>) -> Vector<f32, N> {
     Vector::<f32, N>::cast_from(Vector::<W, N>::cast_from(value))
+}
+
+/// The last rounding: to nearest, or by these random bits, as in `cpu/round.rs`.
+#[cube]
+pub(super) fn stored<W: Float, N: Size>(
+    value: Vector<f32, N>,
+    random: Vector<u32, N>,
+    #[comptime] plan: Plan,
+) -> Vector<W, N> {
+    if comptime!(plan.stochastic && plan.dtype == Dtype::BF16) {
+        let bits = (Vector::<u32, N>::reinterpret(value) + random) & Vector::new(0xFFFF_0000u32);
+        let rounded = Vector::<f32, N>::reinterpret(bits);
+        Vector::<W, N>::cast_from(finite_or::<N>(rounded, value))
+    } else if comptime!(plan.stochastic && plan.dtype == Dtype::F16) {
+        let bits = Vector::<u32, N>::reinterpret(value);
+        let magnitude = bits & Vector::new(0x7FFF_FFFFu32);
+        let normal = (magnitude + (random >> Vector::new(3u32))) & Vector::new(0xFFFF_E000u32);
+        // Below 2^-14, the magnitude in units of 2^-40 loses 16 digits.
+        let significand = ((magnitude & Vector::new(0x007F_FFFFu32)) | Vector::new(0x0080_0000u32))
+            << Vector::new(2u32);
+        let exponent = min(magnitude >> Vector::new(23u32), Vector::new(112u32));
+        let shift = min(Vector::new(112u32) - exponent, Vector::new(31u32));
+        let steps = ((significand >> shift) + random) >> Vector::new(16u32);
+        let small =
+            Vector::<f32, N>::cast_from(steps) * Vector::new(comptime!(1.0f32 / 16_777_216.0));
+        let rounded = select_many(
+            magnitude.less_than(&Vector::new(0x3880_0000u32)),
+            small,
+            Vector::<f32, N>::reinterpret(normal),
+        );
+        let signed = Vector::<u32, N>::reinterpret(rounded) | (bits & Vector::new(0x8000_0000u32));
+        let signed = Vector::<f32, N>::reinterpret(signed);
+        Vector::<W, N>::cast_from(finite_or::<N>(signed, value))
+    } else {
+        Vector::<W, N>::cast_from(value)
+    }
+}
+
+/// `rounded`, unless `value` is infinite or no number: adding bits to those makes other ones.
+#[cube]
+fn finite_or<N: Size>(rounded: Vector<f32, N>, value: Vector<f32, N>) -> Vector<f32, N> {
+    let magnitude = Vector::<u32, N>::reinterpret(value) & Vector::new(0x7FFF_FFFFu32);
+    select_many(
+        magnitude.less_than(&Vector::new(0x7F80_0000u32)),
+        rounded,
+        value,
+    )
 }

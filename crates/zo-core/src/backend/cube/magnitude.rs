@@ -3,7 +3,7 @@
 use burn_cubecl::cubecl;
 use cubecl::prelude::*;
 
-use super::kernel::{Dtype, Plan, rounded};
+use super::kernel::{Change, Dtype, Plan, rounded, stored};
 
 /// The bound on `|theta|`.
 #[derive(CubeType, Clone, Copy)]
@@ -95,7 +95,8 @@ fn marked<N: Size>(
     if comptime!(dtype == Dtype::F16) {
         let steps = Vector::<u32, N>::cast_from(value.abs() * Vector::new(16_777_216.0f32));
         let steps = ((steps >> one) << one) | mark;
-        let size = Vector::<f32, N>::cast_from(steps) * Vector::new(comptime!(1.0f32 / 16_777_216.0));
+        let size =
+            Vector::<f32, N>::cast_from(steps) * Vector::new(comptime!(1.0f32 / 16_777_216.0));
         let signed = Vector::<u32, N>::reinterpret(size)
             | (Vector::<u32, N>::reinterpret(value) & Vector::new(0x8000_0000u32));
         select_many(
@@ -129,12 +130,12 @@ fn lowest(dtype: Dtype) -> u32 {
 #[cube]
 pub(super) fn move_chosen<W: Float, N: Size>(
     w: Vector<f32, N>,
-    from: Vector<f32, N>,
-    to: Vector<f32, N>,
+    change: &Change<N>,
     decay: Vector<f32, N>,
     threshold: &Threshold,
     #[comptime] plan: Plan,
 ) -> Vector<W, N> {
+    let (from, to) = (change.from, change.to);
     let zero = Vector::<f32, N>::new(0.0f32);
     let one = Vector::<f32, N>::new(1.0f32);
     let nobody = one.less_than(&zero);
@@ -149,8 +150,9 @@ pub(super) fn move_chosen<W: Float, N: Size>(
         chosen = select_many(from.equal(&zero), chosen, displaced);
         theta = rounded::<W, N>(w - chosen * from);
     }
-    let new = rounded::<W, N>(fma(decay, theta, chosen * to));
+    let new = fma(decay, theta, chosen * to);
     if comptime!(plan.displaces) {
+        let new = rounded::<W, N>(new);
         let clean = marked::<N>(new, nobody, plan.dtype);
         let (moved, stayed) = hypotheses::<N>(clean, to, threshold, plan);
         let ambiguous = select_many(moved, select_many(stayed, one, zero), zero);
@@ -158,6 +160,6 @@ pub(super) fn move_chosen<W: Float, N: Size>(
         let noted = marked::<N>(new, chosen.equal(&one), plan.dtype);
         Vector::<W, N>::cast_from(select_many(ambiguous.equal(&one), noted, new))
     } else {
-        Vector::<W, N>::cast_from(new)
+        stored::<W, N>(new, change.random, plan)
     }
 }

@@ -89,7 +89,7 @@ pub(super) fn sign<N: Size>(word: Vector<u32, N>, bit: u32) -> Vector<f32, N> {
 
 /// Word `number` of a block.
 #[cube]
-pub(super) fn word<N: Size>(words: Words<N>, number: u32) -> Vector<u32, N> {
+pub(super) fn word<N: Size>(words: &Words<N>, number: u32) -> Vector<u32, N> {
     let mut word = words.w0;
     if number == 1 {
         word = words.w1;

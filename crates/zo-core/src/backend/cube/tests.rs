@@ -7,6 +7,7 @@ use std::sync::Arc;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use half::{bf16, f16};
 
+use crate::backend::cpu::sweep_slice;
 use crate::backend::cpu::tests::forms::chosen_elements_are_found_again;
 use crate::backend::{Sweep, Target, sweep};
 use crate::direction::Direction;
@@ -173,7 +174,11 @@ fn every_form_and_dtype_is_the_scalar_reference() {
                 let start = weights(n);
                 let expected = reference(&start, change, dtype);
                 let actual = run(&start, dtype, change);
-                let length: f64 = change.terms.iter().map(|t| t.from.abs().max(t.to.abs())).sum();
+                let length: f64 = change
+                    .terms
+                    .iter()
+                    .map(|t| t.from.abs().max(t.to.abs()))
+                    .sum();
                 let mut apart = 0;
                 for (i, (a, e)) in actual.iter().zip(&expected).enumerate() {
                     let error = (f64::from(*a) - e).abs();
@@ -210,10 +215,18 @@ fn noise_is_that_of_the_contract() {
         let mut worst = 0f64;
         for (i, a) in actual.iter().enumerate() {
             let e = f64::from(noise::value(distribution, 7, KEY, i as u64));
-            worst = worst.max((f64::from(*a) - e).abs() / f64::from(f32::EPSILON) / e.abs().max(1.0));
+            worst =
+                worst.max((f64::from(*a) - e).abs() / f64::from(f32::EPSILON) / e.abs().max(1.0));
         }
         println!("{distribution}: at most {worst} ulp");
-        assert!(worst <= if distribution == Distribution::Gaussian { 4.0 } else { 0.0 });
+        assert!(
+            worst
+                <= if distribution == Distribution::Gaussian {
+                    4.0
+                } else {
+                    0.0
+                }
+        );
     }
 }
 
@@ -228,7 +241,10 @@ fn any_layout_is_swept_by_its_row_major_index() {
         let close = |tensor: Tensor<2>| {
             let actual = download(sweep(tensor, change.clone()));
             for (i, (a, e)) in actual.iter().zip(&expected).enumerate() {
-                assert!((f64::from(*a) - e).abs() < 4e-6, "[{rows}, {columns}], {i}: {a} {e}");
+                assert!(
+                    (f64::from(*a) - e).abs() < 4e-6,
+                    "[{rows}, {columns}], {i}: {a} {e}"
+                );
             }
         };
         close(upload(&start, [rows, columns], DType::F32));
@@ -256,14 +272,22 @@ fn passes_are_in_place() {
     let reserved = || {
         device().sync().unwrap();
         let client = cubecl::Device::default().client();
-        client.memory_report(MemoryScope::Device).usage().bytes_reserved
+        client
+            .memory_report(MemoryScope::Device)
+            .usage()
+            .bytes_reserved
     };
     let before = reserved();
     let mut tensor = Tensor::<1>::zeros([1 << 25], &device());
     let holds = reserved();
     assert!(holds >= before + (1 << 27), "{before} -> {holds}");
     let z = Direction::noise(Distribution::Rademacher, 3);
-    let stations = [Direction::zero(), z.scaled(1e-3), z.scaled(-1e-3), Direction::zero()];
+    let stations = [
+        Direction::zero(),
+        z.scaled(1e-3),
+        z.scaled(-1e-3),
+        Direction::zero(),
+    ];
     for leg in stations.windows(2) {
         tensor = sweep(tensor, Sweep::new(KEY, 1.0, &leg[0], &leg[1]));
     }
@@ -292,7 +316,9 @@ fn elements_chosen_by_magnitude_are_found_again_on_a_device() {
         let half = |w: &mut [f16], s: &Sweep| {
             let wide: Vec<f32> = w.iter().map(|w| w.to_f32()).collect();
             let swept = run(&wide, DType::F16, s);
-            w.iter_mut().zip(swept).for_each(|(w, s)| *w = f16::from_f32(s));
+            w.iter_mut()
+                .zip(swept)
+                .for_each(|(w, s)| *w = f16::from_f32(s));
         };
         chosen_elements_are_found_again::<f16>(half, f16::from_f64, 1e-2);
     }
@@ -300,8 +326,46 @@ fn elements_chosen_by_magnitude_are_found_again_on_a_device() {
         let half = |w: &mut [bf16], s: &Sweep| {
             let wide: Vec<f32> = w.iter().map(|w| w.to_f32()).collect();
             let swept = run(&wide, DType::BF16, s);
-            w.iter_mut().zip(swept).for_each(|(w, s)| *w = bf16::from_f32(s));
+            w.iter_mut()
+                .zip(swept)
+                .for_each(|(w, s)| *w = bf16::from_f32(s));
         };
         chosen_elements_are_found_again::<bf16>(half, bf16::from_f64, 2e-2);
+    }
+}
+
+/// Where a sweep has but one rounding in f32, the host's bits.
+#[test]
+fn rounding_by_chance_is_that_of_the_host() {
+    let start = weights(3 * 8192 + 76);
+    let zero = Direction::zero();
+    let z = Direction::noise(Distribution::Rademacher, 3);
+    let far: Vec<f32> = (0..start.len())
+        .map(|i| start[i] * 10f32.powi(-(i as i32 % 9)))
+        .collect();
+    for scale in [1e-7, 1e-4, 0.3] {
+        let mut change = Sweep::new(KEY, 1.0, &zero, &z.scaled(scale)).rounded(Some(11));
+        change.displaces = false;
+        for dtype in dtypes() {
+            let actual = run(&far, dtype, &change);
+            let expected: Vec<f32> = match dtype {
+                DType::F16 => {
+                    let mut w: Vec<f16> = far.iter().map(|w| f16::from_f32(*w)).collect();
+                    sweep_slice(&mut w, &change);
+                    w.iter().map(|w| w.to_f32()).collect()
+                }
+                DType::BF16 => {
+                    let mut w: Vec<bf16> = far.iter().map(|w| bf16::from_f32(*w)).collect();
+                    sweep_slice(&mut w, &change);
+                    w.iter().map(|w| w.to_f32()).collect()
+                }
+                _ => {
+                    let mut w = far.clone();
+                    sweep_slice(&mut w, &change);
+                    w
+                }
+            };
+            assert_eq!(actual, expected, "{dtype:?}, {scale}");
+        }
     }
 }
