@@ -19,7 +19,8 @@ pub use sweep::{Keep, Magnitudes, Sweep, SweepTerm, Target};
 /// A backend that can sweep over weights.
 ///
 /// `sweep` computes in f32 or better whatever the dtype, rounds where [`Sweep`] says so and nowhere else, and writes in place whenever
-/// nothing else holds the tensor's memory. Implemented for flex and ndarray by SIMD kernels.
+/// nothing else holds the tensor's memory. Implemented for flex and ndarray by SIMD kernels, and for every CubeCL backend (wgpu, cuda, ..) by
+/// a kernel on the device.
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),

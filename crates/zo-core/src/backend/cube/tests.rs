@@ -203,8 +203,7 @@ fn every_form_and_dtype_is_the_scalar_reference() {
     }
 }
 
-/// The noise itself, at coefficient 1 on weights that are 0: the bound that DESIGN states for a device. Rademacher noise and choices of elements
-/// are the same bits.
+/// The noise itself, at coefficient 1 on weights that are 0. Rademacher noise is the same bits.
 #[test]
 fn noise_is_that_of_the_contract() {
     let n = 1 << 20;
