@@ -246,6 +246,8 @@ impl Bench {
             eval_batch: self.args.batch,
             lr,
             seed,
+            // Batches as the papers draw them.
+            group_by_length: false,
             pad: self.checkpoint.config.pad_token_id(),
             autodiff_device: method.differentiates().then(|| autodiff(&self.device)),
             ..FinetuneConfig::default()

@@ -255,16 +255,16 @@ pub fn find(name: &str) -> Result<&'static Method, Failure> {
 
 /// The learning rate unless told otherwise. For the bundled model it is the method's own. For others it is 5e-6 up to half a billion
 /// parameters and 1e-6 beyond (MeZO's grid for full fine-tuning of OPT holds 1e-6 and 1e-7), times the method's proportion to MeZO's for
-/// the bundled model. LoRA multiplies it by 50, virtual tokens by 1000, as in MeZO's grids.
+/// the bundled model. Virtual tokens multiply it by 1000 and LoRA by 100, as in MeZO's grids; smaller models have LoRA factors of their own.
 pub fn learning_rate(method: &Method, tuning: &Tuning, parameters: usize, bundled: bool) -> f64 {
-    let full = match (bundled, parameters) {
-        (true, _) => BUNDLED_LR,
-        (_, ..500_000_000) => 5e-6,
-        _ => 1e-6,
+    let (full, lora) = match (bundled, parameters) {
+        (true, _) => (BUNDLED_LR, 50.0),
+        (_, ..500_000_000) => (5e-6, 200.0),
+        _ => (1e-6, 100.0),
     };
     let factor = match tuning {
         Tuning::Full | Tuning::Head => 1.0,
-        Tuning::Lora(_) => 50.0,
+        Tuning::Lora(_) => lora,
         Tuning::Prefix { .. } | Tuning::Prompt { .. } => 1000.0,
     };
     full * factor * method.bundled_lr / BUNDLED_LR
