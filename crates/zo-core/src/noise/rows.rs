@@ -20,6 +20,26 @@ pub(crate) fn lanes() -> usize {
 /// Rows in a chunk: a whole number of tiles of every distribution.
 pub(crate) const CHUNK_ROWS: usize = 128;
 
+/// Rows whose sums of several noise vectors stay in the first-level cache: a whole number of the rows that a block of random bits serves.
+pub(crate) const BAND: usize = 32;
+
+/// Some rows of a chunk, [`BAND`] at most.
+pub(crate) struct Band {
+    pub(crate) chunk: u64,
+    /// The first row, a multiple of [`BAND`].
+    pub(crate) start: usize,
+    pub(crate) rows: usize,
+    pub(crate) lanes: usize,
+}
+
+impl Band {
+    /// The number of its first tile of `values` rows.
+    #[inline(always)]
+    fn first_tile(&self, values: usize) -> u64 {
+        self.chunk * (CHUNK_ROWS / values) as u64 + (self.start / values) as u64
+    }
+}
+
 /// A noise vector, ready to be generated for one tensor.
 #[derive(Clone, Copy)]
 pub(crate) struct Stream {
@@ -29,109 +49,42 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Calls `emit(row, z)` for the first `rows` rows of chunk `chunk`, in order.
+    /// Whether the elements of a band move under a random mask with this stream: 1 for those whose word is at most `last`, else 0.
     #[inline(always)]
-    pub(crate) fn rows(
-        &self,
-        chunk: u64,
-        rows: usize,
-        lanes: usize,
-        emit: impl FnMut(usize, &Row),
-    ) {
-        match self.distribution {
-            Distribution::Gaussian => self.gaussian(chunk, rows, emit),
-            Distribution::Rademacher => self.rademacher(chunk, rows, lanes, emit),
-        }
-    }
-
-    /// Calls `emit(row, keeps)` for the first `rows` rows of chunk `chunk`, in order: 1 for elements whose word is at most `last`, else 0.
-    #[inline(always)]
-    pub(crate) fn keeps(
-        &self,
-        chunk: u64,
-        rows: usize,
-        lanes: usize,
-        last: u32,
-        mut emit: impl FnMut(usize, &Row),
-    ) {
-        let first_tile = chunk * (CHUNK_ROWS / 4) as u64;
-        for tile in 0..rows.div_ceil(4) {
+    pub(crate) fn keeps(&self, band: &Band, last: u32, keeps: &mut [Row; BAND]) {
+        let first_tile = band.first_tile(4);
+        for tile in 0..band.rows.div_ceil(4) {
             let mut words = [[0u32; LANES]; 4];
             for lane in 0..LANES {
                 self.draw(&mut words, first_tile + tile as u64, lane);
             }
-            for (k, words) in words.iter().enumerate().take(rows - 4 * tile) {
-                let mut keeps = [0f32; LANES];
-                for (keep, word) in keeps[..lanes].iter_mut().zip(&words[..lanes]) {
+            for (words, keeps) in words.iter().zip(&mut keeps[4 * tile..]) {
+                for (keep, word) in keeps[..band.lanes].iter_mut().zip(&words[..band.lanes]) {
                     *keep = if *word <= last { 1.0 } else { 0.0 };
                 }
-                emit(4 * tile + k, &keeps);
             }
         }
     }
 
-    /// Calls `emit(row, bits)` for the first `rows` rows of chunk `chunk`, in order: the bits of [`super::rounding_bits`].
+    /// The bits of [`super::rounding_bits`] for a band.
     #[inline(always)]
-    pub(crate) fn rounding(
-        &self,
-        chunk: u64,
-        rows: usize,
-        lanes: usize,
-        mut emit: impl FnMut(usize, &Bits),
-    ) {
+    pub(crate) fn rounding(&self, band: &Band, bits: &mut [Bits; BAND]) {
         const VALUES: usize = ROUNDED_PER_BLOCK;
-        let first_tile = chunk * (CHUNK_ROWS / VALUES) as u64;
-        for tile in 0..rows.div_ceil(VALUES) {
+        let first_tile = band.first_tile(VALUES);
+        for tile in 0..band.rows.div_ceil(VALUES) {
             let mut words = [[0u32; LANES]; 4];
             for lane in 0..LANES {
                 self.draw(&mut words, first_tile + tile as u64, lane);
             }
-            for k in 0..VALUES.min(rows - VALUES * tile) {
+            for (k, bits) in bits[VALUES * tile..][..VALUES].iter_mut().enumerate() {
                 let shift = 16 * (k % 2) as u32;
-                let mut bits = [0u32; LANES];
-                for (bits, word) in bits[..lanes].iter_mut().zip(&words[k / 2][..lanes]) {
+                for (bits, word) in bits[..band.lanes]
+                    .iter_mut()
+                    .zip(&words[k / 2][..band.lanes])
+                {
                     *bits = (*word >> shift) & 0xFFFF;
                 }
-                emit(VALUES * tile + k, &bits);
             }
-        }
-    }
-
-    #[inline(always)]
-    fn gaussian(&self, chunk: u64, rows: usize, mut emit: impl FnMut(usize, &Row)) {
-        const VALUES: usize = Distribution::Gaussian.values_per_block();
-        let first_tile = chunk * (CHUNK_ROWS / VALUES) as u64;
-        let mut row = 0;
-        while row < rows {
-            let mut words = [[0u32; LANES]; 4];
-            for lane in 0..LANES {
-                self.draw(&mut words, first_tile + (row / VALUES) as u64, lane);
-            }
-            let mut z = [[0f32; LANES]; VALUES];
-            for pair in [0, 2] {
-                for lane in 0..LANES {
-                    (z[pair][lane], z[pair + 1][lane]) =
-                        transform::normal_pair(words[pair][lane], words[pair + 1][lane]);
-                }
-            }
-            for (k, z) in z.iter().enumerate().take(rows - row) {
-                emit(row + k, z);
-            }
-            row += VALUES;
-        }
-    }
-
-    #[inline(always)]
-    fn rademacher(&self, chunk: u64, rows: usize, lanes: usize, mut emit: impl FnMut(usize, &Row)) {
-        let words = self.tile(chunk, lanes);
-        for row in 0..rows {
-            let word = &words[row / 32];
-            let bit = (row % 32) as u32;
-            let mut z = [0f32; LANES];
-            for (z, word) in z[..lanes].iter_mut().zip(&word[..lanes]) {
-                *z = transform::sign(*word, bit);
-            }
-            emit(row, &z);
         }
     }
 
@@ -154,5 +107,83 @@ impl Stream {
         w1[lane] = block[1];
         w2[lane] = block[2];
         w3[lane] = block[3];
+    }
+}
+
+/// Rows that are made together: those of a Gaussian block.
+pub(crate) const GROUP: usize = Distribution::Gaussian.values_per_block();
+
+/// The noise of one distribution on a chunk, by groups of rows, for loops that use each value once and keep it in a register.
+pub(crate) trait Noise {
+    fn begin(stream: &Stream, chunk: u64, lanes: usize) -> Self;
+
+    /// Goes to the rows from `row` on, a multiple of [`GROUP`].
+    fn group(&mut self, row: usize);
+
+    /// The value in lane `lane` of row `k` of the group.
+    fn at(&self, k: usize, lane: usize) -> f32;
+}
+
+pub(crate) struct Gaussian {
+    stream: Stream,
+    first_tile: u64,
+    z: [Row; GROUP],
+}
+
+impl Noise for Gaussian {
+    #[inline(always)]
+    fn begin(stream: &Stream, chunk: u64, _: usize) -> Self {
+        Self {
+            stream: *stream,
+            first_tile: chunk * (CHUNK_ROWS / GROUP) as u64,
+            z: [[0.0; LANES]; GROUP],
+        }
+    }
+
+    #[inline(always)]
+    fn group(&mut self, row: usize) {
+        let mut words = [[0u32; LANES]; 4];
+        let tile = self.first_tile + (row / GROUP) as u64;
+        for lane in 0..LANES {
+            self.stream.draw(&mut words, tile, lane);
+        }
+        let ([a, b, c, d], [v, w, y, z]) = (&words, &mut self.z);
+        for lane in 0..LANES {
+            (v[lane], w[lane]) = transform::normal_pair(a[lane], b[lane]);
+        }
+        for lane in 0..LANES {
+            (y[lane], z[lane]) = transform::normal_pair(c[lane], d[lane]);
+        }
+    }
+
+    #[inline(always)]
+    fn at(&self, k: usize, lane: usize) -> f32 {
+        self.z[k][lane]
+    }
+}
+
+pub(crate) struct Rademacher {
+    words: [[u32; LANES]; 4],
+    row: usize,
+}
+
+impl Noise for Rademacher {
+    #[inline(always)]
+    fn begin(stream: &Stream, chunk: u64, lanes: usize) -> Self {
+        Self {
+            words: stream.tile(chunk, lanes),
+            row: 0,
+        }
+    }
+
+    #[inline(always)]
+    fn group(&mut self, row: usize) {
+        self.row = row;
+    }
+
+    #[inline(always)]
+    fn at(&self, k: usize, lane: usize) -> f32 {
+        let row = self.row + k;
+        transform::sign(self.words[row / 32 % 4][lane], (row % 32) as u32)
     }
 }

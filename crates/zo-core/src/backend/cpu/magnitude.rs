@@ -9,11 +9,12 @@
 //! The price is at most 1 ulp, for elements next to the threshold only: some of those that take part (as any rounding), and once,
 //! by clearing the bit, some of those that do not.
 
-use num_traits::{Float, MulAdd, One, Zero};
+use num_traits::{Float, MulAdd};
 
 use super::TypedSweep;
+use super::moves::Change;
 use super::round::Round;
-use super::weight::{Acc, Weight};
+use super::weight::Weight;
 use crate::backend::Magnitudes;
 use crate::noise::LANES;
 
@@ -57,65 +58,72 @@ impl<A: Float> Threshold<A> {
     }
 }
 
-/// From `w` over `theta` to the target, for elements chosen by magnitude. Written without branches, and with numbers for truth values, so
-/// that it vectorises.
+/// From `w` over `theta` to the target, for elements chosen by magnitude.
 #[inline(always)]
 pub(super) fn move_chosen<W: Weight>(
     row: &mut [W; LANES],
     lanes: usize,
     sweep: &TypedSweep<W>,
     threshold: &Threshold<W::Acc>,
-    from: &Acc<W>,
-    to: &Acc<W>,
     round: impl Round<W>,
+    change: &impl Change<W>,
 ) {
-    let (zero, one) = (W::Acc::zero(), W::Acc::one());
-    let number = |truth: bool| if truth { one } else { zero };
-    let mut values = W::load(row);
-    // 1 for elements that take part, 0 for the others.
-    let mut chosen = [zero; LANES];
-    if sweep.unperturbed {
-        for lane in 0..lanes {
-            chosen[lane] = number(threshold.takes_part(values[lane]));
-        }
-    } else {
-        let (clean, mut marks) = (without_marks(row), [zero; LANES]);
-        for lane in 0..lanes {
-            marks[lane] = number(row[lane].mark());
-        }
-        for lane in 0..lanes {
-            let (w, d) = (values[lane], from[lane]);
-            let (moved, stayed) = threshold.hypotheses(clean[lane], d);
-            let (moved, ambiguous) = (number(moved), moved & stayed);
-            let displaced = if ambiguous { marks[lane] } else { moved };
-            let resting = number(threshold.takes_part(w));
-            chosen[lane] = if d == zero { resting } else { displaced };
-            values[lane] = w - chosen[lane] * d;
-        }
-        W::round(&mut values);
+    let chosen = Chosen {
+        threshold: *threshold,
+        decay: sweep.decay,
+    };
+    match (sweep.unperturbed, sweep.displaces) {
+        (true, true) => chosen.go::<W, true, true>(row, lanes, round, change),
+        (true, false) => chosen.go::<W, true, false>(row, lanes, round, change),
+        (false, true) => chosen.go::<W, false, true>(row, lanes, round, change),
+        (false, false) => chosen.go::<W, false, false>(row, lanes, round, change),
     }
-    for lane in 0..lanes {
-        values[lane] = MulAdd::mul_add(sweep.decay, values[lane], chosen[lane] * to[lane]);
-    }
-    round.store(row, &values);
-    if sweep.displaces {
-        let (clean, mut marked) = (without_marks(row), [zero; LANES]);
-        for lane in 0..lanes {
-            let (moved, stayed) = threshold.hypotheses(clean[lane], to[lane]);
-            marked[lane] = number(moved & stayed & (to[lane] != zero));
-        }
-        for lane in 0..lanes {
-            let w = row[lane].marked(chosen[lane] == one);
-            row[lane] = if marked[lane] == one { w } else { row[lane] };
+}
+
+struct Chosen<A> {
+    threshold: Threshold<A>,
+    decay: A,
+}
+
+impl<A: Float + MulAdd<Output = A>> Chosen<A> {
+    /// Without branches, and with numbers for truth values, so that it vectorises.
+    #[inline(always)]
+    fn go<W: Weight<Acc = A>, const UNPERTURBED: bool, const DISPLACES: bool>(
+        &self,
+        row: &mut [W; LANES],
+        lanes: usize,
+        round: impl Round<W>,
+        change: &impl Change<W>,
+    ) {
+        let (zero, one) = (A::zero(), A::one());
+        for (lane, weight) in row[..lanes].iter_mut().enumerate() {
+            let (from, to) = change.at(lane);
+            let w = weight.widen();
+            let resting = number::<A>(self.threshold.takes_part(w));
+            let (mut chosen, mut theta) = (resting, w);
+            if !UNPERTURBED {
+                let clean = weight.marked(false).widen();
+                let (moved, stayed) = self.threshold.hypotheses(clean, from);
+                let mark = number::<A>(weight.mark());
+                let moved_for_sure = number::<A>(moved);
+                let displaced = if moved & stayed { mark } else { moved_for_sure };
+                chosen = if from == zero { resting } else { displaced };
+                theta = W::rounded(w - chosen * from);
+            }
+            let new = round.narrow(MulAdd::mul_add(self.decay, theta, chosen * to), lane);
+            *weight = new;
+            if DISPLACES {
+                let clean = new.marked(false).widen();
+                let (moved, stayed) = self.threshold.hypotheses(clean, to);
+                let ambiguous = moved & stayed & (to != zero);
+                let noted = new.marked(chosen == one);
+                *weight = if ambiguous { noted } else { new };
+            }
         }
     }
 }
 
 #[inline(always)]
-fn without_marks<W: Weight>(row: &[W; LANES]) -> Acc<W> {
-    let mut clean = *row;
-    for w in &mut clean {
-        *w = w.marked(false);
-    }
-    W::load(&clean)
+fn number<A: Float>(truth: bool) -> A {
+    if truth { A::one() } else { A::zero() }
 }

@@ -1,87 +1,93 @@
-//! The moves of a row of weights.
+//! The moves of a row of weights: one loop over its lanes, from the weight in memory to the weight in memory.
+//!
+//! No closures here: one that is called in two places is compiled by itself, without the instruction set of the kernel it belongs to.
 
 use num_traits::MulAdd;
 
-use super::magnitude::move_chosen;
+use super::TypedSweep;
 use super::round::Round;
 use super::weight::{Acc, Weight};
-use super::{TypedSweep, TypedTerm};
 use crate::noise::LANES;
-use crate::noise::rows::Row;
 
-/// Applies `change` to row `row` of `weights`; the last row may be short.
-#[inline(always)]
-pub(super) fn move_row<W: Weight>(weights: &mut [W], row: usize, change: impl Fn(&mut [W; LANES])) {
-    let row = &mut weights[row * LANES..];
-    match row.first_chunk_mut::<LANES>() {
-        Some(full) => change(full),
-        None => {
-            let mut padded = [W::default(); LANES];
-            padded[..row.len()].copy_from_slice(row);
-            change(&mut padded);
-            row.copy_from_slice(&padded[..row.len()]);
+/// The rows of a chunk. The last one may be short: it is moved in a copy.
+pub(super) struct Rows<'a, W> {
+    full: &'a mut [[W; LANES]],
+    short: &'a mut [W],
+    padded: [W; LANES],
+}
+
+impl<'a, W: Weight> Rows<'a, W> {
+    #[inline(always)]
+    pub(super) fn new(weights: &'a mut [W]) -> Self {
+        let (full, short) = weights.as_chunks_mut();
+        let mut padded = [W::default(); LANES];
+        padded[..short.len()].copy_from_slice(short);
+        Self {
+            full,
+            short,
+            padded,
         }
     }
-}
 
-/// From `w` over `theta` to the target, along a single noise vector.
-#[inline(always)]
-pub(super) fn move_along<W: Weight>(
-    row: &mut [W; LANES],
-    lanes: usize,
-    sweep: &TypedSweep<W>,
-    term: &TypedTerm<W>,
-    z: &Row,
-) {
-    let mut values = W::load(row);
-    if !sweep.unperturbed {
-        for (value, z) in values[..lanes].iter_mut().zip(&z[..lanes]) {
-            *value = *value - term.from * W::noise(*z);
+    #[inline(always)]
+    pub(super) fn len(&self) -> usize {
+        self.full.len() + usize::from(!self.short.is_empty())
+    }
+
+    #[inline(always)]
+    pub(super) fn row(&mut self, row: usize) -> &mut [W; LANES] {
+        match self.full.get_mut(row) {
+            Some(full) => full,
+            None => &mut self.padded,
         }
-        W::round(&mut values);
     }
-    for (value, z) in values[..lanes].iter_mut().zip(&z[..lanes]) {
-        *value = MulAdd::mul_add(sweep.decay, *value, term.to * W::noise(*z));
+
+    /// Writes the last row back.
+    #[inline(always)]
+    pub(super) fn finish(self) {
+        self.short.copy_from_slice(&self.padded[..self.short.len()]);
     }
-    W::store(row, &values);
 }
 
-/// Row `row` of `weights` from `w` over `theta` to the target, with or without a mask by magnitude.
-#[inline(always)]
-pub(super) fn move_any<W: Weight>(
-    weights: &mut [W],
-    row: usize,
-    lanes: usize,
-    sweep: &TypedSweep<W>,
-    from: &Acc<W>,
-    to: &Acc<W>,
-    round: impl Round<W>,
-) {
-    move_row(weights, row, |row| match &sweep.threshold {
-        None => move_by(row, lanes, sweep, from, to, round),
-        Some(threshold) => move_chosen(row, lanes, sweep, threshold, from, to, round),
-    });
+/// The displacements of a row of weights.
+pub(super) trait Change<W: Weight> {
+    /// The one that the weight in a lane leaves, and the one it takes up.
+    fn at(&self, lane: usize) -> (W::Acc, W::Acc);
 }
 
-/// From `w` over `theta` to the target, by two sums of noise vectors.
+/// By two sums of noise vectors.
+pub(super) struct Between<'a, W: Weight> {
+    pub(super) from: &'a Acc<W>,
+    pub(super) to: &'a Acc<W>,
+}
+
+impl<W: Weight> Change<W> for Between<'_, W> {
+    #[inline(always)]
+    fn at(&self, lane: usize) -> (W::Acc, W::Acc) {
+        (self.from[lane], self.to[lane])
+    }
+}
+
+/// From `w` over `theta` to the target.
 #[inline(always)]
 pub(super) fn move_by<W: Weight>(
     row: &mut [W; LANES],
     lanes: usize,
     sweep: &TypedSweep<W>,
-    from: &Acc<W>,
-    to: &Acc<W>,
     round: impl Round<W>,
+    change: &impl Change<W>,
 ) {
-    let mut values = W::load(row);
-    if !sweep.unperturbed {
-        for (value, from) in values[..lanes].iter_mut().zip(&from[..lanes]) {
-            *value = *value - *from;
+    if sweep.unperturbed {
+        for (lane, w) in row[..lanes].iter_mut().enumerate() {
+            let (_, to) = change.at(lane);
+            let new = MulAdd::mul_add(sweep.decay, w.widen(), to);
+            *w = round.narrow(new, lane);
         }
-        W::round(&mut values);
+    } else {
+        for (lane, w) in row[..lanes].iter_mut().enumerate() {
+            let (from, to) = change.at(lane);
+            let theta = W::rounded(w.widen() - from);
+            *w = round.narrow(MulAdd::mul_add(sweep.decay, theta, to), lane);
+        }
     }
-    for (value, to) in values[..lanes].iter_mut().zip(&to[..lanes]) {
-        *value = MulAdd::mul_add(sweep.decay, *value, *to);
-    }
-    round.store(row, &values);
 }

@@ -3,13 +3,12 @@
 //! By chance, the random bits are added below the last digit that is kept, and what is below it is cut off. On magnitudes, so that both
 //! signs are alike; and with integers, so that the loops vectorise. [`crate::noise::rounding_bits`] says what comes out.
 
-use super::weight::{Acc, Weight};
-use crate::noise::LANES;
+use super::weight::Weight;
 use crate::noise::rows::Bits;
 
-/// How a row of new weights is rounded and written.
+/// How the new weight of a lane is rounded.
 pub(super) trait Round<W: Weight>: Copy {
-    fn store(self, row: &mut [W; LANES], values: &Acc<W>);
+    fn narrow(self, value: W::Acc, lane: usize) -> W;
 }
 
 /// To nearest, ties to even.
@@ -18,8 +17,8 @@ pub(super) struct Nearest;
 
 impl<W: Weight> Round<W> for Nearest {
     #[inline(always)]
-    fn store(self, row: &mut [W; LANES], values: &Acc<W>) {
-        W::store(row, values);
+    fn narrow(self, value: W::Acc, _: usize) -> W {
+        W::narrow(value)
     }
 }
 
@@ -29,13 +28,73 @@ pub(super) struct Stochastic<'a>(pub(super) &'a Bits);
 
 impl<W: Weight> Round<W> for Stochastic<'_> {
     #[inline(always)]
-    fn store(self, row: &mut [W; LANES], values: &Acc<W>) {
-        W::store_stochastic(row, values, self.0);
+    fn narrow(self, value: W::Acc, lane: usize) -> W {
+        W::narrow_by_chance(value, self.0[lane])
     }
 }
 
 const MAGNITUDE: u32 = 0x7FFF_FFFF;
 const INFINITY: u32 = 0x7F80_0000;
+
+/// The value of a bf16 with these bits.
+#[inline(always)]
+pub(super) fn from_bf16(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+/// From the bits of an f32 to those of the nearest bf16.
+#[inline(always)]
+pub(super) fn nearest_bf16(x: u32) -> u16 {
+    let rounded = x.wrapping_add(0x7FFF + ((x >> 16) & 1)) >> 16;
+    let nan = (x >> 16) | 0x40;
+    let is_nan = (x & MAGNITUDE) > INFINITY;
+    (if is_nan { nan } else { rounded }) as u16
+}
+
+/// The value of an f16 with these bits.
+#[inline(always)]
+pub(super) fn from_f16(bits: u16) -> f32 {
+    let shifted = u32::from(bits & 0x7FFF) << 13;
+    let normal = shifted + (112 << 23);
+    // Without an exponent, 2^-14 is added as a leading digit, and taken off as a float.
+    let subnormal = (f32::from_bits(shifted + (113 << 23)) - f32::from_bits(113 << 23)).to_bits();
+    let finite = if shifted < 1 << 23 { subnormal } else { normal };
+    let magnitude = if shifted < 31 << 23 {
+        finite
+    } else {
+        shifted | INFINITY
+    };
+    f32::from_bits(magnitude | u32::from(bits & 0x8000) << 16)
+}
+
+/// From the bits of an f32 to those of the nearest f16.
+#[inline(always)]
+pub(super) fn nearest_f16(x: u32) -> u16 {
+    let magnitude = x & MAGNITUDE;
+    let even = (magnitude >> 13) & 1;
+    let normal = (magnitude.wrapping_add(0xFFF + even) >> 13).wrapping_sub(112 << 10);
+    let normal = normal.min(0x7C00);
+    // 1/2 has the spacing of f16's subnormals, 2^-24, for its last digit.
+    let subnormal = (f32::from_bits(magnitude) + 0.5)
+        .to_bits()
+        .wrapping_sub(0x3F00_0000);
+    pack_f16(
+        x,
+        if magnitude < 0x3880_0000 {
+            subnormal
+        } else {
+            normal
+        },
+    )
+}
+
+/// The sign of `x` and a magnitude; or no number, if `x` is none.
+#[inline(always)]
+fn pack_f16(x: u32, magnitude: u32) -> u16 {
+    let nan = 0x7E00 | ((x >> 13) & 0x03FF);
+    let is_nan = (x & MAGNITUDE) > INFINITY;
+    (((x >> 16) & 0x8000) | if is_nan { nan } else { magnitude }) as u16
+}
 
 /// From the bits of an f32 to those of a bf16. The exponents are the same, so all numbers lose 16 digits.
 #[inline(always)]
@@ -58,12 +117,10 @@ pub(super) fn to_f16(x: u32, random: u32) -> u16 {
     let significand = ((magnitude & 0x007F_FFFF) | 0x0080_0000) << 2;
     let in_units = significand >> 112u32.saturating_sub(magnitude >> 23).min(31);
     let subnormal = (in_units + random) >> 16;
-    let nan = 0x7E00 | ((magnitude >> 13) & 0x03FF);
     let finite = if magnitude < 0x3880_0000 {
         subnormal
     } else {
         normal
     };
-    let rounded = if magnitude > INFINITY { nan } else { finite };
-    (((x >> 16) & 0x8000) | rounded) as u16
+    pack_f16(x, finite)
 }

@@ -136,14 +136,9 @@ fn half_precision_rounds_at_theta_and_at_the_target_only() {
 
 #[test]
 fn bf16_keeps_nan_and_infinity() {
-    let mut row = [bf16::NAN; LANES];
-    let mut values = [f32::from_bits(0x7F80_0001); LANES];
-    values[1] = f32::INFINITY;
-    values[2] = f32::MAX;
-    bf16::store(&mut row, &values);
-    assert!(row[0].is_nan());
-    assert_eq!(row[1], bf16::INFINITY);
-    assert_eq!(row[2], bf16::from_f32(f32::MAX));
+    assert!(bf16::narrow(f32::from_bits(0x7F80_0001)).is_nan());
+    assert_eq!(bf16::narrow(f32::INFINITY), bf16::INFINITY);
+    assert_eq!(bf16::narrow(f32::MAX), bf16::from_f32(f32::MAX));
 }
 
 #[test]
@@ -161,4 +156,30 @@ fn double_precision_is_restored_to_double_precision() {
         .map(|(a, b)| (a - b).abs())
         .fold(0.0, f64::max);
     assert!(worst < 1e-15, "{worst}");
+}
+
+/// All values of a dtype, and floats around them and between them.
+#[test]
+fn conversions_are_those_of_half() {
+    for bits in 0..=u16::MAX {
+        let (b, h) = (bf16::from_bits(bits), f16::from_bits(bits));
+        for (ours, theirs) in [(b.widen(), b.to_f32()), (h.widen(), h.to_f32())] {
+            let nan = ours.is_nan() && theirs.is_nan();
+            assert!(nan || ours.to_bits() == theirs.to_bits(), "{bits:#x}");
+        }
+        for wide in [b.to_f32(), h.to_f32()] {
+            // Halves of a spacing and their neighbours are where rounding turns.
+            for step in [0, 1, 0xFFF, 0x1000, 0x1001, 0x7FFF, 0x8000, 0x8001] {
+                let x = f32::from_bits(wide.to_bits().wrapping_add(step));
+                let (ours, theirs) = (bf16::narrow(x), bf16::from_f32(x));
+                assert!(x.is_nan() && ours.is_nan() || ours == theirs, "{x:e}");
+                let (ours, theirs) = (f16::narrow(x), f16::from_f32(x));
+                let same = ours.to_bits() == theirs.to_bits();
+                assert!(
+                    x.is_nan() && ours.is_nan() || same,
+                    "{x:e}: {ours:e} {theirs:e}"
+                );
+            }
+        }
+    }
 }

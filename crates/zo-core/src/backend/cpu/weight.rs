@@ -1,12 +1,12 @@
 //! The dtypes the kernel can read and write.
+//!
+//! Conversions are written with integers and without branches: that way the loops around them vectorise.
 
-use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use num_traits::{Float, MulAdd};
 
 use super::round;
 use crate::noise::LANES;
-use crate::noise::rows::Bits;
 
 /// A row of accumulators, at least f32.
 pub(crate) type Acc<W> = [<W as Weight>::Acc; LANES];
@@ -25,22 +25,21 @@ pub(crate) trait Weight: Copy + Default + Send + Sync {
 
     fn acc(value: f64) -> Self::Acc;
     fn noise(z: f32) -> Self::Acc;
-    fn load(row: &[Self; LANES]) -> Acc<Self>;
-    fn store(row: &mut [Self; LANES], values: &Acc<Self>);
-    /// As `store`, rounded by 16 random bits each.
-    fn store_stochastic(row: &mut [Self; LANES], values: &Acc<Self>, random: &Bits);
+    fn widen(self) -> Self::Acc;
+    /// Rounds to nearest, ties to even.
+    fn narrow(value: Self::Acc) -> Self;
+    /// Rounds by 16 random bits.
+    fn narrow_by_chance(value: Self::Acc, random: u32) -> Self;
 
     /// With the lowest bit of the significand set to `mark`: at most 1 ulp away.
     fn marked(self, mark: bool) -> Self;
     /// The lowest bit of the significand.
     fn mark(self) -> bool;
 
-    /// Rounds to what the dtype can hold.
+    /// The nearest number that the dtype can hold.
     #[inline(always)]
-    fn round(values: &mut Acc<Self>) {
-        let mut row = [Self::default(); LANES];
-        Self::store(&mut row, values);
-        *values = Self::load(&row);
+    fn rounded(value: Self::Acc) -> Self::Acc {
+        Self::narrow(value).widen()
     }
 }
 
@@ -71,87 +70,40 @@ macro_rules! full_precision {
             #[inline(always)]
             fn noise(z: f32) -> $float { <$float>::from(z) }
             #[inline(always)]
-            fn load(row: &[Self; LANES]) -> Acc<Self> { *row }
+            fn widen(self) -> $float { self }
             #[inline(always)]
-            fn store(row: &mut [Self; LANES], values: &Acc<Self>) { *row = *values; }
+            fn narrow(value: $float) -> $float { value }
             #[inline(always)]
-            fn store_stochastic(row: &mut [Self; LANES], values: &Acc<Self>, _: &Bits) { *row = *values; }
-            #[inline(always)]
-            fn round(_: &mut Acc<Self>) {}
+            fn narrow_by_chance(value: $float, _: u32) -> $float { value }
         }
     )*};
 }
 full_precision!(f32, f64);
 
-impl Weight for bf16 {
-    type Acc = f32;
-    const ULP: f64 = 1.0 / 128.0;
-    const TINIEST: f64 = 9.2e-41;
-    const ROUNDS: bool = true;
-    marks!(bf16);
-    #[inline(always)]
-    fn acc(value: f64) -> f32 {
-        value as f32
-    }
-    #[inline(always)]
-    fn noise(z: f32) -> f32 {
-        z
-    }
-    #[inline(always)]
-    fn load(row: &[Self; LANES]) -> Acc<Self> {
-        let mut values = [0.0; LANES];
-        for lane in 0..LANES {
-            values[lane] = f32::from_bits(u32::from(row[lane].to_bits()) << 16);
+macro_rules! half_precision {
+    ($($half:ident, $ulp:expr, $tiniest:expr, $to_f32:ident, $nearest:ident, $by_chance:ident;)*) => {$(
+        impl Weight for $half {
+            type Acc = f32;
+            const ULP: f64 = $ulp;
+            const TINIEST: f64 = $tiniest;
+            const ROUNDS: bool = true;
+            marks!($half);
+            #[inline(always)]
+            fn acc(value: f64) -> f32 { value as f32 }
+            #[inline(always)]
+            fn noise(z: f32) -> f32 { z }
+            #[inline(always)]
+            fn widen(self) -> f32 { round::$to_f32(self.to_bits()) }
+            #[inline(always)]
+            fn narrow(value: f32) -> Self { Self::from_bits(round::$nearest(value.to_bits())) }
+            #[inline(always)]
+            fn narrow_by_chance(value: f32, random: u32) -> Self {
+                Self::from_bits(round::$by_chance(value.to_bits(), random))
+            }
         }
-        values
-    }
-    /// Rounds to nearest, ties to even. Written with integers because `half`'s conversion does not vectorise.
-    #[inline(always)]
-    fn store(row: &mut [Self; LANES], values: &Acc<Self>) {
-        for lane in 0..LANES {
-            let bits = values[lane].to_bits();
-            let rounded = bits.wrapping_add(0x7FFF + ((bits >> 16) & 1)) >> 16;
-            let nan = (bits >> 16) | 0x40;
-            let is_nan = bits & 0x7FFF_FFFF > 0x7F80_0000;
-            row[lane] = Self::from_bits(if is_nan { nan } else { rounded } as u16);
-        }
-    }
-    #[inline(always)]
-    fn store_stochastic(row: &mut [Self; LANES], values: &Acc<Self>, random: &Bits) {
-        for lane in 0..LANES {
-            row[lane] = Self::from_bits(round::to_bf16(values[lane].to_bits(), random[lane]));
-        }
-    }
+    )*};
 }
-
-impl Weight for f16 {
-    type Acc = f32;
-    const ULP: f64 = 1.0 / 1024.0;
-    const TINIEST: f64 = 6.0e-8;
-    const ROUNDS: bool = true;
-    marks!(f16);
-    #[inline(always)]
-    fn acc(value: f64) -> f32 {
-        value as f32
-    }
-    #[inline(always)]
-    fn noise(z: f32) -> f32 {
-        z
-    }
-    #[inline(always)]
-    fn load(row: &[Self; LANES]) -> Acc<Self> {
-        let mut values = [0.0; LANES];
-        row.as_slice().convert_to_f32_slice(&mut values);
-        values
-    }
-    #[inline(always)]
-    fn store(row: &mut [Self; LANES], values: &Acc<Self>) {
-        row.as_mut_slice().convert_from_f32_slice(values);
-    }
-    #[inline(always)]
-    fn store_stochastic(row: &mut [Self; LANES], values: &Acc<Self>, random: &Bits) {
-        for lane in 0..LANES {
-            row[lane] = Self::from_bits(round::to_f16(values[lane].to_bits(), random[lane]));
-        }
-    }
+half_precision! {
+    bf16, 1.0 / 128.0, 9.2e-41, from_bf16, nearest_bf16, to_bf16;
+    f16, 1.0 / 1024.0, 6.0e-8, from_f16, nearest_f16, to_f16;
 }

@@ -84,8 +84,7 @@ fn is_the_definition<W: Half>() {
                 _ => more >> 16,
             };
         }
-        let mut row = [W::default(); LANES];
-        W::store_stochastic(&mut row, &values, &random);
+        let row: [W; LANES] = std::array::from_fn(|i| W::narrow_by_chance(values[i], random[i]));
         for ((w, x), random) in row.iter().zip(&values).zip(&random) {
             if x.is_nan() {
                 assert!(w.value().is_nan(), "{x} became {w:?}");
@@ -108,8 +107,7 @@ fn keeps_what_it_can_hold<W: Half>() {
     for first in (0..=u16::MAX).step_by(LANES) {
         let row: [W; LANES] = std::array::from_fn(|lane| W::with_bits(first + lane as u16));
         for random in [0, 1, 0x8000, 0xFFFF] {
-            let mut stored = [W::default(); LANES];
-            W::store_stochastic(&mut stored, &W::load(&row), &[random; LANES]);
+            let stored = row.map(|w| W::narrow_by_chance(w.widen(), random));
             for (stored, w) in stored.iter().zip(&row) {
                 let nan = w.value().is_nan() && stored.value().is_nan();
                 assert!(nan || stored.bits() == w.bits(), "{w:?} became {stored:?}");
@@ -127,9 +125,7 @@ fn what_the_dtype_can_hold_stays_nan_and_infinity_too() {
 #[test]
 fn only_numbers_beyond_the_largest_become_infinite() {
     fn stored<W: Half>(x: f32, random: u32) -> f32 {
-        let mut row = [W::default(); LANES];
-        W::store_stochastic(&mut row, &[x; LANES], &[random; LANES]);
-        row[0].value()
+        W::narrow_by_chance(x, random).value()
     }
     let below = |largest: f32| f32::from_bits(largest.to_bits() - 1);
     let (b, h) = (bf16::MAX.to_f32(), f16::MAX.to_f32());
