@@ -5,7 +5,7 @@
 #![cfg(any(feature = "wgpu", feature = "cuda"))]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use burn::tensor::{DType, Device, DeviceKind};
+use burn::tensor::{DType, Device};
 use zo_optim::testing::{Common, Setup, Target, check_common, toy};
 use zo_optim::variants::*;
 use zo_optim::*;
@@ -13,9 +13,9 @@ use zo_optim::*;
 fn devices() -> Vec<Device> {
     vec![
         #[cfg(feature = "wgpu")]
-        Device::wgpu(DeviceKind::DefaultDevice),
+        Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
         #[cfg(feature = "cuda")]
-        Device::cuda(DeviceKind::DefaultDevice),
+        Device::cuda(burn::tensor::DeviceIndex::Default),
     ]
 }
 
@@ -47,15 +47,15 @@ macro_rules! methods {
 }
 
 methods! {
-    mezo: 0.02, 0.5, MezoConfig::new(), init;
-    mezo_rademacher: 0.02, 0.5, MezoConfig::new().with_distribution(Distribution::Rademacher), init;
-    gv: 0.01, 0.6, MezoGvConfig::new(), init;
-    lezo: 0.03, 0.7, LezoConfig::new(), init;
-    adam: 0.1, 0.7, AdamConfig::new(), init;
-    adam_window: 0.1, 0.7, AdamConfig::new(), init_window;
-    sign_elementwise: 0.05, 0.7, SignConfig::new().with_kind(SignKind::Elementwise), init;
-    sparse_random: 0.06, 0.8, SparseConfig::new(), init;
-    sparse_magnitude: 0.03, 0.8, SparseConfig::new().with_kind(SparseKind::Magnitude).with_sparsity(0.3).with_refresh(25), init;
+    mezo: 0.02, 0.7, MezoConfig::new(), init;
+    mezo_rademacher: 0.02, 0.7, MezoConfig::new().with_distribution(Distribution::Rademacher), init;
+    gv: 0.01, 0.8, MezoGvConfig::new(), init;
+    lezo: 0.03, 0.8, LezoConfig::new(), init;
+    adam: 0.1, 0.85, AdamConfig::new(), init;
+    adam_window: 0.1, 0.8, AdamConfig::new(), init_window;
+    sign_elementwise: 0.02, 0.9, SignConfig::new().with_kind(SignKind::Elementwise), init;
+    sparse_random: 0.06, 0.85, SparseConfig::new(), init;
+    sparse_magnitude: 0.03, 0.85, SparseConfig::new().with_kind(SparseKind::Magnitude).with_sparsity(0.3).with_refresh(25), init;
 }
 
 /// No tensor is written out of place, and a clone keeps its values.

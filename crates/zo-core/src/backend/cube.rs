@@ -1,8 +1,12 @@
 //! CubeCL backends (wgpu, cuda, ..): one kernel launch for each tensor, in place.
 
+mod draws;
 mod kernel;
 mod magnitude;
 mod noise;
+mod plan;
+mod round;
+mod sums;
 
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::{TensorMetadata, tensor::FloatTensor};
@@ -15,7 +19,7 @@ use cubecl::calculate_cube_count_elemwise;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::*;
 
-use self::kernel::{Aim, Dtype, LayoutLaunch, Noise, NumbersLaunch, Plan, TermLaunch};
+use self::plan::{Aim, Dtype, LayoutLaunch, Noise, NumbersLaunch, Plan, TermLaunch};
 use super::cpu::sweep_slice;
 use super::{Sweep, SweepTerm, Target, ZoBackend};
 use crate::noise::{Distribution, LANES, last_kept};
@@ -222,5 +226,6 @@ fn in_host_memory(tensor: CubeTensor, sweep: &Sweep) -> CubeTensor {
     CubeBackend::float_from_data(data, &device)
 }
 
-#[cfg(all(test, any(feature = "wgpu", feature = "cuda")))]
+#[cfg(test)]
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod tests;

@@ -3,7 +3,8 @@
 use burn_cubecl::cubecl;
 use cubecl::prelude::*;
 
-use super::kernel::{Change, Dtype, Plan, rounded, stored};
+use super::plan::{Change, Dtype, Plan};
+use super::round::{rounded, stored};
 
 /// The bound on `|theta|`.
 #[derive(CubeType, Clone, Copy)]

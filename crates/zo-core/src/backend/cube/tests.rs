@@ -19,11 +19,10 @@ use crate::update::{Change, Moment};
 const KEY: TensorKey = TensorKey(0x1234_5678_9abc_def0);
 
 fn device() -> Device {
-    let device = burn::tensor::DeviceKind::DefaultDevice;
     #[cfg(feature = "wgpu")]
-    return Device::wgpu(device);
+    return Device::wgpu(burn::tensor::DeviceKind::DefaultDevice);
     #[cfg(not(feature = "wgpu"))]
-    return Device::cuda(device);
+    return Device::cuda(burn::tensor::DeviceIndex::Default);
 }
 
 /// The dtypes that this device computes in.
