@@ -3,11 +3,13 @@
 use std::error::Error;
 
 use burn::tensor::Device;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use burn::tensor::DeviceType;
 
 /// The device named by `--device`, if this build has it.
 ///
 /// # Errors
-/// If the name is unknown, or its backend was not compiled in.
+/// If the name is unknown, its backend was not compiled in, or the machine has no such device.
 pub fn device(name: &str) -> Result<Device, Box<dyn Error>> {
     match name {
         #[cfg(feature = "flex")]
@@ -15,9 +17,19 @@ pub fn device(name: &str) -> Result<Device, Box<dyn Error>> {
         #[cfg(feature = "ndarray")]
         "ndarray" => Ok(Device::ndarray()),
         #[cfg(feature = "cuda")]
-        "cuda" => Ok(Device::cuda(burn::tensor::DeviceIndex::Default)),
+        "cuda" => {
+            here(name, "an NVIDIA driver", DeviceType::Cuda)?;
+            Ok(Device::cuda(burn::tensor::DeviceIndex::Default))
+        }
         #[cfg(feature = "wgpu")]
-        "wgpu" => Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
+        "wgpu" => {
+            here(
+                name,
+                "a driver of Vulkan, Metal or DirectX 12",
+                DeviceType::Wgpu,
+            )?;
+            Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice))
+        }
         #[allow(
             unreachable_patterns,
             reason = "reached for the devices this build lacks"
@@ -27,6 +39,17 @@ pub fn device(name: &str) -> Result<Device, Box<dyn Error>> {
         }
         other => Err(format!("unknown device `{other}`: use flex, ndarray, cuda or wgpu").into()),
     }
+}
+
+/// Refuses a kind of devices of which the machine has none: burn would panic at its first use.
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+fn here(name: &str, driver: &str, kind: DeviceType) -> Result<(), String> {
+    if !Device::enumerate(kind).is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "no {name} device on this machine: it needs {driver}; --device flex computes on the CPU"
+    ))
 }
 
 /// Every backend of this build with its default device.
@@ -62,7 +85,15 @@ mod tests {
         assert!(error.contains("`abacus`"), "{error}");
         for name in ["flex", "ndarray", "cuda", "wgpu"] {
             if let Err(error) = device(name) {
-                assert!(error.to_string().contains(&format!("--features {name}")));
+                let error = error.to_string();
+                let (absent, unplugged) = (
+                    format!("this build has no {name}: add `--features {name}`"),
+                    format!("no {name} device on this machine"),
+                );
+                assert!(
+                    error.contains(&absent) || error.contains(&unplugged),
+                    "{error}"
+                );
             }
         }
     }

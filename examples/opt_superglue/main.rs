@@ -10,164 +10,29 @@
 //! (its `config.json` decides between OPT and Llama), or with the feature `hub` a name to download; `--data` takes the folder of a data
 //! set as its authors or Hugging Face publish it. Ctrl-C finishes the step under way, saves and reports.
 
+mod args;
+mod report;
+
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::module::Module;
 use clap::Parser;
-use serde::Serialize;
-use zo_examples::data::{DataArgs, Rows};
+use zo_examples::data::Rows;
 use zo_examples::device::device;
-use zo_examples::methods::{self, Flags, Shared, autodiff};
-use zo_examples::run::{Measured, Run, default_out};
-use zo_examples::tune::TuneArgs;
+use zo_examples::methods::{self, Shared, autodiff};
+use zo_examples::run::{Run, default_out};
 use zo_llm::batches::Order;
 use zo_llm::dataset::evaluate;
-use zo_llm::finetune::{
-    Evaluated, Event, FinetuneConfig, Finish, Objective, Outcome, Schedule, finetune,
-};
-use zo_llm::{Checkpoint, Dtype, Tuning, hub, load};
-use zo_optim::{Distribution, Perturbation, Rounding, tensors};
+use zo_llm::finetune::{Event, FinetuneConfig, Finish, Objective, Outcome, finetune};
+use zo_llm::{Checkpoint, Tuning, hub, load};
+use zo_optim::tensors;
 
-/// Fine-tune a language model with forward passes alone.
-#[derive(Parser, Debug)]
-struct Args {
-    /// Folder of the model, as Hugging Face lays it out, or its name on the hub (feature hub) [default: the bundled tiny OPT]
-    #[arg(long)]
-    model: Option<String>,
-    #[command(flatten)]
-    data: DataArgs,
-    /// Method: see --method-help
-    #[arg(long, default_value = "mezo")]
-    method: String,
-    /// List the methods, each with its own settings
-    #[arg(long)]
-    method_help: bool,
-    #[command(flatten)]
-    flags: Flags,
-    #[command(flatten)]
-    tune: TuneArgs,
-    /// Training steps; 0 only evaluates
-    #[arg(long, default_value_t = 2000)]
-    steps: usize,
-    /// Learning rate [default: by tuning, method and size of the model: see docs/src/hyper-parameters.md]
-    #[arg(long)]
-    lr: Option<f64>,
-    /// How the learning rate goes: constant, linear or cosine
-    #[arg(long, default_value = "constant")]
-    schedule: Schedule,
-    /// Steps in which the learning rate rises from 0
-    #[arg(long, default_value_t = 0)]
-    warmup: usize,
-    /// Perturbation radius [default: 1e-3; lora 1e-2; prefix and prompt 1e-1; 3e-2 for accuracy on the bundled task]
-    #[arg(long, allow_negative_numbers = true)]
-    epsilon: Option<f64>,
-    /// What a step minimises: loss, or 1 - accuracy or f1 on the batch, which have no derivative
-    #[arg(long, default_value = "loss")]
-    objective: String,
-    /// Rows in a batch
-    #[arg(long, default_value_t = 16)]
-    batch: usize,
-    /// Rows computed at once: a batch in parts takes the memory of one [default: the whole batch]
-    #[arg(long)]
-    micro_batch: Option<usize>,
-    /// Random directions per step
-    #[arg(long, default_value_t = 1)]
-    queries: usize,
-    /// Seed of the noise and of the order of the rows
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Noise: gaussian or rademacher
-    #[arg(long, default_value = "gaussian")]
-    sampler: Distribution,
-    /// How updated weights are rounded to bf16 or f16: nearest or stochastic
-    #[arg(long, default_value = "nearest")]
-    rounding: Rounding,
-    /// How weights are perturbed: in-place, or on-the-fly without writing them
-    #[arg(long, default_value = "in-place")]
-    perturb: Perturbation,
-    /// Steps between evaluations; 0 for the beginning and the end only [default: a tenth of the steps for the bundled model, else 0]
-    #[arg(long)]
-    eval_every: Option<usize>,
-    /// End with the weights of the best evaluation (they wait on disk)
-    #[arg(long)]
-    keep_best: bool,
-    /// Stop after so many evaluations without a better one
-    #[arg(long)]
-    patience: Option<usize>,
-    /// Steps between checkpoints; 0 for none
-    #[arg(long, default_value_t = 0)]
-    checkpoint_every: usize,
-    /// Go on from the last checkpoint in --out
-    #[arg(long, requires = "out")]
-    resume: bool,
-    /// Save what was tuned to --out: a folder `model` for transformers, or `adapter` for PEFT
-    #[arg(long)]
-    save: bool,
-    /// Device: flex, ndarray, cuda or wgpu
-    #[arg(long, default_value = "flex")]
-    device: String,
-    /// Type of the weights: f32, bf16 or f16
-    #[arg(long, default_value = "f32")]
-    dtype: Dtype,
-    /// Draw all training rows alike, instead of in turn from each class
-    #[arg(long)]
-    unbalanced: bool,
-    /// Put rows of like length into a batch, so that little is padded: true or false
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
-    group_by_length: bool,
-    /// Folder for report.json, metrics.jsonl, predictions.json and training.svg [default: runs/<time>]
-    #[arg(long)]
-    out: Option<PathBuf>,
-    /// Print nothing but errors
-    #[arg(long)]
-    quiet: bool,
-}
-
-/// `report.json`: what was asked for, and what was measured.
-#[derive(Serialize)]
-struct Report<'a> {
-    model: String,
-    architecture: String,
-    task: &'a str,
-    method: &'a str,
-    tuning: String,
-    objective: &'a str,
-    schedule: String,
-    sampler: String,
-    rounding: String,
-    perturb: String,
-    device: &'a str,
-    dtype: String,
-    seed: u64,
-    lr: f64,
-    epsilon: f64,
-    batch: usize,
-    queries: usize,
-    order: Order,
-    group_by_length: bool,
-    parameters: usize,
-    trained_parameters: usize,
-    train_rows: usize,
-    eval_rows: usize,
-    finish: Finish,
-    best: Option<Evaluated>,
-    saved: Option<PathBuf>,
-    /// The score on the rows kept for the end, and their number.
-    test: Option<Test>,
-    #[serde(flatten)]
-    measured: &'a Measured,
-}
-
-#[derive(Serialize)]
-struct Test {
-    rows: usize,
-    accuracy: f64,
-    f1: Option<f64>,
-}
+use self::args::Args;
+use self::report::{Report, Test};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -381,91 +246,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let json = serde_json::to_string_pretty(&report)?;
     std::fs::write(out.join("report.json"), json)?;
     if !args.quiet {
-        print_table(&report, &out);
+        report.print(&out);
     }
     Ok(())
-}
-
-impl Args {
-    /// What a step minimises.
-    fn objective(&self, kind: zo_llm::task::Kind) -> Result<Objective, String> {
-        let generates = kind == zo_llm::task::Kind::Generation;
-        match (self.objective.as_str(), generates) {
-            ("loss", _) => Ok(Objective::Loss),
-            ("accuracy", false) | ("f1", true) => Ok(Objective::Score),
-            ("accuracy", true) => Err(
-                "--objective accuracy is for options: this task generates text, use f1".to_owned(),
-            ),
-            ("f1", false) => Err(
-                "--objective f1 is for generated text: this task has options, use accuracy"
-                    .to_owned(),
-            ),
-            (other, _) => Err(format!(
-                "unknown objective `{other}`: use loss, accuracy or f1"
-            )),
-        }
-    }
-}
-
-fn print_table(report: &Report<'_>, out: &Path) {
-    let m = report.measured;
-    println!(
-        "{} ({}, {:.1} M parameters, {} tuning) on {}, {} steps of {}",
-        report.model,
-        report.architecture,
-        report.parameters as f64 / 1e6,
-        report.tuning,
-        report.task,
-        m.steps,
-        report.method
-    );
-    println!("                       before     after");
-    println!(
-        "  accuracy           {:8.3}  {:8.3}   on {} held-out rows",
-        m.accuracy_before, m.accuracy_after, report.eval_rows
-    );
-    if let (Some(before), Some(after)) = (m.f1_before, m.f1_after) {
-        println!("  F1                 {before:8.3}  {after:8.3}   on the same rows");
-    }
-    println!(
-        "  loss               {:8.4}  {:8.4}   on the same rows",
-        m.eval_loss_before, m.eval_loss_after
-    );
-    if let (Some(first), Some(last)) = (m.loss_first, m.loss_last) {
-        println!(
-            "  training loss      {first:8.4}  {last:8.4}   first and last tenth of the steps"
-        );
-    }
-    if let (Some(step), Some(forward), Some(sweep)) = (
-        m.seconds_per_step,
-        m.seconds_forward_per_step,
-        m.seconds_sweep_per_step,
-    ) {
-        println!(
-            "  seconds per step   {step:8.4}   forwards {forward:.4}, passes over the weights {sweep:.4}"
-        );
-    }
-    if let (Some(peak), Some(evaluation)) = (m.peak_rss_mib, m.peak_rss_after_first_evaluation_mib)
-    {
-        println!(
-            "  peak memory        {peak:5.0} MiB   {evaluation:.0} MiB after the first evaluation"
-        );
-    }
-    if let Some(test) = &report.test {
-        let f1 = test.f1.map_or(String::new(), |f1| format!(", F1 {f1:.3}"));
-        println!(
-            "  test accuracy      {:8.3}{f1}   on {} rows kept for the end",
-            test.accuracy, test.rows
-        );
-    }
-    if report.finish != Finish::Done {
-        println!("  ended early after {} steps: {:?}", m.steps, report.finish);
-    }
-    if let Some(saved) = &report.saved {
-        println!("  saved to {}", saved.display());
-    }
-    println!(
-        "  {}: report.json, metrics.jsonl, training.svg",
-        out.display()
-    );
 }

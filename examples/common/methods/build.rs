@@ -1,0 +1,173 @@
+//! A method's optimizer, from the settings and flags.
+
+#[cfg(feature = "autodiff")]
+use burn::module::ParamGroup;
+#[cfg(feature = "autodiff")]
+use zo_llm::backpropagation::Backpropagation;
+use zo_llm::finetune::LmOptimizer;
+use zo_optim::variants::*;
+use zo_optim::*;
+
+use super::{Failure, Flags, Method, Shared};
+
+impl Method {
+    /// Builds the optimizer.
+    ///
+    /// # Errors
+    /// If a setting makes no sense, or is none of this method's.
+    pub fn build(&self, shared: &Shared, flags: &Flags) -> Result<Box<dyn LmOptimizer>, Failure> {
+        if let Some(foreign) = flags.given().iter().find(|flag| !self.flags.contains(flag)) {
+            let own: Vec<String> = self.flags.iter().map(|flag| format!("--{flag}")).collect();
+            let own = if own.is_empty() {
+                "no flags".to_owned()
+            } else {
+                own.join(", ")
+            };
+            return Err(format!(
+                "--{foreign} has no effect on --method {}: it has {own} (see --method-help)",
+                self.name
+            )
+            .into());
+        }
+        /// A configuration with the shared settings.
+        macro_rules! shared {
+            ($config:expr) => {
+                $config
+                    .with_epsilon(shared.epsilon)
+                    .with_queries(shared.queries)
+                    .with_distribution(shared.distribution)
+                    .with_seed(shared.seed)
+                    .with_perturbation(shared.perturbation)
+                    .with_trainable(shared.trainable.clone())
+                    .with_rounding(shared.rounding)
+                    .with_difference(flags.difference()?)
+            };
+        }
+        /// Overrides the defaults by the flags that were given.
+        macro_rules! given {
+            ($config:ident: $($field:ident),*) => {
+                $(if let Some(value) = flags.$field.clone() { $config.$field = value; })*
+            };
+        }
+        Ok(match self.name {
+            "mezo" => Box::new(shared!(MezoConfig::new()).init()?),
+            "gv" => {
+                let mut config = shared!(MezoGvConfig::new())
+                    .with_normalize(flags.normalize)
+                    .with_history(flags.history);
+                given!(config: candidates, alpha);
+                Box::new(config.init()?)
+            }
+            "greedy" => {
+                let mut config = shared!(MezoGreedyConfig::new());
+                given!(config: candidates);
+                Box::new(config.init()?)
+            }
+            "lezo" => {
+                let mut config = shared!(LezoConfig::new()).with_layers(flags.layers()?);
+                given!(config: drop);
+                Box::new(config.init()?)
+            }
+            "adalezo" => {
+                let mut config = shared!(AdaLezoConfig::new()).with_layers(flags.layers()?);
+                given!(config: share, exploration, temperature, clip);
+                Box::new(config.init()?)
+            }
+            "curvzo" => {
+                let mut config = shared!(CurvZoConfig::new()).with_clip(flags.clip);
+                given!(config: budget, adapt_every, rate);
+                Box::new(config.init()?)
+            }
+            "momentum" | "momentum-window" => {
+                let mut config = shared!(MomentumConfig::new());
+                given!(config: beta, dampening, window);
+                match self.name {
+                    "momentum" => Box::new(config.init()?),
+                    _ => Box::new(config.init_window()?),
+                }
+            }
+            "adam" | "adam-window" => {
+                let mut config = shared!(AdamConfig::new());
+                given!(config: beta_1, beta_2, adam_epsilon, window);
+                match self.name {
+                    "adam" => Box::new(config.init()?),
+                    _ => Box::new(config.init_window()?),
+                }
+            }
+            "sign" => Box::new(shared!(SignConfig::new()).init()?),
+            "sign-elementwise" => Box::new(
+                shared!(SignConfig::new())
+                    .with_kind(SignKind::Elementwise)
+                    .init()?,
+            ),
+            "conservative" => Box::new(shared!(ConservativeConfig::new()).init()?),
+            "block-wise" => {
+                let config = shared!(BlockWiseConfig::new());
+                let config = config
+                    .with_order(flags.block_order()?)
+                    .with_blocks(flags.layers()?);
+                Box::new(config.init()?)
+            }
+            "sparse-random" | "sparse-magnitude" | "sparse-mezo" => {
+                let kind = match self.name {
+                    "sparse-random" => SparseKind::Random,
+                    "sparse-mezo" => SparseKind::SmallWeights,
+                    _ if flags.global => SparseKind::GlobalMagnitude,
+                    _ => SparseKind::Magnitude,
+                };
+                let mut config = shared!(SparseConfig::new()).with_kind(kind);
+                given!(config: sparsity, refresh);
+                Box::new(config.init()?)
+            }
+            "forward-gradient" => {
+                self.need_autodiff()?;
+                Box::new(shared!(ForwardGradientConfig::new()).init()?)
+            }
+            // Never asked for a step.
+            "zero-shot" | "icl" => Box::new(shared!(MezoConfig::new()).init()?),
+            _ => return self.first_order(shared, flags),
+        })
+    }
+
+    fn need_autodiff(&self) -> Result<(), Failure> {
+        if cfg!(feature = "autodiff") {
+            return Ok(());
+        }
+        Err(format!(
+            "this build cannot differentiate: add `--features autodiff` for --method {}",
+            self.name
+        )
+        .into())
+    }
+
+    #[cfg(not(feature = "autodiff"))]
+    fn first_order(&self, _: &Shared, _: &Flags) -> Result<Box<dyn LmOptimizer>, Failure> {
+        self.need_autodiff()?;
+        unreachable!("the feature is off")
+    }
+
+    #[cfg(feature = "autodiff")]
+    fn first_order(&self, shared: &Shared, flags: &Flags) -> Result<Box<dyn LmOptimizer>, Failure> {
+        let adam = burn::optim::AdamConfig::new().init();
+        if self.name == "first-order-adam" {
+            let trainable = shared.trainable.clone();
+            return Ok(Box::new(Backpropagation::new(adam, trainable)));
+        }
+        let top = flags.top.clone();
+        let top = top.map_or_else(
+            || ParamGroup::from_any_predicates(vec!["decoder.final_layer_norm", "Llama.norm"]),
+            ParamGroup::from_predicate,
+        );
+        let config = HybridConfig::new(top)
+            .with_top_rate(flags.top_rate.unwrap_or(10.0))
+            .with_epsilon(shared.epsilon)
+            .with_queries(shared.queries)
+            .with_distribution(shared.distribution)
+            .with_seed(shared.seed)
+            .with_perturbation(shared.perturbation)
+            .with_trainable(shared.trainable.clone())
+            .with_rounding(shared.rounding)
+            .with_difference(flags.difference()?);
+        Ok(Box::new(config.init(adam)?))
+    }
+}
