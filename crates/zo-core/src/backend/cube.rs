@@ -16,7 +16,7 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, cubecl::zspace::striding::has_pitched_row_major_strides};
 use cubecl::calculate_cube_count_elemwise;
-use cubecl::ir::{ElemType, FloatKind};
+use cubecl::ir::{ElemType, FloatKind, UIntKind};
 use cubecl::prelude::*;
 
 use self::plan::{Aim, Dtype, LayoutLaunch, Noise, NumbersLaunch, Plan, TermLaunch};
@@ -98,6 +98,7 @@ fn launch(tensor: &CubeTensor, sweep: &Sweep, dtype: Dtype) {
         small: sweep.magnitudes.map(|magnitudes| magnitudes.small),
         stochastic: sweep.rounding.is_some() && dtype != Dtype::F32,
         pitched,
+        wide: multiplies_wide(tensor),
         dtype,
     };
     let (mut terms, mut table) = (SequenceArg::new(), ComptimeOptionArgs::None);
@@ -149,6 +150,17 @@ fn launch(tensor: &CubeTensor, sweep: &Sweep, dtype: Dtype) {
             elem(dtype),
         );
     }
+}
+
+/// Whether the device multiplies words of 64 bits.
+fn multiplies_wide(tensor: &CubeTensor) -> bool {
+    #[cfg(test)]
+    #[cfg(any(feature = "wgpu", feature = "cpu", feature = "cuda"))]
+    if tests::NARROW.load(std::sync::atomic::Ordering::Relaxed) {
+        return false;
+    }
+    let properties = tensor.client.properties();
+    properties.supports_type(ElemType::UInt(UIntKind::U64))
 }
 
 fn gcd(a: usize, b: usize) -> usize {
@@ -227,5 +239,5 @@ fn in_host_memory(tensor: CubeTensor, sweep: &Sweep) -> CubeTensor {
 }
 
 #[cfg(test)]
-#[cfg(any(feature = "wgpu", feature = "cuda"))]
+#[cfg(any(feature = "wgpu", feature = "cpu", feature = "cuda"))]
 mod tests;

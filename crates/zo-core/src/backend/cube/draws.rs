@@ -14,6 +14,7 @@ pub(super) fn blocks_at<N: Size>(
     numbers: &Numbers,
     place: &Place,
     #[comptime] values: usize,
+    #[comptime] wide: bool,
 ) -> Words<N> {
     let counter = (place.row / values * 64 + place.lane) as u32;
     blocks::<N>(
@@ -22,6 +23,7 @@ pub(super) fn blocks_at<N: Size>(
         seed_high,
         numbers.tensor_low,
         numbers.tensor_high,
+        wide,
     )
 }
 
@@ -31,8 +33,10 @@ pub(super) fn signs_at<N: Size>(
     term: &Term,
     numbers: &Numbers,
     place: &Place,
+    #[comptime] plan: Plan,
 ) -> (Vector<u32, N>, u32) {
-    let words = blocks_at::<N>(term.seed_low, term.seed_high, numbers, place, 128usize);
+    let (low, high) = (term.seed_low, term.seed_high);
+    let words = blocks_at::<N>(low, high, numbers, place, 128usize, plan.wide);
     let row = (place.row % 128) as u32;
     (word::<N>(&words, row / 32), row % 32)
 }
@@ -51,6 +55,7 @@ pub(super) fn random_at<N: Size>(
             numbers,
             place,
             8usize,
+            plan.wide,
         );
         let half = (place.row % 8 / 4 * 2) as u32;
         Words::<N> {
@@ -103,14 +108,14 @@ pub(super) fn four<N: Size>(
     #[comptime] plan: Plan,
 ) -> Four<N> {
     if comptime!(plan.noise == Noise::Gaussian) {
-        normal::<N>(term, numbers, place)
+        normal::<N>(term, numbers, place, plan)
     } else if comptime!(plan.noise == Noise::Rademacher) {
-        four_signs::<N>(term, numbers, place)
+        four_signs::<N>(term, numbers, place, plan)
     } else {
-        let signs = four_signs::<N>(term, numbers, place);
+        let signs = four_signs::<N>(term, numbers, place, plan);
         let (mut v0, mut v1, mut v2, mut v3) = (signs.v0, signs.v1, signs.v2, signs.v3);
         if term.rademacher == 0 {
-            let normal = normal::<N>(term, numbers, place);
+            let normal = normal::<N>(term, numbers, place, plan);
             v0 = normal.v0;
             v1 = normal.v1;
             v2 = normal.v2;
@@ -121,19 +126,30 @@ pub(super) fn four<N: Size>(
 }
 
 #[cube]
-pub(super) fn normal<N: Size>(term: &Term, numbers: &Numbers, place: &Place) -> Four<N> {
+pub(super) fn normal<N: Size>(
+    term: &Term,
+    numbers: &Numbers,
+    place: &Place,
+    #[comptime] plan: Plan,
+) -> Four<N> {
     gaussian::<N>(blocks_at::<N>(
         term.seed_low,
         term.seed_high,
         numbers,
         place,
         4usize,
+        plan.wide,
     ))
 }
 
 #[cube]
-pub(super) fn four_signs<N: Size>(term: &Term, numbers: &Numbers, place: &Place) -> Four<N> {
-    let (word, bit) = signs_at::<N>(term, numbers, place);
+pub(super) fn four_signs<N: Size>(
+    term: &Term,
+    numbers: &Numbers,
+    place: &Place,
+    #[comptime] plan: Plan,
+) -> Four<N> {
+    let (word, bit) = signs_at::<N>(term, numbers, place, plan);
     Four::<N> {
         v0: sign::<N>(word, bit),
         v1: sign::<N>(word, bit + 1),
@@ -161,7 +177,8 @@ pub(super) fn masked<N: Size>(
 ) -> Four<N> {
     let z = four::<N>(term, numbers, place, plan);
     if comptime!(plan.kept) {
-        let words = blocks_at::<N>(term.keep_low, term.keep_high, numbers, place, 4usize);
+        let (low, high) = (term.keep_low, term.keep_high);
+        let words = blocks_at::<N>(low, high, numbers, place, 4usize, plan.wide);
         Four::<N> {
             v0: kept::<N>(z.v0, words.w0, term.last),
             v1: kept::<N>(z.v1, words.w1, term.last),

@@ -83,7 +83,7 @@ fn along<W: Float, N: Size>(
     let from = Vector::<f32, N>::new(term.from);
     let to = Vector::<f32, N>::new(term.to);
     if comptime!(plan.noise == Noise::Rademacher) {
-        let (word, bit) = signs_at::<N>(term, numbers, place);
+        let (word, bit) = signs_at::<N>(term, numbers, place, plan);
         #[unroll]
         for k in 0..SIGN_ROWS {
             let z = sign::<N>(word, bit + comptime!(k as u32));

@@ -33,6 +33,7 @@ pub(super) fn blocks<N: Size>(
     seed_high: u32,
     tensor_low: u32,
     tensor_high: u32,
+    #[comptime] wide: bool,
 ) -> Words<N> {
     let mut x0 = Vector::<u32, N>::new(counter);
     #[unroll]
@@ -44,12 +45,10 @@ pub(super) fn blocks<N: Size>(
     let mut x3 = Vector::<u32, N>::new(tensor_high);
     let mut k0 = seed_low;
     let mut k1 = seed_high;
-    let m0 = Vector::<u32, N>::new(0xD251_1F53u32);
-    let m1 = Vector::<u32, N>::new(0xCD9E_8D57u32);
     #[unroll]
     for _ in 0..10 {
-        let (high0, low0) = (x0.mul_hi(m0), x0 * m0);
-        let (high1, low1) = (x2.mul_hi(m1), x2 * m1);
+        let (high0, low0) = product::<N>(x0, 0xD251_1F53u32, wide);
+        let (high1, low1) = product::<N>(x2, 0xCD9E_8D57u32, wide);
         x0 = high1 ^ x1 ^ Vector::<u32, N>::new(k0);
         x1 = low1;
         x2 = high0 ^ x3 ^ Vector::<u32, N>::new(k1);
@@ -62,6 +61,24 @@ pub(super) fn blocks<N: Size>(
         w1: x1,
         w2: x2,
         w3: x3,
+    }
+}
+
+/// The upper and the lower half of `x m`. `wide` where the device multiplies words of 64 bits: CubeCL makes the upper half of a vector's
+/// product from four products of half words otherwise, on CUDA too, which has an instruction for the whole.
+#[cube]
+fn product<N: Size>(
+    x: Vector<u32, N>,
+    #[comptime] m: u32,
+    #[comptime] wide: bool,
+) -> (Vector<u32, N>, Vector<u32, N>) {
+    if comptime!(wide) {
+        let whole = Vector::<u64, N>::cast_from(x) * Vector::<u64, N>::new(comptime!(m as u64));
+        let high = Vector::<u32, N>::cast_from(whole >> Vector::new(32u64));
+        (high, Vector::<u32, N>::cast_from(whole))
+    } else {
+        let m = Vector::<u32, N>::new(m);
+        (x.mul_hi(m), x * m)
     }
 }
 
@@ -115,11 +132,13 @@ fn radius<N: Size>(a: Vector<u32, N>) -> Vector<f32, N> {
     let a = a >> Vector::new(1u32);
     let small = a.less_than(&Vector::new(0x0100_0000u32));
     let a = select_many(small, a, a & Vector::new(0xFFFF_FF80u32));
-    let v = Vector::<f32, N>::cast_from(Vector::<i32, N>::reinterpret(a)) + Vector::new(0.5f32);
+    let v = Vector::<f32, N>::cast_from(a) + Vector::new(0.5f32);
     // v = 2^e m with m in [sqrt(1/2), sqrt(2))
     let sqrt_half = Vector::<u32, N>::new(0x3F35_04F3u32);
     let bits = Vector::<u32, N>::reinterpret(v) - sqrt_half;
-    let exponent = (Vector::<i32, N>::reinterpret(bits) >> Vector::new(23i32)) - Vector::new(31i32);
+    // 1 more, so that it is not negative: CubeCL 0.11's LLVM compiler (CUDA) shifts reinterpreted words as if they were unsigned
+    let exponent = (bits + Vector::new(0x0080_0000u32)) >> Vector::new(23u32);
+    let exponent = Vector::<f32, N>::cast_from(exponent) - Vector::new(32.0f32);
     let m = Vector::<f32, N>::reinterpret((bits & Vector::new(0x007F_FFFFu32)) + sqrt_half);
     let f = m - Vector::new(1.0f32);
     let q = Vector::<f32, N>::new(0.202_127_7f32);
@@ -131,17 +150,18 @@ fn radius<N: Size>(a: Vector<u32, N>) -> Vector<f32, N> {
     let q = step::<N>(q, f, 1.000_007_3f32);
     let q = step::<N>(q, f, -1.999_999_9f32);
     let minus_two_ln_2 = Vector::<f32, N>::new(comptime!(-std::f32::consts::LN_2 * 2.0));
-    let scaled = Vector::<f32, N>::cast_from(exponent) * minus_two_ln_2;
-    fma(f, q, scaled).sqrt()
+    fma(f, q, exponent * minus_two_ln_2).sqrt()
 }
 
 #[cube]
 fn point_on_circle<N: Size>(b: Vector<u32, N>) -> (Vector<f32, N>, Vector<f32, N>) {
-    let turns = Vector::<i32, N>::reinterpret(b << Vector::new(2u32)) >> Vector::new(8i32);
+    // bits 6 to 29, their highest one being the sign; every step is exact
+    let turns =
+        ((b >> Vector::new(6u32)) & Vector::new(0x00FF_FFFFu32)) ^ Vector::new(0x0080_0000u32);
     let t = fma(
         Vector::<f32, N>::cast_from(turns),
         Vector::new(comptime!(1.0f32 / 16_777_216.0)),
-        Vector::new(comptime!(0.5f32 / 16_777_216.0)),
+        Vector::new(comptime!(0.5f32 / 16_777_216.0 - 0.5)),
     );
     let tt = t * t;
     let s = Vector::<f32, N>::new(-0.004_601_681_6f32);

@@ -30,6 +30,8 @@ pub(super) struct Plan {
     pub(super) stochastic: bool,
     /// Whether the rows of the tensor have gaps between them.
     pub(super) pitched: bool,
+    /// Whether the device multiplies words of 64 bits.
+    pub(super) wide: bool,
     pub(super) dtype: Dtype,
 }
 
