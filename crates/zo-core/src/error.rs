@@ -68,6 +68,16 @@ pub enum ZoError {
     /// The learning rate is NaN or infinite.
     #[error("the learning rate is {0}: it must be finite")]
     LearningRate(f64),
+    /// A step would decay weights to nothing, or beyond.
+    #[error(
+        "weight decay {weight_decay} at learning rate {lr} takes {} times each weight away: the product must be below 1", lr * weight_decay
+    )]
+    Decay {
+        /// The learning rate.
+        lr: f64,
+        /// The weight decay.
+        weight_decay: f64,
+    },
     /// No parameter is selected for training.
     #[error(
         "no parameter of the module is trainable: the module has {parameters} float parameter(s) and the parameter group matches none of them"
@@ -83,6 +93,19 @@ pub enum ZoError {
         mask: &'static str,
         /// What is wrong, and what to do.
         reason: String,
+    },
+    /// A buffer of the update rule does not fit its parameter.
+    #[error(
+        "the optimizer keeps {found} value(s) for parameter `{path}`, which has {expected}: it was trained, or its record written, with \
+         another model. Build a new optimizer, or load the record of this model's"
+    )]
+    Buffer {
+        /// The parameter's module path.
+        path: String,
+        /// Elements of the buffer.
+        found: usize,
+        /// Elements of the parameter.
+        expected: usize,
     },
     /// A selected parameter cannot be perturbed.
     #[error(

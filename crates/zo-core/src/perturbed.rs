@@ -205,7 +205,7 @@ impl<M: Module> Perturbed<M> {
             Change::Linear(direction)
                 if !decays
                     && direction == self.displacement
-                    && (to_nearest || direction.is_zero()) =>
+                    && (direction.is_zero() || to_nearest && !chosen) =>
             {
                 self.displacement = MaskedDirection::zero();
             }

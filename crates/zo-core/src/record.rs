@@ -53,7 +53,8 @@ impl OptimizerRecord {
         let old = Self::load_json(path).ok();
         if !self.buffers.is_empty() {
             let file = self.buffers_path(path);
-            let bytes = serialize(&self.buffers).map_err(|error| buffers_error(&file, &error))?;
+            let bytes = serialize(&self.buffers)
+                .map_err(|error| buffers_error(&file, error.to_string()))?;
             replace(&file, &bytes)?;
         }
         replace(path, &json)?;
@@ -77,7 +78,7 @@ impl OptimizerRecord {
         let file = record.buffers_path(path);
         if file.exists() {
             let bytes = std::fs::read(&file).map_err(|source| io_error(&file, source))?;
-            record.buffers = deserialize(&bytes).map_err(|error| buffers_error(&file, &error))?;
+            record.buffers = deserialize(&bytes).map_err(|reason| buffers_error(&file, reason))?;
         }
         Ok(record)
     }
@@ -134,19 +135,21 @@ fn serialize(buffers: &Buffers) -> Result<Vec<u8>, safetensors::SafeTensorError>
     safetensors::serialize(views?, None)
 }
 
-fn deserialize(bytes: &[u8]) -> Result<Buffers, safetensors::SafeTensorError> {
-    let file = SafeTensors::deserialize(bytes)?;
+fn deserialize(bytes: &[u8]) -> Result<Buffers, String> {
+    let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
     let tensors = file.iter().map(|(name, view)| {
-        let shape = view.shape().to_vec();
-        let dtype = if view.dtype() == Dtype::U8 {
-            DType::U8
-        } else {
-            DType::F32
+        let dtype = match view.dtype() {
+            Dtype::F32 => DType::F32,
+            Dtype::U8 => DType::U8,
+            other => return Err(format!("`{name}` is {other:?}, not F32 or U8")),
         };
-        let data = TensorData::from_bytes_vec(view.data().to_vec(), shape, dtype);
-        (name.to_owned(), data)
+        let (bytes, shape) = (view.data().to_vec(), view.shape().to_vec());
+        Ok((
+            name.to_owned(),
+            TensorData::from_bytes_vec(bytes, shape, dtype),
+        ))
     });
-    Ok(tensors.collect())
+    tensors.collect()
 }
 
 fn io_error(path: &Path, source: std::io::Error) -> RecordError {
@@ -159,8 +162,8 @@ fn format_error(path: &Path, source: serde_json::Error) -> RecordError {
     RecordError::Format { path, source }
 }
 
-fn buffers_error(path: &Path, error: &safetensors::SafeTensorError) -> RecordError {
-    let (path, reason) = (path.to_owned(), error.to_string());
+fn buffers_error(path: &Path, reason: String) -> RecordError {
+    let path = path.to_owned();
     RecordError::Buffers { path, reason }
 }
 
@@ -221,6 +224,11 @@ mod tests {
         std::fs::write(dir.path().join("optimizer-20.safetensors"), "no").unwrap();
         let error = OptimizerRecord::load(&path).unwrap_err().to_string();
         assert!(error.contains("optimizer-20.safetensors"), "{error}");
+        let halves = TensorView::new(Dtype::BF16, vec![1], &[0, 0]).unwrap();
+        let halves = safetensors::serialize([("m.a", halves)], None).unwrap();
+        std::fs::write(dir.path().join("optimizer-20.safetensors"), halves).unwrap();
+        let error = OptimizerRecord::load(&path).unwrap_err().to_string();
+        assert!(error.contains("`m.a` is BF16"), "{error}");
         record(30, Buffers::new()).save(&path).unwrap();
         assert!(OptimizerRecord::load(&path).unwrap().buffers.is_empty());
     }

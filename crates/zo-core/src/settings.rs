@@ -115,14 +115,16 @@ impl Settings {
         if self.queries == 0 {
             return Err(ConfigError::NoQueries);
         }
-        let grouped = self.weight_decay_groups.iter().map(|(_, decay)| *decay);
-        match grouped
-            .chain([self.weight_decay])
-            .find(|d| !(*d >= 0.0 && d.is_finite()))
-        {
+        match self.decays().find(|d| !(*d >= 0.0 && d.is_finite())) {
             Some(bad) => Err(ConfigError::WeightDecay(bad)),
             None => Ok(()),
         }
+    }
+
+    /// The weight decay of each group, and that of the rest.
+    pub(crate) fn decays(&self) -> impl Iterator<Item = f64> {
+        let grouped = self.weight_decay_groups.iter().map(|(_, decay)| *decay);
+        grouped.chain([self.weight_decay])
     }
 
     /// The seed that rounds update number `update` of step `step`, if chance rounds it.

@@ -38,7 +38,8 @@ pub trait ZerothOrderOptimizer {
     /// Takes up a saved state, so that the run goes on as if it had not stopped.
     ///
     /// # Errors
-    /// If the record was written by another kind of optimizer, or for another seed.
+    /// If the record was written by another kind of optimizer, or for another seed. The optimizer is then what it was. (That a record
+    /// belongs to another model is found by the next step.)
     fn load_record(&mut self, record: OptimizerRecord) -> Result<(), RecordError>;
 }
 
@@ -115,6 +116,7 @@ where
         for _ in 0..self.settings.queries {
             let z = self.sampler.sample(seeds, walk)?;
             let query = self.settings.difference.measure(z, walk)?;
+            walk.check_gradient(&query)?;
             estimate.queries.push(Measured {
                 projected_gradient: query.projected_gradient,
                 direction: walk.masked(&query.direction),
@@ -133,6 +135,7 @@ where
     ) -> Result<(), ZoError> {
         let (run, step) = (self.settings.seed, self.step);
         let (mut seeds, mut mask_seeds) = (Seeds::new(run, step), Seeds::for_mask(run, step));
+        self.update.check(walk.tensors())?;
         let rounds = self.mask.rounds(walk.tensors())?;
         let mut estimate = Estimate::default();
         for round in 0..rounds {
@@ -175,6 +178,9 @@ where
         if !lr.is_finite() {
             return Err(ZoError::LearningRate(lr));
         }
+        if let Some(weight_decay) = self.settings.decays().find(|decay| lr * decay >= 1.0) {
+            return Err(ZoError::Decay { lr, weight_decay });
+        }
         // With updates between its rounds, a step can fail after the rule has moved on.
         let rule = self.mask.updates_each_round().then(|| self.update.record());
         let mut walk = Walk::new(perturbed, objective, self.settings.clone(), self.step);
@@ -201,6 +207,16 @@ where
         }
         self.step += 1;
         Ok(walk.report(skipped))
+    }
+
+    /// Loads the parts of a record one after the other.
+    fn take_up(&mut self, record: OptimizerRecord) -> Result<(), RecordError> {
+        self.sampler.load_record(record.sampler)?;
+        self.mask.load_record(record.mask)?;
+        self.update.load_record(record.update)?;
+        self.update.load_buffers(record.buffers)?;
+        self.step = record.step;
+        Ok(())
     }
 
     fn step_with<M: Module>(
@@ -264,12 +280,11 @@ where
     fn load_record(&mut self, record: OptimizerRecord) -> Result<(), RecordError> {
         record.check("version", record.version, OptimizerRecord::VERSION)?;
         record.check("seed", record.seed, self.settings.seed)?;
-        self.sampler.load_record(record.sampler)?;
-        self.mask.load_record(record.mask)?;
-        self.update.load_record(record.update)?;
-        self.update.load_buffers(record.buffers)?;
-        self.step = record.step;
-        Ok(())
+        let before = self.record();
+        self.take_up(record).inspect_err(|_| {
+            self.take_up(before)
+                .expect("an optimizer takes up its own record");
+        })
     }
 }
 

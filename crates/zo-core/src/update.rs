@@ -138,6 +138,15 @@ pub trait UpdateRule {
         probe: &mut dyn Probe,
     ) -> Result<Update<'_>, ZoError>;
 
+    /// Whether the rule's state belongs to these tensors: asked at the beginning of a step. By default yes.
+    ///
+    /// # Errors
+    /// If it does not, as after the record of another model's optimizer was loaded: [`ZoError::Buffer`].
+    fn check(&self, tensors: &[TensorInfo]) -> Result<(), ZoError> {
+        let _ = tensors;
+        Ok(())
+    }
+
     /// Whether updates rebuild estimates of past steps from their seeds. By default no.
     fn replays(&self) -> bool {
         false

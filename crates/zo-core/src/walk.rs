@@ -173,6 +173,18 @@ impl<'a, M: Module, O: Objective<M>> Walk<'a, M, O> {
         }
     }
 
+    /// Refuses a projected gradient that overflowed: finite losses, but far too large.
+    pub(crate) fn check_gradient(&self, query: &QueryReport) -> Result<(), ZoError> {
+        if query.projected_gradient.is_finite() {
+            return Ok(());
+        }
+        Err(ZoError::NonFiniteLoss {
+            step: self.step,
+            value: query.loss_plus,
+            displaced: true,
+        })
+    }
+
     fn finite(&self, value: f64, displacement: &MaskedDirection) -> Result<f64, ZoError> {
         if value.is_finite() {
             return Ok(value);

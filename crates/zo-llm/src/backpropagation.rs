@@ -18,8 +18,7 @@ use crate::model::CausalLm;
 /// burn's optimizers know parameters by their ids. A checkpoint keeps these, so that a resumed run goes on with the same state.
 #[derive(Clone)]
 pub struct Backpropagation {
-    /// `None` only while its record is loaded.
-    optimizer: Option<ModuleOptimizer>,
+    optimizer: ModuleOptimizer,
     trainable: ParamGroup,
     step: u64,
 }
@@ -28,7 +27,7 @@ impl Backpropagation {
     /// Trains the parameters in `trainable` with `optimizer`.
     pub fn new(optimizer: ModuleOptimizer, trainable: ParamGroup) -> Self {
         Self {
-            optimizer: Some(optimizer),
+            optimizer,
             trainable,
             step: 0,
         }
@@ -74,10 +73,7 @@ impl LmOptimizer for Backpropagation {
         };
         let seconds_forward = start.elapsed().as_secs_f64();
         let start = Instant::now();
-        let model = match &mut self.optimizer {
-            Some(optimizer) => optimizer.step(lr, model.train(), gradients).valid(),
-            None => model,
-        };
+        let model = self.optimizer.step(lr, model.train(), gradients).valid();
         let report = StepReport {
             step: self.step,
             queries: Vec::new(),
@@ -104,8 +100,7 @@ impl LmOptimizer for Backpropagation {
             update: Value::Null,
             buffers: Default::default(),
         };
-        let bytes = self.optimizer.as_ref().and_then(|o| o.into_bytes().ok());
-        if let Some(bytes) = bytes {
+        if let Ok(bytes) = self.optimizer.into_bytes() {
             let (bytes, length) = (bytes.to_vec(), bytes.len());
             let data = TensorData::from_bytes_vec(bytes, vec![length], DType::U8);
             record.buffers.insert(STATE.to_owned(), data);
@@ -122,14 +117,8 @@ impl LmOptimizer for Backpropagation {
         let state = record.buffers.remove(STATE);
         let state = state.ok_or_else(|| mismatch("missing".to_owned()))?;
         let bytes = Bytes::from_bytes_vec(state.as_bytes().to_vec());
-        if let Some(optimizer) = self.optimizer.take() {
-            let loaded = optimizer.clone().from_bytes(bytes);
-            let broken = loaded.as_ref().err().map(ToString::to_string);
-            self.optimizer = Some(loaded.unwrap_or(optimizer));
-            if let Some(error) = broken {
-                return Err(mismatch(error));
-            }
-        }
+        let loaded = self.optimizer.clone().from_bytes(bytes);
+        self.optimizer = loaded.map_err(|error| mismatch(error.to_string()))?;
         self.step = record.step;
         Ok(())
     }

@@ -320,6 +320,33 @@ fn settings_are_checked() {
     );
 }
 
+/// Rates and losses that would spoil the weights: the module comes back as it was.
+#[test]
+fn steps_that_cannot_work_are_refused() {
+    let device = &devices()[0];
+    let mut calls = 0;
+    let mut refused = |lr: f64, decay: f64, size: f64| {
+        let mut optimizer = MezoConfig::new().with_weight_decay(decay).init().unwrap();
+        let losses = |_: &Net| {
+            calls += 1;
+            size * f64::from(calls % 2)
+        };
+        let failed = optimizer.step(lr, net(device), losses).unwrap_err();
+        let pairs = values(&failed.module).into_iter().zip(values(&net(device)));
+        assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-6));
+        failed.error
+    };
+    let error = refused(f64::NAN, 0.0, 1.0);
+    assert!(matches!(error, ZoError::LearningRate(_)), "{error}");
+    for decay in [10.0, 20.0] {
+        let error = refused(0.1, decay, 1.0);
+        assert!(matches!(error, ZoError::Decay { .. }), "{error}");
+    }
+    // A quotient that overflows.
+    let error = refused(0.1, 0.0, 1e306);
+    assert!(matches!(error, ZoError::NonFiniteLoss { .. }), "{error}");
+}
+
 #[cfg(feature = "flex")]
 #[test]
 fn half_precision_models_train_and_keep_their_dtype() {

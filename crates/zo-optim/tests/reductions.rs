@@ -377,3 +377,25 @@ fn sparsity_moves_the_elements_it_should() {
         sort(&embed[..3])
     );
 }
+
+/// Displaced weights by magnitude carry marks in their lowest bits, which an update that ends there has to remove.
+#[test]
+fn a_conservative_step_that_stays_where_it_looked_removes_the_marks_of_magnitude_masks() {
+    fn passes<K: SparsityMask>(mask: K) -> usize {
+        let settings = ConservativeConfig::new().settings();
+        let optimizer = ZeroOrder::new(settings, Distribution::Gaussian, mask, Conservative);
+        // L(theta + eps z), L(theta - eps z), L(theta), one step back, one step ahead: the best.
+        let mut losses = [2.0, 1.0, 3.0, 2.5, 0.5].into_iter();
+        let objective = |_: &Toy| losses.next().unwrap();
+        let module = toy(&Device::default());
+        optimizer
+            .unwrap()
+            .step(1e-3, module, objective)
+            .unwrap()
+            .1
+            .passes
+    }
+    let by_magnitude = SparseConfig::new().with_kind(SparseKind::Magnitude);
+    assert_eq!(passes(Dense), 5);
+    assert_eq!(passes(by_magnitude.mask().unwrap()), 6);
+}

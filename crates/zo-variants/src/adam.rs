@@ -19,11 +19,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zo_core::{
     Buffers, Change, ConfigError, Dense, Distribution, Estimate, Moment, Probe, RecordError,
-    Update, UpdateRule, ZeroOrder, ZoError, from_record,
+    TensorInfo, Update, UpdateRule, ZeroOrder, ZoError, from_record,
 };
 
 use crate::check;
-use crate::momentum::{Buffer, Saved, fill, step_by};
+use crate::momentum::{Buffer, Saved, check_sizes, fill, none_left, step_by};
 use crate::window::Window;
 
 /// ZO-Adam with moments in buffers.
@@ -160,6 +160,11 @@ impl UpdateRule for Adam {
         Ok(Update { change, decay_rate })
     }
 
+    fn check(&self, tensors: &[TensorInfo]) -> Result<(), ZoError> {
+        check_sizes(&self.first, tensors)?;
+        check_sizes(&self.second, tensors)
+    }
+
     fn keeps_buffers(&self) -> bool {
         true
     }
@@ -170,7 +175,7 @@ impl UpdateRule for Adam {
     }
 
     fn load_record(&mut self, record: Value) -> Result<(), RecordError> {
-        let saved: Saved = from_record("update rule", record)?;
+        let saved = Saved::read(record)?;
         self.step = saved.step;
         (self.first, self.second) = (saved.waiting(), saved.waiting());
         Ok(())
@@ -184,9 +189,10 @@ impl UpdateRule for Adam {
         first.chain(self.second.iter().map(named("v."))).collect()
     }
 
-    fn load_buffers(&mut self, buffers: Buffers) -> Result<(), RecordError> {
-        fill(self.first.iter_mut(), "m.", buffers.clone())?;
-        fill(self.second.iter_mut(), "v.", buffers)
+    fn load_buffers(&mut self, mut buffers: Buffers) -> Result<(), RecordError> {
+        fill(&mut self.first, "m.", &mut buffers)?;
+        fill(&mut self.second, "v.", &mut buffers)?;
+        none_left(&buffers)
     }
 }
 

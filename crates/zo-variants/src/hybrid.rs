@@ -61,7 +61,7 @@ impl HybridConfig {
         check("top_rate", self.top_rate, valid, "not negative and finite")?;
         Ok(Hybrid {
             below,
-            optimizer: Some(optimizer),
+            optimizer,
             top: self.top.clone(),
             top_rate: self.top_rate,
             non_finite: self.non_finite,
@@ -79,8 +79,7 @@ impl HybridConfig {
 #[derive(Clone)]
 pub struct Hybrid<Z> {
     below: Z,
-    /// `None` only while its record is loaded.
-    optimizer: Option<ModuleOptimizer>,
+    optimizer: ModuleOptimizer,
     top: ParamGroup,
     top_rate: f64,
     non_finite: NonFinite,
@@ -136,19 +135,16 @@ impl<Z: ZerothOrderOptimizer> ZerothOrderOptimizer for Hybrid<Z> {
         if report.skipped {
             return Ok((module, report));
         }
-        let optimizer = self
+        let module = self
             .optimizer
-            .as_mut()
-            .expect("it is missing only while a record is loaded");
-        let module = optimizer.step(lr * self.top_rate, module.train(), gradients);
+            .step(lr * self.top_rate, module.train(), gradients);
         Ok((module.valid(), report))
     }
 
     fn record(&self) -> OptimizerRecord {
         let mut record = self.below.record();
         record.update = json!({ "below": record.update });
-        let bytes = self.optimizer.as_ref().and_then(|o| o.into_bytes().ok());
-        if let Some(bytes) = bytes {
+        if let Ok(bytes) = self.optimizer.into_bytes() {
             let (bytes, length) = (bytes.to_vec(), bytes.len());
             let data = TensorData::from_bytes_vec(bytes, vec![length], DType::U8);
             record.buffers.insert(TOP.to_owned(), data);
@@ -171,16 +167,11 @@ impl<Z: ZerothOrderOptimizer> ZerothOrderOptimizer for Hybrid<Z> {
             .get_mut("below")
             .map(serde_json::Value::take)
             .unwrap_or_default();
-        self.below.load_record(record)?;
         let bytes = burn::tensor::Bytes::from_bytes_vec(top.as_bytes().to_vec());
-        if let Some(optimizer) = self.optimizer.take() {
-            let loaded = optimizer.clone().from_bytes(bytes);
-            let broken = loaded.as_ref().err().map(ToString::to_string);
-            self.optimizer = Some(loaded.unwrap_or(optimizer));
-            if let Some(error) = broken {
-                return Err(mismatch(&error));
-            }
-        }
+        let loaded = self.optimizer.clone().from_bytes(bytes);
+        let loaded = loaded.map_err(|error| mismatch(&error.to_string()))?;
+        self.below.load_record(record)?;
+        self.optimizer = loaded;
         Ok(())
     }
 }

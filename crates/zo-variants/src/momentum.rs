@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zo_core::{
     Buffers, Change, ConfigError, Dense, Distribution, Estimate, MaskedDirection, Probe,
-    RecordError, Update, UpdateRule, ZeroOrder, ZoError, from_record,
+    RecordError, TensorInfo, Update, UpdateRule, ZeroOrder, ZoError, from_record,
 };
 
 use crate::check;
@@ -157,6 +157,10 @@ impl UpdateRule for Momentum {
         Ok(Update { change, decay_rate })
     }
 
+    fn check(&self, tensors: &[TensorInfo]) -> Result<(), ZoError> {
+        check_sizes(&self.buffers, tensors)
+    }
+
     fn keeps_buffers(&self) -> bool {
         true
     }
@@ -171,7 +175,7 @@ impl UpdateRule for Momentum {
     }
 
     fn load_record(&mut self, record: Value) -> Result<(), RecordError> {
-        let saved: Saved = from_record("update rule", record)?;
+        let saved = Saved::read(record)?;
         self.step = saved.step;
         self.buffers = saved.waiting();
         Ok(())
@@ -182,8 +186,9 @@ impl UpdateRule for Momentum {
         self.buffers.iter().map(data).collect()
     }
 
-    fn load_buffers(&mut self, buffers: Buffers) -> Result<(), RecordError> {
-        fill(self.buffers.iter_mut(), "", buffers)
+    fn load_buffers(&mut self, mut buffers: Buffers) -> Result<(), RecordError> {
+        fill(&mut self.buffers, "", &mut buffers)?;
+        none_left(&buffers)
     }
 }
 
@@ -195,6 +200,18 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
+    pub(crate) fn read(record: Value) -> Result<Self, RecordError> {
+        let saved: Self = from_record("update rule", record)?;
+        match saved.steps.iter().find(|(_, step)| **step > saved.step) {
+            None => Ok(saved),
+            Some((path, step)) => Err(RecordError::Mismatch {
+                field: "update rule",
+                found: format!("`{path}` at step {step}"),
+                expected: format!("a step up to {}", saved.step),
+            }),
+        }
+    }
+
     /// Buffers that wait for their values.
     pub(crate) fn waiting(&self) -> BTreeMap<String, Buffer> {
         let empty = || Tensor::zeros([0], &Device::default());
@@ -207,20 +224,60 @@ impl Saved {
 }
 
 /// Gives buffers their saved values: those whose names are `prefix` and the module path.
-pub(crate) fn fill<'a>(
-    buffers: impl Iterator<Item = (&'a String, &'a mut Buffer)>,
+pub(crate) fn fill(
+    buffers: &mut BTreeMap<String, Buffer>,
     prefix: &str,
-    mut saved: Buffers,
+    saved: &mut Buffers,
 ) -> Result<(), RecordError> {
     for (path, buffer) in buffers {
-        // Moved to the weights' device when it is first used.
         let name = format!("{prefix}{path}");
-        let data = saved.remove(&name).ok_or_else(|| RecordError::Mismatch {
-            field: "buffers",
-            found: "no such tensor".to_owned(),
-            expected: format!("`{name}`"),
-        })?;
+        let mismatch = |found: String| RecordError::Mismatch {
+            field: "buffer",
+            found,
+            expected: format!("`{name}`, a list of f32"),
+        };
+        let data = saved.remove(&name);
+        let data = data.ok_or_else(|| mismatch("missing".to_owned()))?;
+        if data.dtype() != DType::F32 || data.shape().num_dims() != 1 {
+            let found = format!("{:?} {:?}", data.dtype(), data.shape());
+            return Err(mismatch(found));
+        }
+        // Moved to the weights' device when it is first used.
         buffer.value = Tensor::from_data(data, &Device::default());
+    }
+    Ok(())
+}
+
+/// Refuses saved values that no buffer has asked for.
+pub(crate) fn none_left(saved: &Buffers) -> Result<(), RecordError> {
+    match saved.keys().next() {
+        None => Ok(()),
+        Some(name) => Err(RecordError::Mismatch {
+            field: "buffer",
+            found: format!("`{name}`"),
+            expected: "none of this name".to_owned(),
+        }),
+    }
+}
+
+/// Whether buffers have the sizes of their tensors.
+pub(crate) fn check_sizes(
+    buffers: &BTreeMap<String, Buffer>,
+    tensors: &[TensorInfo],
+) -> Result<(), ZoError> {
+    for tensor in tensors {
+        let Some(buffer) = buffers.get(&tensor.path) else {
+            continue;
+        };
+        let (found, expected) = (buffer.value.shape().num_elements(), tensor.elements());
+        if found != expected {
+            let path = tensor.path.clone();
+            return Err(ZoError::Buffer {
+                path,
+                found,
+                expected,
+            });
+        }
     }
     Ok(())
 }

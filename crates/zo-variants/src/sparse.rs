@@ -20,8 +20,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zo_core::{
-    Choice, ConfigError, Dense, Distribution, Elements, QueryReport, RecordError, Seeds, Selection,
-    Sgd, SparsityMask, TensorInfo, Weights, ZeroOrder, ZoError, from_record,
+    Choice, ConfigError, Dense, Distribution, Elements, RecordError, Seeds, Selection, Sgd,
+    SparsityMask, TensorInfo, Weights, ZeroOrder, ZoError, from_record,
 };
 
 use crate::check;
@@ -164,8 +164,6 @@ impl SparsityMask for Sparse {
             tensors.iter().map(choose).collect::<Result<_, _>>()?,
         ))
     }
-
-    fn observe(&mut self, _: &[TensorInfo], _: &Selection, _: &[QueryReport]) {}
 
     fn depends_on_weights(&self) -> bool {
         self.kind != SparseKind::Random && self.sparsity > 0.0
