@@ -1,6 +1,6 @@
 //! The language model, of either architecture.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
@@ -97,8 +97,8 @@ impl CausalLm {
     /// sequence has, so that nothing stands before the first.
     pub fn log_probs<S: AsRef<[u32]>>(&self, batch: &TokenBatch, last: &[S]) -> Tensor<1> {
         let rows = batch.rows_before(last);
-        let device = self.head().device();
         let head = to_f32(self.head()).transpose();
+        let device = head.device();
         let hidden = Tensor::cat(self.run(batch, false), 0);
         let targets: Vec<i32> = last
             .iter()
@@ -121,7 +121,7 @@ impl CausalLm {
 
     /// The device the model is on.
     pub fn device(&self) -> Device {
-        self.head().device()
+        self.head_parameter().base().device()
     }
 
     /// Whether the model is on an autodiff device.
@@ -147,7 +147,12 @@ impl CausalLm {
         }
     }
 
+    /// The matrix of the head as the objective is to see it: displaced on the fly, it is computed anew by each call.
     pub(crate) fn head(&self) -> Tensor<2> {
+        self.head_parameter().val()
+    }
+
+    fn head_parameter(&self) -> &Param<Tensor<2>> {
         match self {
             Self::Opt(model) => model.head(),
             Self::Llama(model) => model.head(),

@@ -97,12 +97,9 @@ impl Opt {
     }
 
     /// The head's matrix, `[vocab, width]`.
-    pub(crate) fn head(&self) -> Tensor<2> {
-        self.lm_head
-            .as_ref()
-            .unwrap_or(&self.decoder.embed_tokens)
-            .weight
-            .val()
+    pub(crate) fn head(&self) -> &Param<Tensor<2>> {
+        let head = self.lm_head.as_ref();
+        &head.unwrap_or(&self.decoder.embed_tokens).weight
     }
 
     /// Number of tokens the model knows.

@@ -56,6 +56,7 @@ methods! {
     mezo_one_sided: 0.01, 1500, 0.02, MezoConfig::new().with_difference(Difference::OneSided), init;
     mezo_rademacher: 0.01, 1500, 0.02, MezoConfig::new().with_distribution(Distribution::Rademacher), init;
     mezo_rounded_by_chance: 0.01, 1500, 0.02, MezoConfig::new().with_rounding(Rounding::Stochastic), init;
+    mezo_on_the_fly: 0.01, 1500, 0.02, MezoConfig::new().with_perturbation(Perturbation::OnTheFly), init;
     gv: 0.005, 1500, 0.02, MezoGvConfig::new(), init;
     gv_of_four: 0.005, 1500, 0.02, MezoGvConfig::new().with_candidates(4).with_normalize(true), init;
     gv_history: 0.005, 1500, 0.02, MezoGvConfig::new().with_history(true), init;
@@ -66,14 +67,18 @@ methods! {
     curvzo_clipped: 0.005, 3000, 0.02, CurvZoConfig::new().with_clip(Some(3.0)), init;
     momentum: 0.001, 2000, 0.02, MomentumConfig::new(), init;
     momentum_window: 0.001, 2000, 0.02, MomentumConfig::new(), init_window;
+    momentum_on_the_fly: 0.001, 2000, 0.02, MomentumConfig::new().with_perturbation(Perturbation::OnTheFly), init;
     adam: 0.02, 1500, 0.02, AdamConfig::new(), init;
     adam_window: 0.02, 3000, 0.02, AdamConfig::new(), init_window;
+    adam_window_on_the_fly: 0.02, 3000, 0.02, AdamConfig::new().with_perturbation(Perturbation::OnTheFly), init_window;
     sign: 0.01, 2500, 0.02, SignConfig::new(), init;
     sign_elementwise: 0.01, 2500, 0.02, SignConfig::new().with_kind(SignKind::Elementwise), init;
     conservative: 0.01, 1500, 0.02, ConservativeConfig::new(), init;
+    conservative_on_the_fly: 0.01, 1500, 0.02, ConservativeConfig::new().with_perturbation(Perturbation::OnTheFly), init;
     block_wise: 0.03, 2500, 0.02, BlockWiseConfig::new(), init;
     block_wise_all_at_once: 0.03, 500, 0.02, BlockWiseConfig::new().with_order(BlockOrder::AllAtOnce), init;
     block_wise_all_after: 0.03, 500, 0.02, BlockWiseConfig::new().with_order(BlockOrder::AllAfter).with_blocks(Layers::Children), init;
+    block_wise_all_after_on_the_fly: 0.03, 500, 0.02, BlockWiseConfig::new().with_order(BlockOrder::AllAfter).with_perturbation(Perturbation::OnTheFly), init;
     sparse_random: 0.03, 3000, 0.02, SparseConfig::new(), init;
     // Weights that the mask holds still stay away from the minimum.
     sparse_magnitude: 0.02, 4000, 0.1, SparseConfig::new().with_kind(SparseKind::Magnitude).with_sparsity(0.3).with_refresh(25), init;

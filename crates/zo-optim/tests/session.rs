@@ -16,10 +16,12 @@ use zo_optim::*;
 
 const STEPS: usize = 30;
 
-/// Losses that do not look at the weights, so that two ways to make the same steps differ by rounding only.
+/// Losses that do not depend on the weights, so that two ways to make the same steps differ by rounding only.
 fn scripted() -> impl FnMut(&Toy) -> f64 {
     let mut calls = 0u32;
-    move |_: &Toy| {
+    move |toy: &Toy| {
+        // On the fly a step asks whether the weights were read at all.
+        let _ = toy.head.val();
         calls += 1;
         f64::from(calls * 7 % 11) * 1e-3
     }
@@ -116,6 +118,8 @@ macro_rules! as_without {
 }
 
 as_without! {
+    mezo_on_the_fly: 1, MezoConfig::new().with_perturbation(Perturbation::OnTheFly).init();
+    momentum_window_on_the_fly: 1, MomentumConfig::new().with_perturbation(Perturbation::OnTheFly).init_window();
     mezo_one_sided: 2, MezoConfig::new().with_difference(Difference::OneSided).init();
     momentum: 3, MomentumConfig::new().init();
     adam: 3, AdamConfig::new().init();

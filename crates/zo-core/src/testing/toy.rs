@@ -1,6 +1,6 @@
 //! A small model, and functions of its weights whose gradients are known.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 /// A module shaped like a language model: an embedding, numbered layers, a head; 98 weights in 14 tensors.
@@ -23,6 +23,21 @@ pub struct ToyLayer {
     pub mlp: Param<Tensor<1>>,
     /// `[2]`
     pub norm: Param<Tensor<1>>,
+}
+
+impl Toy {
+    /// All weights in the order of traversal, in f32.
+    fn weights(&self) -> Tensor<1> {
+        let flat = |weight: Tensor<1>| weight.cast(DType::F32);
+        let rows = |weight: Tensor<2>| flat(weight.reshape([-1]));
+        let mut all = vec![rows(self.embed.val())];
+        for layer in &self.layers {
+            all.push(rows(layer.attention.val()));
+            all.extend([flat(layer.mlp.val()), flat(layer.norm.val())]);
+        }
+        all.push(flat(self.head.val()));
+        Tensor::cat(all, 0)
+    }
 }
 
 /// The weights every check begins with: between -1 and 1, none of them 0.
@@ -83,15 +98,21 @@ impl Target {
         ((i * 53 % 97) as f64 - 48.0) / 97.0
     }
 
-    /// The value at the weights of `module`, on the module's device, in f32.
-    pub fn loss<M: Module>(self, module: &M) -> Tensor<1> {
-        let mut sum = Sum {
-            target: self,
-            next: 0,
-            sum: None,
+    /// The value at the weights of `toy` as [`Param::val`] shows them, on their device, in f32.
+    pub fn loss(self, toy: &Toy) -> Tensor<1> {
+        let theta = toy.weights();
+        let constant = |f: &dyn Fn(usize) -> f64| {
+            let values: Vec<f32> = (0..theta.dims()[0]).map(|i| f(i) as f32).collect();
+            let size = [values.len()];
+            Tensor::<1>::from_data(TensorData::new(values, size), &theta.device())
         };
-        module.visit(&mut sum);
-        sum.sum.expect("the module has float parameters")
+        let x = theta.clone() - constant(&Self::centre);
+        match self {
+            Self::Sphere | Self::Ellipsoid => {
+                (constant(&|i| 0.5 * self.curvature(i)) * x.clone() * x).sum()
+            }
+            Self::Hyperboloid => ((x.clone() * x + 1.0).sqrt() - 1.0).sum(),
+        }
     }
 
     /// The gradient at weights `theta`.
@@ -104,36 +125,6 @@ impl Target {
             }
         };
         theta.iter().enumerate().map(partial).collect()
-    }
-}
-
-struct Sum {
-    target: Target,
-    next: usize,
-    sum: Option<Tensor<1>>,
-}
-
-impl ModuleVisitor for Sum {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let theta = param.val().cast(DType::F32).reshape([-1]);
-        let [n] = theta.dims();
-        let (target, first) = (self.target, self.next);
-        let constant = |f: &dyn Fn(usize) -> f64| {
-            let values: Vec<f32> = (first..first + n).map(|i| f(i) as f32).collect();
-            Tensor::<1>::from_data(TensorData::new(values, [n]), &theta.device())
-        };
-        let x = theta.clone() - constant(&Target::centre);
-        let part = match target {
-            Target::Sphere | Target::Ellipsoid => {
-                (constant(&|i| 0.5 * target.curvature(i)) * x.clone() * x).sum()
-            }
-            Target::Hyperboloid => ((x.clone() * x + 1.0).sqrt() - 1.0).sum(),
-        };
-        self.next += n;
-        self.sum = Some(match self.sum.take() {
-            Some(sum) => sum + part,
-            None => part,
-        });
     }
 }
 
