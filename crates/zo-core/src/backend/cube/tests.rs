@@ -209,27 +209,38 @@ fn every_form_and_dtype_is_the_scalar_reference() {
 /// Makes kernels multiply half words, as on devices without words of 64 bits. Any test may meet it: the result is the same.
 pub(super) static NARROW: AtomicBool = AtomicBool::new(false);
 
-/// The noise itself, at coefficient 1 on weights that are 0, by both ways to multiply. Rademacher noise is the same bits.
+/// The noise itself, at coefficient 1 on weights that are 0, by both ways to multiply: within 3 units in the last place of max(1, |z|).
+/// Rademacher noise and the choice of random elements are the same bits.
 #[test]
 fn noise_is_that_of_the_contract() {
     let n = 1 << 20;
+    let random = Elements::Random { seed: 9, keep: 0.3 };
+    let kept = |elements: &Elements, i: usize| match elements {
+        Elements::Random { seed, keep } => noise::keeps(*seed, KEY, i as u64, *keep),
+        _ => true,
+    };
     for narrow in [true, false] {
         NARROW.store(narrow, Ordering::Relaxed);
         for (distribution, bound) in [
-            (Distribution::Gaussian, 4.0),
+            (Distribution::Gaussian, 3.0),
             (Distribution::Rademacher, 0.0),
         ] {
-            let z = Direction::noise(distribution, 7);
-            let change = Sweep::new(KEY, 1.0, &Direction::zero(), &z);
-            let actual = run(&vec![0.0; n], DType::F32, &change);
-            let mut worst = 0f64;
-            for (i, a) in actual.iter().enumerate() {
-                let e = f64::from(noise::value(distribution, 7, KEY, i as u64));
-                let error = (f64::from(*a) - e).abs() / f64::from(f32::EPSILON);
-                worst = worst.max(error / e.abs().max(1.0));
+            for elements in [&Elements::All, &random] {
+                let z = on(elements.clone(), &Direction::noise(distribution, 7));
+                let change = Sweep::between(0, KEY, &MaskedDirection::zero(), &z);
+                let actual = run(&vec![0.0; n], DType::F32, &change);
+                let mut worst = 0f64;
+                for (i, a) in actual.iter().enumerate() {
+                    let e = f64::from(noise::value(distribution, 7, KEY, i as u64));
+                    let kept = kept(elements, i);
+                    assert_eq!(*a != 0.0, kept, "{distribution}, {elements:?}, {i}");
+                    let e = if kept { e } else { 0.0 };
+                    let error = (f64::from(*a) - e).abs() / f64::from(f32::EPSILON);
+                    worst = worst.max(error / e.abs().max(1.0));
+                }
+                println!("{distribution}, {elements:?}: at most {worst} ulp");
+                assert!(worst <= bound);
             }
-            println!("{distribution}: at most {worst} ulp");
-            assert!(worst <= bound);
         }
     }
 }
