@@ -183,7 +183,17 @@ fn chosen_methods(names: &[String]) -> Result<Vec<&'static Method>, Box<dyn Erro
             |m: &&Method| m.trains() && (!m.differentiates() || cfg!(feature = "autodiff"));
         return Ok(METHODS.iter().filter(available).collect());
     }
-    names.iter().map(|name| methods::find(name)).collect()
+    let trains = |name: &String| {
+        let method = methods::find(name)?;
+        if method.trains() {
+            return Ok(method);
+        }
+        Err(format!(
+            "--methods {name}: it makes no steps to compare; try `--example opt_superglue -- --method {name}`"
+        )
+        .into())
+    };
+    names.iter().map(trains).collect()
 }
 
 impl Bench {

@@ -246,11 +246,14 @@ impl Run {
             .filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let upto = |line: &Value| line["step"].as_u64().is_some_and(|at| at as usize <= step);
         let lines: Vec<Value> = lines.filter(upto).collect();
-        self.metrics = File::create(&path)?;
+        // A crash leaves the old file or the new one.
+        let unfinished = self.out.join("metrics.jsonl.tmp");
+        self.metrics = File::create(&unfinished)?;
         for line in &lines {
             writeln!(self.metrics, "{line}")?;
             self.take_up(line);
         }
+        std::fs::rename(&unfinished, &path)?;
         self.bar.set_position(step as u64);
         Ok(())
     }

@@ -28,7 +28,7 @@ use zo_examples::run::{Run, default_out};
 use zo_llm::batches::Order;
 use zo_llm::dataset::evaluate;
 use zo_llm::finetune::{Event, FinetuneConfig, Finish, Objective, Outcome, finetune};
-use zo_llm::{Checkpoint, Tuning, hub, load};
+use zo_llm::{CausalLm, Checkpoint, Tuning, hub, load};
 use zo_optim::tensors;
 
 use self::args::Args;
@@ -171,12 +171,32 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         &stop,
         observe,
     );
+    let title = format!("{} on {}, {} steps", args.method, task.name(), steps);
+    let name = args.model.clone().unwrap_or_else(|| "tiny-opt".to_owned());
+    let save = |model: &CausalLm| {
+        let tune = &args.tune;
+        tune.save(&out, &model_dir, &name, &config, model, &tuning, args.dtype)
+    };
     let Outcome {
         model,
         finish,
         best,
         ..
-    } = outcome.map_err(|failed| failed.error)?;
+    } = match outcome {
+        Ok(outcome) => outcome,
+        Err(failed) => {
+            // What the run has found so far is kept, the weights if they were asked for.
+            run.finish(&title)?;
+            if args.save {
+                eprintln!(
+                    "{}: the weights after {} steps",
+                    save(&failed.model)?.display(),
+                    failed.step
+                );
+            }
+            return Err(failed.error.into());
+        }
+    };
     if let (true, Some(best)) = (args.keep_best && finish != Finish::Interrupted, &best) {
         run.kept(best);
     }
@@ -195,16 +215,10 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         })
     });
     let test = test.transpose()?;
-    let save = args.save || finish == Finish::Interrupted && !saves;
-    let name = args.model.clone().unwrap_or_else(|| "tiny-opt".to_owned());
-    let saved = match save {
-        true => Some(args.tune.save(
-            &out, &model_dir, &name, &config, &model, &tuning, args.dtype,
-        )?),
-        false => None,
-    };
+    let wanted = args.save || finish == Finish::Interrupted && !saves;
+    // If this fails, there is a report all the same.
+    let saved = wanted.then(|| save(&model)).transpose();
 
-    let title = format!("{} on {}, {} steps", args.method, task.name(), steps);
     let measured = run.finish(&title)?;
     let report = Report {
         model: model_dir
@@ -239,7 +253,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         eval_rows: dev.len(),
         finish,
         best,
-        saved,
+        saved: saved.as_ref().ok().cloned().flatten(),
         test,
         measured: &measured,
     };
@@ -248,5 +262,6 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     if !args.quiet {
         report.print(&out);
     }
+    saved?;
     Ok(())
 }

@@ -10,6 +10,21 @@ use zo_optim::*;
 
 use super::{Failure, Flags, Method, Shared};
 
+/// A configuration with the shared settings.
+macro_rules! with_shared {
+    ($config:expr, $shared:ident, $flags:ident) => {
+        $config
+            .with_epsilon($shared.epsilon)
+            .with_queries($shared.queries)
+            .with_distribution($shared.distribution)
+            .with_seed($shared.seed)
+            .with_perturbation($shared.perturbation)
+            .with_trainable($shared.trainable.clone())
+            .with_rounding($shared.rounding)
+            .with_difference($flags.difference()?)
+    };
+}
+
 impl Method {
     /// Builds the optimizer.
     ///
@@ -29,18 +44,9 @@ impl Method {
             )
             .into());
         }
-        /// A configuration with the shared settings.
         macro_rules! shared {
             ($config:expr) => {
-                $config
-                    .with_epsilon(shared.epsilon)
-                    .with_queries(shared.queries)
-                    .with_distribution(shared.distribution)
-                    .with_seed(shared.seed)
-                    .with_perturbation(shared.perturbation)
-                    .with_trainable(shared.trainable.clone())
-                    .with_rounding(shared.rounding)
-                    .with_difference(flags.difference()?)
+                with_shared!($config, shared, flags)
             };
         }
         /// Overrides the defaults by the flags that were given.
@@ -158,16 +164,8 @@ impl Method {
             || ParamGroup::from_any_predicates(vec!["decoder.final_layer_norm", "Llama.norm"]),
             ParamGroup::from_predicate,
         );
-        let config = HybridConfig::new(top)
-            .with_top_rate(flags.top_rate.unwrap_or(10.0))
-            .with_epsilon(shared.epsilon)
-            .with_queries(shared.queries)
-            .with_distribution(shared.distribution)
-            .with_seed(shared.seed)
-            .with_perturbation(shared.perturbation)
-            .with_trainable(shared.trainable.clone())
-            .with_rounding(shared.rounding)
-            .with_difference(flags.difference()?);
+        let config = with_shared!(HybridConfig::new(top), shared, flags)
+            .with_top_rate(flags.top_rate.unwrap_or(10.0));
         Ok(Box::new(config.init(adam)?))
     }
 }
