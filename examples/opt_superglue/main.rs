@@ -189,7 +189,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
             run.finish(&title)?;
             if args.save {
                 eprintln!(
-                    "{}: the weights after {} steps",
+                    "{}: the weights, {} step(s) done",
                     save(&failed.model)?.display(),
                     failed.step
                 );
