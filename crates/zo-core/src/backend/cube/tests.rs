@@ -226,7 +226,7 @@ fn noise_is_that_of_the_contract() {
             (Distribution::Rademacher, 0.0),
         ] {
             for elements in [&Elements::All, &random] {
-                let z = on(elements.clone(), &Direction::noise(distribution, 7));
+                let z = on(*elements, &Direction::noise(distribution, 7));
                 let change = Sweep::between(0, KEY, &MaskedDirection::zero(), &z);
                 let actual = run(&vec![0.0; n], DType::F32, &change);
                 let mut worst = 0f64;
