@@ -185,14 +185,19 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     } = match outcome {
         Ok(outcome) => outcome,
         Err(failed) => {
-            // What the run has found so far is kept, the weights if they were asked for.
-            run.finish(&title)?;
+            // What the run has found so far is kept, the weights if they were asked for. The step's error is the one to end with.
+            if let Err(error) = run.finish(&title) {
+                eprintln!("{error}");
+            }
             if args.save {
-                eprintln!(
-                    "{}: the weights, {} step(s) done",
-                    save(&failed.model)?.display(),
-                    failed.step
-                );
+                match save(&failed.model) {
+                    Ok(dir) => eprintln!(
+                        "{}: the weights, {} step(s) done",
+                        dir.display(),
+                        failed.step
+                    ),
+                    Err(error) => eprintln!("{error}"),
+                }
             }
             return Err(failed.error.into());
         }
