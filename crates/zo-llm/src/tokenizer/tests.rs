@@ -186,7 +186,13 @@ fn first_and_last_tokens_come_from_the_tokenizer_s_files() {
 
 #[test]
 fn added_tokens_are_one_id_each_wherever_they_are_listed() {
-    let config = |fields: Value| ("tokenizer_config.json", fields);
+    let config = |fields: Value| {
+        let mut all = json!({"bos_token": "</s>", "eos_token": "</s>", "unk_token": "<unk>"});
+        for (key, value) in fields.as_object().unwrap() {
+            all[key] = value.clone();
+        }
+        ("tokenizer_config.json", all)
+    };
     let added = json!({"265": {"content": "<human>", "special": false}, "266": {"content": "<bot>", "special": true}});
     let cases = [
         vec![("added_tokens.json", json!({"<human>": 265, "<bot>": 266}))],
