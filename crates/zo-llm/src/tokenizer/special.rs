@@ -190,16 +190,16 @@ impl Special {
     pub(super) fn add_to(&self, tokenizer: &mut Tokenizer) {
         let mut tokens: Vec<AddedToken> = self.added.values().cloned().collect();
         let there = tokenizer.get_added_tokens_decoder();
-        let roles = ROLES
-            .iter()
-            .filter_map(|role| self.roles.get(*role)?.as_ref());
-        for token in roles.chain(&self.extra) {
+        let roles = ROLES.iter();
+        let roles = roles.filter_map(|role| Some((true, self.roles.get(*role)?.as_ref()?)));
+        // A token with a role is special, whatever a list says of it.
+        for (role, token) in roles.chain(self.extra.iter().map(|token| (false, token))) {
             let same = |other: &&AddedToken| other.content == token.content;
             if let Some(known) = tokens.iter_mut().find(|other| same(&&**other)) {
-                known.special = true;
+                known.special |= role;
             } else if let Some(known) = there.values().find(same) {
-                // Added anew it is special; it keeps its id.
-                if !known.special {
+                // Added anew, it keeps its id.
+                if role && !known.special {
                     tokens.push(known.clone().special(true));
                 }
             } else {
