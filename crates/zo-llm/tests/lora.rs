@@ -14,6 +14,10 @@ mod common;
 mod files;
 #[path = "lora/helpers.rs"]
 mod helpers;
+#[path = "lora/peft.rs"]
+mod peft;
+#[path = "common/torch.rs"]
+mod torch;
 
 use burn::tensor::Device;
 use helpers::{adapted, configs, difference, edit, logits, model, rslora_of, says, values};

@@ -13,8 +13,8 @@ use zo_llm::{CausalLm, Dtype, load_model};
 use crate::common::{Golden, golden};
 use crate::helpers::{adapted, configs, difference, logits, model, rslora_of, says, values};
 
-const CONFIG: &str = "adapter_config.json";
-const WEIGHTS: &str = "adapter_model.safetensors";
+pub(crate) const CONFIG: &str = "adapter_config.json";
+pub(crate) const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// Names of the files in `dir`.
 fn files(dir: &Path) -> Vec<String> {
@@ -170,7 +170,7 @@ fn adapters_made_by_peft_give_its_logits() {
 }
 
 /// A copy of PEFT's adapter of an OPT that may be damaged, and that OPT.
-fn damaged() -> (tempfile::TempDir, impl Fn() -> CausalLm) {
+pub(crate) fn damaged() -> (tempfile::TempDir, impl Fn() -> CausalLm) {
     let dir = tempfile::tempdir().unwrap();
     for name in [CONFIG, WEIGHTS] {
         std::fs::copy(peft("opt").join(name), dir.path().join(name)).unwrap();
@@ -186,7 +186,7 @@ fn damaged() -> (tempfile::TempDir, impl Fn() -> CausalLm) {
 /// Name, type, shape and bytes of tensors.
 type Tensors = Vec<(String, FileDtype, Vec<usize>, Vec<u8>)>;
 
-fn edit_tensors(dir: &Path, change: impl FnOnce(&mut Tensors)) {
+pub(crate) fn edit_tensors(dir: &Path, change: impl FnOnce(&mut Tensors)) {
     let path = dir.join(WEIGHTS);
     let bytes = std::fs::read(&path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
@@ -204,7 +204,7 @@ fn edit_tensors(dir: &Path, change: impl FnOnce(&mut Tensors)) {
     std::fs::write(path, serialize(views, None).unwrap()).unwrap();
 }
 
-fn edit_config(dir: &Path, key: &str, value: Value) {
+pub(crate) fn edit_config(dir: &Path, key: &str, value: Value) {
     let path = dir.join(CONFIG);
     let text = std::fs::read_to_string(&path).unwrap();
     let mut config: Value = serde_json::from_str(&text).unwrap();
@@ -316,8 +316,11 @@ fn damaged_files_are_refused() {
     let whole = std::fs::read(dir.path().join(WEIGHTS)).unwrap();
     for length in [0, 7, 100, whole.len() - 1] {
         std::fs::write(dir.path().join(WEIGHTS), &whole[..length]).unwrap();
-        says(load(), &[WEIGHTS, "not a valid safetensors file"]);
+        says(load(), &[WEIGHTS, "truncated"]);
     }
+    let pointer = "version https://git-lfs.github.com/spec/v1\n";
+    std::fs::write(dir.path().join(WEIGHTS), pointer).unwrap();
+    says(load(), &[WEIGHTS, "git lfs pull"]);
     std::fs::remove_file(dir.path().join(WEIGHTS)).unwrap();
     says(load(), &["cannot read", WEIGHTS]);
     for text in ["", "[]", "{\"r\": 8"] {
@@ -340,11 +343,16 @@ fn unsupported_options_are_refused_by_name() {
         ("layers_to_transform", json!(1), "1"),
         ("fan_in_fan_out", json!(true), "true"),
         ("init_lora_weights", json!("pissa"), "pissa"),
-        ("target_modules", json!(".*_proj"), ".*_proj"),
+        ("target_modules", json!("(q_proj"), "(q_proj"),
         ("target_modules", json!([3]), "[3]"),
-        ("target_modules", Value::Null, "missing"),
+        (
+            "target_modules",
+            json!(["q_proj", "v_proj", "lm_head"]),
+            "lm_head",
+        ),
+        ("target_modules", json!("(.*_proj)|lm_head"), "lm_head"),
+        ("target_modules", json!(["embed_tokens"]), "embed_tokens"),
         ("r", json!(2.5), "2.5"),
-        ("r", Value::Null, "missing"),
         ("lora_alpha", json!("16"), "16"),
         ("use_rslora", json!("yes"), "yes"),
     ];
@@ -357,7 +365,11 @@ fn unsupported_options_are_refused_by_name() {
     for (key, value, shown) in [
         ("r", json!(0), "rank is 0"),
         ("lora_alpha", json!(0), "alpha is 0"),
-        ("target_modules", json!(["q_proj", "c_attn"]), "`c_attn`"),
+        ("target_modules", json!(["c_attn", "wte"]), "`c_attn, wte`"),
+        ("target_modules", json!("model.*c_attn"), "c_attn"),
+        ("target_modules", json!([]), "no LoRA target"),
+        // PEFT's rank where none is given.
+        ("r", Value::Null, "[4, 16] instead of [8, 16]"),
         ("r", json!(3), "[4, 16] instead of [3, 16]"),
     ] {
         let (dir, base) = damaged();
