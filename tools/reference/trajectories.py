@@ -203,19 +203,19 @@ def blocks(run):
     turn = run.step % (LAYERS + 1) if run.s.order == "cyclic" else run.round
     return LAYER == (turn if turn < LAYERS else -1), True, 1.0
 
-def quantile(values, share):
-    rank = int(share * len(values) + 0.5)
-    return np.sort(abs(values))[rank - 1] if rank else -1.0
 def sparse(run):
-    kind, share, theta, refresh = run.s.kind, run.s.sparsity, run.theta(), run.s.refresh
+    kind, share, theta, small = run.s.kind, run.s.sparsity, run.theta(), run.s.kind == "small-weights"
     if kind == "random":
         return run.trains, draw(run.mask_seeds.draw(), 4, list) < max(1, round((1 - share) * 2**32)), 1.0
-    if run.step == 0 or refresh and run.step % refresh == 0:
-        parts = [run.trains if kind == "global-magnitude" else OWNER == number for number in range(len(TENSORS))]
-        share = 1 - share if kind == "small-weights" else share
-        run.state["threshold"] = np.array([quantile(theta[part], share) for part in parts])[OWNER]
-    small = abs(theta) <= run.state["threshold"]
-    return run.trains, small | (run.state["threshold"] == 0) if kind == "small-weights" else ~small, 1.0
+    def threshold(number):
+        own = abs(theta[OWNER == number])
+        values = np.sort(abs(theta[run.trains]) if kind == "global-magnitude" else own)
+        rank = max(small, int((1 - share if small else share) * len(values) + 0.5))
+        found = values[rank - 1] if rank else -1.0
+        return (np.inf if small else -1.0) if own.max() == 0 or small and found == 0 else found
+    if run.step == 0 or run.s.refresh and run.step % run.s.refresh == 0:
+        run.state["threshold"] = np.array([threshold(number) for number in range(len(TENSORS))])[OWNER]
+    return run.trains, (abs(theta) <= run.state["threshold"]) == small, 1.0
 
 # ---- methods/: update rules, the change of the weights
 
