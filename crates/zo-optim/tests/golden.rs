@@ -120,12 +120,6 @@ fn close(what: &str, ours: &[f64], golden: &[f64]) {
     assert_eq!(ours.len(), golden.len(), "{what}");
     let scale = golden.iter().fold(0.0, |a: f64, b| a.max(b.abs()));
     let apart = |i: usize| (ours[i] - golden[i]).abs() / scale;
-    if std::env::var("ZO_GOLDEN").is_ok() {
-        eprintln!(
-            "{what}: {:.1e}",
-            (0..ours.len()).map(apart).fold(0.0, f64::max)
-        );
-    }
     if let Some(i) = (0..ours.len()).find(|i| apart(*i).is_nan() || apart(*i) > 1e-5) {
         panic!("{what} {i}: {} instead of {}", ours[i], golden[i]);
     }

@@ -9,7 +9,7 @@ const LAYERS: usize = 10;
 
 /// The model: 440 weights in 42 tensors.
 #[derive(Module, Debug)]
-pub struct Model {
+pub(super) struct Model {
     /// `[6, 45]`: more weights than one tile of noise.
     embed: Param<Tensor<2>>,
     layers: Vec<Layer>,
@@ -18,7 +18,7 @@ pub struct Model {
 }
 
 #[derive(Module, Debug)]
-pub struct Layer {
+pub(super) struct Layer {
     /// `[2, 3]`
     attention: Param<Tensor<2>>,
     /// `[4]`
@@ -30,7 +30,7 @@ pub struct Layer {
 }
 
 impl Model {
-    pub fn new(device: &Device) -> Self {
+    pub(super) fn new(device: &Device) -> Self {
         let mut next = 0;
         let mut matrix = |rows: usize, columns: usize, constant: Option<f32>| {
             let value = |i: usize| ((((37 * i + 37) % 449) as f64 - 223.3) / 227.0) as f32;
@@ -55,7 +55,7 @@ impl Model {
     }
 
     /// What `of` gives for each tensor, one after the other in the order of traversal.
-    pub fn collect<T>(
+    pub(super) fn collect<T>(
         &self,
         matrix: impl Fn(&Param<Tensor<2>>) -> T,
         vector: impl Fn(&Param<Tensor<1>>) -> T,
@@ -69,13 +69,13 @@ impl Model {
         all
     }
 
-    pub fn weights(&self) -> Vec<f64> {
+    pub(super) fn weights(&self) -> Vec<f64> {
         self.collect(|p| numbers(p.val()), |p| numbers(p.val()))
             .concat()
     }
 }
 
-pub fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
+pub(super) fn numbers<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
     tensor.into_data().iter::<f64>().collect()
 }
 
@@ -89,7 +89,7 @@ fn shape_of_loss(i: usize) -> [f64; 3] {
 }
 
 /// The loss, in f64, and its gradient: no quadratic, and with coupled weights.
-pub fn loss(weights: &[f64]) -> (f64, Vec<f64>) {
+pub(super) fn loss(weights: &[f64]) -> (f64, Vec<f64>) {
     let (mut sum, mut inner) = (0.0, 0.0);
     for (i, weight) in weights.iter().enumerate() {
         let [centre, curvature, coupling] = shape_of_loss(i);
@@ -108,7 +108,7 @@ pub fn loss(weights: &[f64]) -> (f64, Vec<f64>) {
 
 /// The same in tensors of f64, for burn to differentiate.
 #[cfg(feature = "autodiff")]
-pub fn loss_tensor(model: &Model) -> Tensor<1> {
+pub(super) fn loss_tensor(model: &Model) -> Tensor<1> {
     let flat = |tensor: Tensor<1>| tensor.cast(DType::F64);
     let all = model.collect(|p| flat(p.val().reshape([-1])), |p| flat(p.val()));
     let theta = Tensor::cat(all, 0);
