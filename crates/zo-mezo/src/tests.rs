@@ -188,7 +188,7 @@ fn stopping_saving_loading_and_going_on_changes_nothing() {
         net = second.step(2e-3, net, distance).unwrap().0;
     }
     assert_eq!(values(&whole), values(&net));
-    let mut other = MezoConfig::new().with_seed(1).init().unwrap();
+    let mut other = config.with_seed(1).init().unwrap();
     let error = other.load_record(second.record()).unwrap_err().to_string();
     assert!(error.contains("seed"), "{error}");
     std::fs::write(&path, "{").unwrap();

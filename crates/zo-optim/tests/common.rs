@@ -96,7 +96,7 @@ methods! {
     // Weights that the mask holds still stay away from the minimum.
     sparse_magnitude: (0.02, 4000, 0.1, Linear), SparseConfig::new().with_kind(SparseKind::Magnitude).with_sparsity(0.3).with_refresh(25), init;
     sparse_global: (0.02, 4000, 0.1, Linear), SparseConfig::new().with_kind(SparseKind::GlobalMagnitude).with_sparsity(0.3).with_refresh(25), init;
-    sparse_mezo_as_by_default: (0.05, 3000, 0.9, Linear), SparseConfig::new().with_kind(SparseKind::SmallWeights), init;
+    sparse_mezo_as_by_default: (0.05, 3000, 0.99, Linear), SparseConfig::new().with_kind(SparseKind::SmallWeights), init;
     sparse_magnitude_as_by_default: (0.05, 3000, 0.9, Linear), SparseConfig::new().with_kind(SparseKind::Magnitude), init;
     sparse_mezo: (0.02, 4000, 0.3, Linear), SparseConfig::new().with_kind(SparseKind::SmallWeights).with_sparsity(0.1).with_refresh(25), init;
     #[cfg(feature = "autodiff")] forward_gradient: (0.01, 1500, 0.02, Linear), ForwardGradientConfig::new(), init;

@@ -68,7 +68,7 @@ struct Weight {
 }
 
 fn weight(value: f32, dtype: DType) -> Weight {
-    let w = Tensor::full([4096], value, &Device::default());
+    let w = Tensor::<1>::full([4096], value, &Device::default());
     Weight {
         w: Param::from_tensor(w.cast(dtype)),
     }
@@ -86,16 +86,22 @@ fn rules_with_buffers_decay_as_the_others_do() {
     ] {
         let plateau = |weight: &Weight| weight.w.val().sum() * 0.0;
         let expected = {
-            let mut sgd = MezoConfig::new().with_weight_decay(decay).init().unwrap();
+            let mut sgd = MezoConfig::new()
+                .with_epsilon(0.1)
+                .with_weight_decay(decay)
+                .init()
+                .unwrap();
             flat(&sgd.step(1.0, weight(1.7, dtype), plateau).unwrap().0)
         };
-        let config = MomentumConfig::new().with_weight_decay(decay);
+        let config = MomentumConfig::new()
+            .with_epsilon(0.1)
+            .with_weight_decay(decay);
         let momentum = config
             .init()
             .unwrap()
             .step(1.0, weight(1.7, dtype), plateau);
         assert_eq!(flat(&momentum.unwrap().0), expected, "{decay} in {dtype:?}");
-        let config = AdamConfig::new().with_weight_decay(decay);
+        let config = AdamConfig::new().with_epsilon(0.1).with_weight_decay(decay);
         let adam = config
             .init()
             .unwrap()
@@ -203,7 +209,8 @@ fn sparse_mezo_trains_what_begins_as_zeros() {
             b: Param<Tensor<2>>,
         }
         let device = Device::default();
-        let a = Tensor::<1>::arange(1..33, &device).float().reshape([8, 4]) / 32.0;
+        let a: Vec<f32> = (1..33).map(|i| i as f32 / 32.0).collect();
+        let a = Tensor::<1>::from_floats(a.as_slice(), &device).reshape([8, 4]);
         let mut module = Factors {
             a: Param::from_tensor(a),
             b: Param::from_tensor(Tensor::zeros([4, 8], &device)),

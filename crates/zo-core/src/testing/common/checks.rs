@@ -237,7 +237,7 @@ pub(super) fn decays<O: ZerothOrderOptimizer>(
             let expected = plain[i] - lr * decay * from[i];
             let off = (decayed[i] - expected).abs();
             // Where a step has several updates, later losses see the decay of earlier ones.
-            ensure(off <= 1e-6 + 0.02 * lr * decay, check, || {
+            ensure(off <= 1e-6 + 5e-3 * lr, check, || {
                 let path = &tensor.path;
                 format!(
                     "{path} became {} from {}, expected {expected}",
