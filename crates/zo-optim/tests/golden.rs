@@ -1,0 +1,341 @@
+//! Golden trajectories: 30 steps of every method are those that a program computes which shares no code with the library, from the
+//! documents alone. `tools/reference/trajectories.py` writes the files; `docs/src/testing.md` says more.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+#![cfg_attr(
+    feature = "ndarray",
+    allow(
+        deprecated,
+        reason = "burn deprecates its ndarray backend; it is supported here as long as burn has it"
+    )
+)]
+
+#[path = "golden/model.rs"]
+mod model;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use burn::module::{Module, ModuleMapper, Param, ParamGroup};
+use burn::tensor::{DType, Device, Tensor};
+use serde_json::Value;
+use zo_optim::variants::*;
+use zo_optim::*;
+
+use model::{Model, loss, numbers};
+
+const STEPS: usize = 30;
+
+/// A golden file.
+struct Golden {
+    name: &'static str,
+    lr: f64,
+    /// The factor on the loss.
+    scale: f64,
+    distribution: Distribution,
+    bf16: bool,
+    settings: Settings,
+    projected_gradients: Vec<f64>,
+    weights: Vec<f64>,
+}
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+impl Golden {
+    fn read(name: &'static str) -> Self {
+        let text = std::fs::read_to_string(folder().join(format!("{name}.json"))).unwrap();
+        let mut file: Value = serde_json::from_str(&text).unwrap();
+        let mut list = |key: &str| -> Vec<f64> { from(file[key].take()) };
+        let (projected_gradients, weights) = (list("projected_gradients"), list("weights"));
+        let mut settings = file["settings"].take();
+        let mut given = |key: &str| settings.get_mut(key).map(Value::take);
+        let mut number = |key: &str| given(key).map_or(0.0, from::<f64>);
+        let (lr, scale, epsilon) = (number("lr"), number("scale"), number("epsilon"));
+        let weight_decay = number("weight_decay");
+        let groups = given("weight_decay_groups").map_or(Vec::new(), from::<Vec<(String, f64)>>);
+        let groups = groups
+            .into_iter()
+            .map(|(text, decay)| (ParamGroup::from_predicate(text), decay));
+        Self {
+            name,
+            lr,
+            scale,
+            bf16: given("dtype").is_some_and(|dtype| dtype == "bf16"),
+            distribution: given("distribution").map_or(Distribution::Gaussian, from),
+            settings: Settings {
+                epsilon,
+                queries: from(given("queries").unwrap()),
+                difference: given("difference").map_or(Difference::Central, from),
+                seed: from(given("seed").unwrap()),
+                trainable: given("trainable").map_or(ParamGroup::all(), |texts| {
+                    ParamGroup::from_any_predicates(from::<Vec<String>>(texts))
+                }),
+                weight_decay,
+                weight_decay_groups: groups.collect(),
+                rounding: given("rounding").map_or(Rounding::Nearest, from),
+                ..Settings::default()
+            },
+            projected_gradients,
+            weights,
+        }
+    }
+
+    /// The model where the run begins.
+    fn model(&self, device: &Device) -> Model {
+        let model = Model::new(device);
+        if self.bf16 {
+            model.map(&mut ToBf16)
+        } else {
+            model
+        }
+    }
+
+    fn objective(&self) -> impl Fn(&Model) -> f64 {
+        let scale = self.scale;
+        move |model| scale * loss(&model.weights()).0
+    }
+
+    /// Within 1e-5 of the largest.
+    fn check(&self, way: &str, projected_gradients: &[f64], model: &Model) {
+        close(
+            &format!("{}, {way}: projected gradient", self.name),
+            projected_gradients,
+            &self.projected_gradients,
+        );
+        close(
+            &format!("{}, {way}: weight", self.name),
+            &model.weights(),
+            &self.weights,
+        );
+    }
+}
+
+fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).unwrap()
+}
+
+fn close(what: &str, ours: &[f64], golden: &[f64]) {
+    assert_eq!(ours.len(), golden.len(), "{what}");
+    let scale = golden.iter().fold(0.0, |a: f64, b| a.max(b.abs()));
+    let apart = |i: usize| (ours[i] - golden[i]).abs() / scale;
+    if let Some(i) = (0..ours.len()).find(|i| apart(*i).is_nan() || apart(*i) > 1e-5) {
+        panic!("{what} {i}: {} instead of {}", ours[i], golden[i]);
+    }
+}
+
+struct ToBf16;
+
+impl ModuleMapper for ToBf16 {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| tensor.cast(DType::BF16))
+    }
+}
+
+fn devices(golden: &Golden) -> Vec<(&'static str, Device)> {
+    let mut devices = vec![
+        #[cfg(feature = "flex")]
+        ("flex", Device::flex()),
+        #[cfg(feature = "ndarray")]
+        ("ndarray", Device::ndarray()),
+    ];
+    if golden.bf16 {
+        devices.retain(|(name, _)| *name == "flex"); // ndarray has no bf16
+    }
+    devices
+}
+
+/// Makes the run in place, on the fly and in a session, on each device.
+fn compare<S: PerturbationSampler, K: SparsityMask, U: UpdateRule>(
+    name: &'static str,
+    make: impl Fn(&Golden, Perturbation) -> Result<ZeroOrder<S, K, U>, ConfigError>,
+) {
+    let golden = Golden::read(name);
+    for (device_name, device) in devices(&golden) {
+        for perturbation in [Perturbation::InPlace, Perturbation::OnTheFly] {
+            let mut optim = make(&golden, perturbation).unwrap();
+            let (mut model, mut found) = (golden.model(&device), Vec::new());
+            for _ in 0..STEPS {
+                let (next, report) = optim.step(golden.lr, model, golden.objective()).unwrap();
+                found.extend(report.queries.iter().map(|query| query.projected_gradient));
+                model = next;
+            }
+            golden.check(&format!("{device_name}, {perturbation:?}"), &found, &model);
+            if golden.bf16 {
+                // The other ways round weights of few digits at other times.
+                return;
+            }
+        }
+        let optim = make(&golden, Perturbation::InPlace).unwrap();
+        let mut session = optim.session(golden.model(&device)).unwrap();
+        let mut found = Vec::new();
+        for _ in 0..STEPS {
+            let report = session.step(golden.lr, golden.objective()).unwrap();
+            found.extend(report.queries.iter().map(|query| query.projected_gradient));
+        }
+        golden.check(&format!("{device_name}, session"), &found, session.model());
+    }
+}
+
+/// A row: the golden file and test of this name, and the configuration, whose optimizer `init` builds. The settings that all methods share
+/// are those of the file.
+macro_rules! methods {
+    ($($name:ident: $config:expr, $init:ident;)*) => {
+        const METHODS: &[&str] = &[$(stringify!($name)),*];
+        $(
+            #[test]
+            fn $name() {
+                compare(stringify!($name), |golden, perturbation| {
+                    let settings = golden.settings.clone();
+                    $config
+                        .with_epsilon(settings.epsilon)
+                        .with_queries(settings.queries)
+                        .with_difference(settings.difference)
+                        .with_distribution(golden.distribution)
+                        .with_seed(settings.seed)
+                        .with_trainable(settings.trainable)
+                        .with_weight_decay(settings.weight_decay)
+                        .with_weight_decay_groups(settings.weight_decay_groups)
+                        .with_rounding(settings.rounding)
+                        .with_perturbation(perturbation)
+                        .$init()
+                });
+            }
+        )*
+    };
+}
+
+methods! {
+    mezo: MezoConfig::new(), init;
+    mezo_large: MezoConfig::new(), init;
+    mezo_radius: MezoConfig::new(), init;
+    mezo_rademacher: MezoConfig::new(), init;
+    mezo_one_sided: MezoConfig::new(), init;
+    mezo_some_tensors: MezoConfig::new(), init;
+    mezo_bf16: MezoConfig::new(), init;
+    gv: MezoGvConfig::new(), init;
+    gv_of_four: MezoGvConfig::new().with_candidates(4), init;
+    gv_of_five: MezoGvConfig::new().with_candidates(5).with_normalize(true), init;
+    gv_history: MezoGvConfig::new().with_history(true), init;
+    greedy: MezoGreedyConfig::new().with_candidates(4), init;
+    greedy_large: MezoGreedyConfig::new(), init;
+    lezo: LezoConfig::new(), init;
+    lezo_large: LezoConfig::new().with_drop(0.5), init;
+    adalezo: AdaLezoConfig::new(), init;
+    adalezo_large: AdaLezoConfig::new().with_share(0.4).with_clip(16.0), init;
+    adalezo_greedily: AdaLezoConfig::new().with_share(0.3).with_exploration(0.0), init;
+    curvzo: CurvZoConfig::new(), init;
+    curvzo_clipped: CurvZoConfig::new().with_clip(Some(3.0)).with_budget(0.2).with_adapt_every(7), init;
+    curvzo_large: CurvZoConfig::new().with_rate(0.3), init;
+    momentum: MomentumConfig::new(), init;
+    momentum_bf16: MomentumConfig::new(), init;
+    momentum_window: MomentumConfig::new().with_window(8).with_dampening(0.2), init_window;
+    adam: AdamConfig::new(), init;
+    adam_large: AdamConfig::new(), init;
+    adam_window: AdamConfig::new().with_window(8), init_window;
+    sign: SignConfig::new(), init;
+    sign_elementwise: SignConfig::new().with_kind(SignKind::Elementwise), init;
+    conservative: ConservativeConfig::new(), init;
+    conservative_one_sided: ConservativeConfig::new(), init;
+    block_wise: BlockWiseConfig::new(), init;
+    block_wise_all_at_once: BlockWiseConfig::new().with_order(BlockOrder::AllAtOnce), init;
+    block_wise_all_after: BlockWiseConfig::new().with_order(BlockOrder::AllAfter), init;
+    sparse_random: SparseConfig::new(), init;
+    sparse_magnitude: SparseConfig::new().with_kind(SparseKind::Magnitude).with_refresh(7), init;
+    sparse_global: SparseConfig::new().with_kind(SparseKind::GlobalMagnitude).with_sparsity(0.3).with_refresh(10), init;
+    sparse_mezo: SparseConfig::new().with_kind(SparseKind::SmallWeights), init;
+    sparse_mezo_refreshed: SparseConfig::new().with_kind(SparseKind::SmallWeights).with_sparsity(0.5).with_refresh(7), init;
+}
+
+/// A row: the golden file and test of this name, sampler, mask and update rule.
+macro_rules! combinations {
+    ($($name:ident: |$noise:ident| $sampler:expr, $mask:expr, $rule:expr;)*) => {
+        const COMBINATIONS: &[&str] = &[$(stringify!($name)),*];
+        $(
+            #[test]
+            fn $name() {
+                compare(stringify!($name), |golden, perturbation| {
+                    let settings = Settings { perturbation, ..golden.settings.clone() };
+                    let $noise = golden.distribution;
+                    ZeroOrder::new(settings, $sampler, $mask, $rule)
+                });
+            }
+        )*
+    };
+}
+
+combinations! {
+    momentum_lezo: |noise| noise, LezoConfig::new().with_drop(0.5).mask()?, MomentumConfig::new().rule()?;
+    momentum_window_lezo: |noise| noise, LezoConfig::new().with_drop(0.5).mask()?, MomentumConfig::new().window_rule()?;
+    momentum_sparse: |noise| noise, SparseConfig::new().mask()?, MomentumConfig::new().rule()?;
+    adam_lezo: |noise| noise, LezoConfig::new().mask()?, AdamConfig::new().rule()?;
+    adam_window_lezo: |noise| noise, LezoConfig::new().with_drop(0.5).mask()?, AdamConfig::new().with_beta_2(0.95).window_rule()?;
+    everything: |noise| MezoGvConfig::new().sampler(noise)?, LezoConfig::new().with_drop(0.5).mask()?, AdamConfig::new().window_rule()?;
+}
+
+/// The derivative comes from the gradient of the loss, by hand.
+#[test]
+fn forward_gradient() {
+    let golden = Golden::read("forward_gradient");
+    for (device_name, device) in devices(&golden) {
+        let config = ForwardGradientConfig::new()
+            .with_queries(golden.settings.queries)
+            .with_seed(golden.settings.seed);
+        let mut optim = config.init().unwrap();
+        let (mut model, mut found) = (golden.model(&device), Vec::new());
+        let jvp = |model: &Model, tangent: &Tangent<'_>| -> Result<Jvp, JvpError> {
+            let along = model.collect(|p| numbers(tangent.of(p)), |p| numbers(tangent.of(p)));
+            let (loss, gradient) = loss(&model.weights());
+            let derivative: f64 = gradient
+                .iter()
+                .zip(along.concat())
+                .map(|(a, b)| a * b)
+                .sum();
+            Ok(Jvp {
+                loss: golden.scale * loss,
+                derivative: golden.scale * derivative,
+            })
+        };
+        for _ in 0..STEPS {
+            let (next, report) = optim.step_jvp(golden.lr, model, jvp).unwrap();
+            found.extend(report.queries.iter().map(|query| query.projected_gradient));
+            model = next;
+        }
+        golden.check(device_name, &found, &model);
+    }
+}
+
+/// The top's gradient comes from burn, of the loss as a tensor in f64.
+#[cfg(feature = "autodiff")]
+#[test]
+fn hybrid() {
+    let golden = Golden::read("hybrid");
+    for (device_name, device) in devices(&golden) {
+        let top = ParamGroup::from_any_predicates(vec!["layers.9", "head"]);
+        let config = HybridConfig::new(top)
+            .with_top_rate(2.0)
+            .with_epsilon(golden.settings.epsilon)
+            .with_seed(golden.settings.seed);
+        let mut optim = config.init(burn::optim::SgdConfig::new().init()).unwrap();
+        let (mut model, mut found) = (golden.model(&device), Vec::new());
+        let objective = |model: &Model| model::loss_tensor(model) * golden.scale;
+        for _ in 0..STEPS {
+            let (next, report) = optim.step(golden.lr, model, objective).unwrap();
+            found.extend(report.queries.iter().map(|query| query.projected_gradient));
+            model = next;
+        }
+        golden.check(device_name, &found, &model);
+    }
+}
+
+/// Every file has its test, and every test its file.
+#[test]
+fn files_and_rows_agree() {
+    let files = std::fs::read_dir(folder()).unwrap();
+    let files = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let files: BTreeSet<String> = files.filter(|name| name.ends_with(".json")).collect();
+    let rows = [METHODS, COMBINATIONS, &["forward_gradient", "hybrid"]].concat();
+    let rows: BTreeSet<String> = rows.iter().map(|name| format!("{name}.json")).collect();
+    assert_eq!(files, rows);
+}
