@@ -99,14 +99,14 @@ class Case:
         if adapter:
             from peft import PeftModel
             model = PeftModel.from_pretrained(model, adapter).eval()
-        found = Reference(folder, self.family, self.context - virtual, model, self.cut or self.mode == "icl", self.shown())
+        found = Reference(folder, self.context - virtual, model, self.cut or self.mode == "icl", self.shown())
         if virtual:
             found.logits = lambda ids: virtual_logits(model, ids)
         return found
 
     def expected(self, reference):
         # Rows to train on are never cut nor shown examples of.
-        plain = Reference(self.model, self.family, reference.context, reference.model, self.cut)
+        plain = Reference(self.model, reference.context, reference.model, self.cut)
         plain.check(self.task, self.train)
         return reference.evaluate(self.task, self.dev)
 

@@ -23,16 +23,8 @@ class Refused(Exception):
 
 
 class Tokenizer:
-    def __init__(self, folder, family, begin):
+    def __init__(self, folder):
         self.tokenizer = vocabularies.read(folder)
-        # An OPT without a word on the matter in its tokenizer's files begins as its configuration says.
-        self.begin = begin if family == "opt" and self.silent(folder) else None
-
-    @staticmethod
-    def silent(folder):
-        if (folder / "tokenizer_config.json").exists():
-            return False
-        return json.loads((folder / "tokenizer.json").read_text())["post_processor"] is None
 
     def ids(self, text):
         """Ids and where each ends in the text, without what a template puts behind it."""
@@ -44,8 +36,6 @@ class Tokenizer:
         if not any(not s for s in special):  # nothing but a template: what of it stands before the text
             ids = ids[:len(self.before())]
         ends = [0 if special[i] else ends[i] for i in range(len(ids))]
-        if self.begin is not None and ids[:1] != [self.begin]:
-            ids, ends = [self.begin] + ids, [0] + ends
         return ids, ends
 
     def before(self):
@@ -58,22 +48,22 @@ class Tokenizer:
 
 
 class Reference:
-    def __init__(self, folder, family, context, model, cut=False, before=""):
+    def __init__(self, folder, context, model, cut=False, before=""):
         config = json.loads((folder / "config.json").read_text())
-        self.tokenizer = Tokenizer(folder, family, config.get("bos_token_id", 2))
+        self.tokenizer = Tokenizer(folder)
         self.model, self.context, self.cut, self.shown = model, context, cut, before
         self.end = self.ends(folder, config)
         self.ties = 0
 
     def ends(self, folder, config):
-        """Tokens that end a text: the tokenizer's, and those that `generate` stops at."""
+        """Tokens that end a text: the tokenizer's and generation_config.json's, or else those of config.json."""
         path = folder / "generation_config.json"
-        source = json.loads(path.read_text()) if path.exists() else config
-        ends = source.get("eos_token_id")
-        if ends is None:
+        ends = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None
+        ends = {*(ends if isinstance(ends, list) else [ends]), self.tokenizer.tokenizer.eos_token_id} - {None}
+        if not ends:
             ends = config.get("eos_token_id", 2)
-        ends = ends if isinstance(ends, list) else [ends]
-        return {*ends, self.tokenizer.tokenizer.eos_token_id} - {None}
+            ends = {*(ends if isinstance(ends, list) else [ends])} - {None}
+        return ends
 
     def logits(self, ids):
         with torch.inference_mode():
@@ -90,8 +80,7 @@ class Reference:
 
     def fit(self, ids, first, needed):
         over = max(0, needed - self.context)
-        begins = self.tokenizer.before() or ([self.tokenizer.begin] if self.tokenizer.begin is not None else [])
-        keep = int(bool(begins) and ids[:1] == begins[:1])
+        keep = len(self.tokenizer.before())
         if over and (not self.cut or over + keep >= first):
             raise Refused("too long")
         return ids[:keep] + ids[keep + over:], first - over

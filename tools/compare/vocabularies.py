@@ -108,6 +108,8 @@ def write(rng, folder, family, small):
         tokenizer.post_processor = processors.Sequence([level, tokenizer.post_processor])
     names = dict(bos_token=first or BOS, eos_token=EOS, pad_token=PAD, unk_token=UNK)
     if form == "json":
+        if kind == "gpt2" and family == "opt":  # whose class would ask a tokenizer_config.json about it
+            tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         add(tokenizer, extra)
         if first is None and last is None and rng.random() < 0.3:
             tokenizer.post_processor = None

@@ -72,6 +72,9 @@ fn value(bytes: &[u8], rng: &mut impl Rng) -> Option<(String, Vec<u8>)> {
 fn line(bytes: &[u8], rng: &mut impl Rng) -> Option<(String, Vec<u8>)> {
     let text = std::str::from_utf8(bytes).ok()?;
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    if lines.is_empty() {
+        return None;
+    }
     let at = rng.random_range(0..lines.len());
     let (what, line) = value(lines[at].as_bytes(), rng)?;
     lines[at] = String::from_utf8(line).ok()?;
@@ -81,8 +84,8 @@ fn line(bytes: &[u8], rng: &mut impl Rng) -> Option<(String, Vec<u8>)> {
 /// The header of a safetensors file: its JSON, or its length.
 fn header(bytes: &[u8], rng: &mut impl Rng) -> Option<(String, Vec<u8>)> {
     let length = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?) as usize;
-    let data = bytes.get(8 + length..)?;
-    if rng.random_bool(0.2) {
+    let data = bytes.get(length.checked_add(8)?..)?;
+    if length > 0 && rng.random_bool(0.2) {
         let lengths = [0, 1, 8, length as u64 + 1, length as u64 - 1, 1 << 27, 1 << 40, u64::MAX];
         let new = lengths[rng.random_range(0..lengths.len())];
         let file = [&new.to_le_bytes(), &bytes[8..]].concat();
@@ -104,7 +107,10 @@ fn archive(bytes: &[u8], rng: &mut impl Rng) -> Option<(String, Vec<u8>)> {
         let mut entry = archive.by_index(index).ok()?;
         let mut content = Vec::new();
         entry.read_to_end(&mut content).ok()?;
-        entries.push((entry.name().to_owned(), content));
+        entries.push((entry.name().ok()?.into_owned(), content));
+    }
+    if entries.is_empty() {
+        return None;
     }
     // Mostly the pickle, which says what the tensors are.
     let pickle = entries.iter().position(|(name, _)| name.ends_with("data.pkl"));

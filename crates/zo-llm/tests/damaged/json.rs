@@ -6,29 +6,27 @@ use serde_json::{Map, Value, json};
 /// Changes something somewhere in `value`; says where and what.
 pub(crate) fn damage(value: &mut Value, rng: &mut impl Rng) -> String {
     let whole = value.clone();
-    let mut path = String::new();
-    let mut node = value;
-    // Deep lists are long: each level has its chance.
-    loop {
-        let stop = rng.random_bool(0.3) && !path.is_empty();
-        node = match node {
-            Value::Object(map) if !stop && !map.is_empty() => {
+    descend(value, &whole, String::new(), rng)
+}
+
+/// Goes down to some place below `path` and changes it. Lists may be long, so each level has its chance.
+fn descend(node: &mut Value, whole: &Value, path: String, rng: &mut impl Rng) -> String {
+    if path.is_empty() || rng.random_bool(0.7) {
+        match node {
+            Value::Object(map) if !map.is_empty() => {
                 let at = rng.random_range(0..map.len());
                 let (key, child) = map.iter_mut().nth(at).unwrap();
-                path.push_str(&format!("/{key}"));
-                child
+                return descend(child, whole, format!("{path}/{key}"), rng);
             }
-            Value::Array(list) if !stop && !list.is_empty() => {
+            Value::Array(list) if !list.is_empty() => {
                 let at = rng.random_range(0..list.len());
-                path.push_str(&format!("/{at}"));
-                &mut list[at]
+                return descend(&mut list[at], whole, format!("{path}/{at}"), rng);
             }
-            node => {
-                let what = change(node, &whole, rng);
-                return format!("{path} {what}");
-            }
-        };
+            _ => {}
+        }
     }
+    let what = change(node, whole, rng);
+    format!("{path} {what}")
 }
 
 fn change(node: &mut Value, whole: &Value, rng: &mut impl Rng) -> String {

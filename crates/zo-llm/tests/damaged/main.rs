@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, mpsc};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use burn::tensor::Device;
@@ -62,14 +62,15 @@ unsafe impl GlobalAlloc for Limited {
 #[global_allocator]
 static ALLOCATOR: Limited = Limited;
 
-/// What the last panic said, and where.
-static PANIC: Mutex<String> = Mutex::new(String::new());
-
 fn parse(numbers: &str) -> Range<usize> {
     match numbers.split_once("..") {
         Some((first, end)) => first.parse().unwrap()..end.parse().unwrap(),
         None => 0..numbers.parse().unwrap(),
     }
+}
+
+fn one_line(text: impl ToString) -> String {
+    text.to_string().replace(['\n', '\t'], " ")
 }
 
 fn agreement() -> Vec<PathBuf> {
@@ -118,22 +119,23 @@ fn supervise(mut numbers: Range<usize>) -> (usize, Vec<String>) {
                 }
             }
         });
-        let mut under_way = String::new();
+        let (mut under_way, mut said) = (String::new(), String::new());
         let ending = loop {
             match receiver.recv_timeout(PATIENCE) {
                 Ok(line) => match line.split_once('\t') {
                     Some(("begin", what)) => under_way = what.to_owned(),
+                    Some(("said", what)) => said = what.to_owned(),
                     Some((outcome, what)) => {
                         numbers.start += 1;
                         match outcome {
                             "error" => errors += 1,
-                            "panic" => defects.push(format!("{under_way}: panicked {what}")),
+                            "panic" => defects.push(format!("{under_way}: {said}")),
                             _ => {}
                         }
                         if std::env::var("ZO_DAMAGED").is_ok_and(|n| n.contains("..")) {
                             println!("{under_way}: {outcome} {what}");
                         }
-                        under_way.clear();
+                        (under_way.clear(), said.clear());
                     }
                     None => {}
                 },
@@ -149,7 +151,7 @@ fn supervise(mut numbers: Range<usize>) -> (usize, Vec<String>) {
         let status = worker.wait().unwrap();
         reader.join().unwrap();
         if !numbers.is_empty() {
-            defects.push(format!("{under_way}: {ending} ({status})"));
+            defects.push(format!("{under_way}: {ending} ({status}) {said}"));
             numbers.start += 1;
         }
     }
@@ -162,15 +164,14 @@ fn worker() {
     let Ok(numbers) = std::env::var(NUMBERS) else {
         return;
     };
-    std::panic::set_hook(Box::new(|panic| {
-        *PANIC.lock().unwrap() = panic.to_string();
-    }));
+    std::panic::set_hook(Box::new(|panic| println!("said\t{}", one_line(panic))));
     let folders = agreement();
     for number in parse(&numbers) {
         let dir = tempfile::tempdir().unwrap();
         let mut rng = Xoshiro256PlusPlus::seed_from_u64(number as u64);
         let source = &folders[number % folders.len()];
         let name = source.file_name().unwrap().to_string_lossy();
+        println!("begin\t{number}, {name}");
         let damage = damage::copy(source, dir.path(), &mut rng);
         println!("begin\t{number}, {name}: {damage}");
         let text = std::fs::read_to_string(source.join("expected.json")).unwrap();
@@ -182,11 +183,8 @@ fn worker() {
         });
         match tried {
             Ok(Ok(found)) => println!("read\tloss {}", found.loss),
-            Ok(Err(error)) => println!("error\t{}", error.replace(['\n', '\t'], " ")),
-            Err(_) => {
-                let text = PANIC.lock().unwrap();
-                println!("panic\t{}", text.replace(['\n', '\t'], " "));
-            }
+            Ok(Err(error)) => println!("error\t{}", one_line(error)),
+            Err(_) => println!("panic\t"),
         }
     }
 }
