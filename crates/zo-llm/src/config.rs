@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::load::files::read_text;
 use fields::Fields;
 pub use llama::{LlamaConfig, RopeScaling};
 pub use opt::OptConfig;
@@ -33,6 +34,14 @@ pub enum ConfigError {
         place: String,
         /// What the parser said.
         message: String,
+    },
+    /// Two fields that say the same thing disagree.
+    #[error("{place}: {fields} disagree: correct the one that is wrong")]
+    Disagreement {
+        /// Where the configuration came from.
+        place: String,
+        /// The fields and their values.
+        fields: String,
     },
     /// The model is neither OPT nor Llama.
     #[error(
@@ -179,7 +188,7 @@ impl ModelConfig {
     /// unsupported (each by field name).
     pub fn from_dir(dir: &Path) -> Result<Self, ConfigError> {
         let path = dir.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(|source| ConfigError::Read {
+        let text = read_text(&path).map_err(|source| ConfigError::Read {
             path: path.clone(),
             source,
         })?;
@@ -223,21 +232,40 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// The first of `architectures` decides; without that list, `model_type` does.
+    /// `model_type` decides, as in transformers, and the first of `architectures` must agree; either may be absent.
     fn architecture_of(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
-        let class = fields
-            .get("architectures")
-            .and_then(|list| list.get(0))
-            .and_then(Value::as_str);
-        let kind = fields.get("model_type").and_then(Value::as_str);
+        let class = match fields.get("architectures") {
+            None => None,
+            Some(list) => match (list.as_array().map(Vec::as_slice), list.get(0)) {
+                (Some([]), _) => None,
+                (_, Some(Value::String(class))) => Some(class.as_str()),
+                _ => return Err(fields.invalid("architectures", list, "a list of class names")),
+            },
+        };
+        let kind = fields.str("model_type")?;
+        let known = |found: Option<&str>| match found {
+            Some("OPTForCausalLM" | "opt") => Some(Architecture::Opt),
+            Some("LlamaForCausalLM" | "llama") => Some(Architecture::Llama),
+            _ => None,
+        };
+        let unknown = |found: &str| ConfigError::UnknownArchitecture {
+            place: fields.place.to_owned(),
+            found: found.to_owned(),
+        };
         match (class, kind) {
-            (Some("OPTForCausalLM"), _) | (None, Some("opt")) => Ok(Architecture::Opt),
-            (Some("LlamaForCausalLM"), _) | (None, Some("llama")) => Ok(Architecture::Llama),
             (None, None) => Err(fields.missing("architectures")),
-            (found, kind) => Err(ConfigError::UnknownArchitecture {
-                place: fields.place.to_owned(),
-                found: found.or(kind).unwrap_or_default().to_owned(),
-            }),
+            (Some(found), None) | (None, Some(found)) => {
+                known(Some(found)).ok_or_else(|| unknown(found))
+            }
+            (Some(found), Some(kind)) => match (known(class), known(Some(kind))) {
+                (None, _) => Err(unknown(found)),
+                (_, None) => Err(unknown(kind)),
+                (Some(a), Some(b)) if a == b => Ok(a),
+                _ => Err(ConfigError::Disagreement {
+                    place: fields.place.to_owned(),
+                    fields: format!("`architectures` ({found}) and `model_type` ({kind})"),
+                }),
+            },
         }
     }
 
@@ -295,6 +323,14 @@ impl ModelConfig {
         match self {
             Self::Opt(config) => config.bos_token_id,
             Self::Llama(config) => config.bos_token_id,
+        }
+    }
+
+    /// Whether the embedding matrix is the head as well.
+    pub fn is_tied(&self) -> bool {
+        match self {
+            Self::Opt(config) => config.tie_word_embeddings,
+            Self::Llama(config) => config.tie_word_embeddings,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Tokenised data, batches of it, and the loss and accuracy of a model on it.
 
+mod encode;
 mod evaluate;
 mod train_batch;
 
@@ -13,6 +14,7 @@ use crate::task::rows::{Place, RowsError, read_examples};
 use crate::task::{Answer, Example, Kind, Task};
 use crate::tokenizer::{LmTokenizer, TokenizerError};
 
+use encode::Encoder;
 pub use evaluate::{Evaluation, evaluate, evaluate_rows};
 pub use train_batch::{TrainBatch, option_loss, predictions};
 
@@ -37,9 +39,9 @@ pub enum DatasetError {
         /// The folder and the split, or what was to be encoded.
         place: String,
     },
-    /// Nothing is left of a continuation after tokenising.
+    /// Nothing is left of a continuation after tokenising, or no token stands before it.
     #[error(
-        "{place}: the continuation `{text}` has no tokens of its own after the prompt: use another text"
+        "{place}: the continuation `{text}` has no tokens of its own after those of a prompt: use another text, or a longer prompt"
     )]
     Continuation {
         /// The row.
@@ -102,9 +104,9 @@ impl Split {
 /// A prompt with a continuation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sequence {
-    /// Prompt and continuation, as they are tokenised together.
+    /// Prompt and continuation, as they are tokenised together; no special token ends them.
     pub tokens: Vec<u32>,
-    /// How many of the tokens are the prompt; fewer than all.
+    /// How many of the tokens are the prompt's: at least one, and fewer than all. A token across the border is the continuation's.
     pub prompt: usize,
 }
 
@@ -120,15 +122,19 @@ impl Sequence {
 pub struct EncodedExample {
     /// The prompt with each option; for generation with the text that training teaches.
     pub sequences: Vec<Sequence>,
+    /// The prompt tokenised by itself, where the model is to write the answer: the tokens before a given answer are others where one
+    /// lies across the border.
+    pub own_prompt: Option<Vec<u32>>,
     /// What is right.
     pub answer: Answer,
 }
 
 impl EncodedExample {
-    /// The tokens of the prompt.
+    /// The tokens of the prompt: for generation by itself, else those before the first option.
     pub fn prompt(&self) -> &[u32] {
         let first = &self.sequences[0];
-        &first.tokens[..first.prompt]
+        let own = self.own_prompt.as_deref();
+        own.unwrap_or(&first.tokens[..first.prompt])
     }
 
     /// Index of the right option; 0 for generation.
@@ -193,9 +199,6 @@ pub struct Encoding<'a> {
 /// A solved example: prompt and right continuation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Demonstration(pub String);
-
-/// What stands between demonstrations.
-const SEPARATOR: &str = "\n\n";
 
 impl Demonstration {
     /// Of an example of `task`.
@@ -262,8 +265,13 @@ impl Dataset {
                 .iter()
                 .map(|text| encoder.sequence(&example.prompt, text, room, place))
                 .collect::<Result<_, _>>()?;
-            let answer = example.answer.clone();
-            Ok(EncodedExample { sequences, answer })
+            let own = || encoder.prompt(&example.prompt, room, place);
+            let generates = task.kind() == Kind::Generation;
+            Ok(EncodedExample {
+                sequences,
+                own_prompt: generates.then(own).transpose()?,
+                answer: example.answer.clone(),
+            })
         };
         let examples = examples
             .iter()
@@ -278,6 +286,7 @@ impl Dataset {
             generation: GenerateConfig {
                 max_tokens: format.max_tokens,
                 stop: vec![format.stop.to_owned()],
+                end: tokenizer.end_tokens().to_vec(),
                 ..GenerateConfig::default()
             },
             tokenizer: tokenizer.clone(),
@@ -351,63 +360,6 @@ fn words(examples: &[EncodedExample]) -> Option<Vec<u32>> {
         .then_some(first)
 }
 
-struct Encoder<'a> {
-    tokenizer: &'a LmTokenizer,
-    context: usize,
-    encoding: &'a Encoding<'a>,
-}
-
-impl Encoder<'_> {
-    /// A prompt with a continuation, which leaves room for `room` tokens after the prompt.
-    fn sequence(
-        &self,
-        prompt: &str,
-        continuation: &str,
-        room: usize,
-        place: &Place,
-    ) -> Result<Sequence, DatasetError> {
-        let mut text = String::new();
-        for Demonstration(demonstration) in self.encoding.demonstrations {
-            text.push_str(demonstration);
-            text.push_str(SEPARATOR);
-        }
-        text.push_str(prompt);
-        let encode = |text: &str| {
-            let tokens = self.tokenizer.encode(text);
-            tokens.map_err(|source| DatasetError::Tokenizer {
-                place: place.clone(),
-                source,
-            })
-        };
-        // Tokenised together: after a prompt a text may be split differently than alone.
-        let before = encode(&text)?.len();
-        text.push_str(continuation);
-        let mut tokens = encode(&text)?;
-        if before >= tokens.len() || before == 0 {
-            return Err(DatasetError::Continuation {
-                place: place.clone(),
-                text: continuation.to_owned(),
-            });
-        }
-        let needed = tokens.len().max(before + room);
-        let over = needed.saturating_sub(self.context);
-        let begin = usize::from(self.tokenizer.begins(&tokens));
-        // At least one token must stand before the continuation.
-        if over > 0 && (!self.encoding.cut || over + begin >= before) {
-            return Err(DatasetError::TooLong {
-                place: place.clone(),
-                tokens: needed,
-                context: self.context,
-            });
-        }
-        tokens.drain(begin..begin + over);
-        Ok(Sequence {
-            tokens,
-            prompt: before - over,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -419,6 +371,7 @@ mod tests {
         });
         EncodedExample {
             sequences: sequences.collect(),
+            own_prompt: None,
             answer: Answer::Choice {
                 options: vec![String::new(); options.len()],
                 label,

@@ -94,7 +94,7 @@ pub struct GenerateConfig {
     pub max_tokens: usize,
     /// Strings that end the text; they are cut off. None by default.
     pub stop: Vec<String>,
-    /// Tokens that end the text, see [`ModelConfig::eos_token_ids`](crate::ModelConfig::eos_token_ids). None by default.
+    /// Tokens that end the text, see [`LmTokenizer::end_tokens`]. None by default.
     pub end: Vec<u32>,
     /// How tokens are chosen.
     pub sampling: Sampling,

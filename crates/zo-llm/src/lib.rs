@@ -16,7 +16,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let device = Device::default();
 //! let checkpoint = zo_llm::load(Path::new("models/opt-125m"), Dtype::F32, &device)?;
-//! let prompt = checkpoint.tokenizer.encode("a gripping film . It was")?;
+//! let prompt = checkpoint.tokenizer.encode_prompt("a gripping film . It was")?;
 //! let words = [checkpoint.tokenizer.encode_word(" terrible")?[0], checkpoint.tokenizer.encode_word(" great")?[0]];
 //! let batch = TokenBatch::new(&[prompt], checkpoint.config.pad_token_id(), PaddingSide::Right, &device)?;
 //! let logits = checkpoint.model.last_logits(&batch, &words); // [1, 2]
@@ -42,6 +42,7 @@ pub mod tokenizer;
 pub mod tuning;
 
 mod attention;
+mod guard;
 mod layers;
 mod llama;
 mod opt;

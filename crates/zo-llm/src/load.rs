@@ -3,20 +3,21 @@
 mod dtype;
 mod error;
 pub(crate) mod files;
+mod names;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use half::{bf16, f16};
 
-use crate::config::{Architecture, ModelConfig};
+use crate::config::ModelConfig;
 use crate::model::CausalLm;
-use crate::tensor_file::{TensorFiles, is_float};
+use crate::tensor_file::TensorFiles;
 use crate::tokenizer::LmTokenizer;
 
 pub use dtype::{Dtype, UnknownDtype};
+pub(crate) use error::not_finite;
 pub use error::{LoadError, Mismatch};
 
 /// A model with what is needed to use it.
@@ -32,14 +33,18 @@ pub struct Checkpoint {
 
 /// Loads configuration, weights and tokenizer of the folder `dir`. The weights are `model.safetensors` or else
 /// `pytorch_model.bin`, whole or in shards with an index. They are converted to `dtype` while they are read, one tensor at a time;
-/// the file may hold f64, f32, bf16 or f16.
+/// the file may hold f64, f32, bf16 or f16. Of an index, only the names of the shards count.
+///
+/// A configuration may say that the head is tied to the embeddings while the files hold a head with other numbers: that head is kept, as
+/// transformers 5 does, and the returned configuration says so.
 ///
 /// # Errors
-/// [`LoadError`], which names every tensor that is missing, unexpected or of the wrong shape.
+/// [`LoadError`], which names every tensor that is missing, unexpected or of the wrong shape, and the first that holds a value which is
+/// not finite, or not any more as `dtype`. What the files hold beyond the model's parameters must be known to be without effect.
 pub fn load(dir: &Path, dtype: Dtype, device: &Device) -> Result<Checkpoint, LoadError> {
-    let config = ModelConfig::from_dir(dir)?;
+    let mut config = ModelConfig::from_dir(dir)?;
     let tokenizer = LmTokenizer::from_dir(dir, &config)?;
-    let model = load_weights(dir, &config, dtype, device)?;
+    let model = load_weights(dir, &mut config, dtype, device)?;
     Ok(Checkpoint {
         config,
         model,
@@ -56,14 +61,14 @@ pub fn load_model(
     dtype: Dtype,
     device: &Device,
 ) -> Result<(ModelConfig, CausalLm), LoadError> {
-    let config = ModelConfig::from_dir(dir)?;
-    let model = load_weights(dir, &config, dtype, device)?;
+    let mut config = ModelConfig::from_dir(dir)?;
+    let model = load_weights(dir, &mut config, dtype, device)?;
     Ok((config, model))
 }
 
 fn load_weights(
     dir: &Path,
-    config: &ModelConfig,
+    config: &mut ModelConfig,
     dtype: Dtype,
     device: &Device,
 ) -> Result<CausalLm, LoadError> {
@@ -74,14 +79,14 @@ fn load_weights(
         });
     }
     let files = TensorFiles::open(dir)?;
+    names::check_depth(dir, config, &files)?;
+    if names::has_own_head(config, &files)? {
+        config.untie();
+    }
     // Its parameters are lazy: each is replaced before a random value is drawn.
     let model = CausalLm::new(config, device)?;
     let slots = slots(&model);
-    let tied = match config {
-        ModelConfig::Opt(config) => config.tie_word_embeddings,
-        ModelConfig::Llama(config) => config.tie_word_embeddings,
-    };
-    let names = resolve(&slots, &files, config.architecture(), tied)?;
+    let names = names::resolve(&slots, &files, config)?;
     let mut loader = Loader {
         files: &files,
         slots: slots.into_iter().zip(names),
@@ -147,64 +152,6 @@ pub(crate) fn file_name(path: &str) -> String {
         path.to_owned()
     } else {
         format!("model.{path}")
-    }
-}
-
-/// Finds each slot's tensor in the files, and complains about all that does not fit at once.
-fn resolve(
-    slots: &[Slot],
-    files: &TensorFiles,
-    architecture: Architecture,
-    tied: bool,
-) -> Result<Vec<String>, LoadError> {
-    let mut mismatch = Mismatch::default();
-    let mut used = BTreeSet::new();
-    let mut names = Vec::new();
-    for slot in slots {
-        // Old checkpoints of OPT lack the prefix.
-        let candidates = [file_name(&slot.path), slot.path.clone()];
-        let candidates = if architecture == Architecture::Opt {
-            &candidates[..]
-        } else {
-            &candidates[..1]
-        };
-        let Some(name) = candidates
-            .iter()
-            .find(|name| files.entries.contains_key(*name))
-        else {
-            mismatch.missing.push(candidates[0].clone());
-            continue;
-        };
-        let entry = &files.entries[name];
-        if entry.shape != slot.shape {
-            mismatch.wrong.push(format!(
-                "{name} has shape {:?} instead of {:?}",
-                entry.shape, slot.shape
-            ));
-        } else if !is_float(entry.dtype) {
-            mismatch.wrong.push(format!(
-                "{name} is {:?} instead of F64, F32, F16 or BF16",
-                entry.dtype
-            ));
-        }
-        used.insert(name.clone());
-        names.push(name.clone());
-    }
-    // Buffers that older versions stored, and the copy of a tied embedding matrix.
-    let ignored = |name: &str| {
-        name.ends_with("rotary_emb.inv_freq")
-            || name.ends_with("decoder.version")
-            || (tied && name == "lm_head.weight")
-    };
-    let others = files
-        .entries
-        .keys()
-        .filter(|name| !used.contains(*name) && !ignored(name));
-    mismatch.unexpected.extend(others.cloned());
-    if mismatch.is_empty() {
-        Ok(names)
-    } else {
-        Err(LoadError::Mismatch(mismatch))
     }
 }
 

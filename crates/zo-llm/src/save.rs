@@ -6,7 +6,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype as FileDtype, Metadata, TensorInfo};
 use serde_json::{Map, Value};
@@ -14,11 +14,12 @@ use thiserror::Error;
 
 use crate::config::{ConfigError, ModelConfig};
 use crate::load::files::{COMPANIONS, has_tokenizer};
-use crate::load::{Dtype, Slot, file_name, slots};
+use crate::load::{Dtype, Slot, file_name, not_finite, slots};
 use crate::model::CausalLm;
 
 /// Why a model cannot be saved.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum SaveError {
     /// The configuration is not valid.
     #[error(transparent)]
@@ -62,6 +63,26 @@ pub enum SaveError {
     Mismatch {
         /// The first parameter that differs.
         name: String,
+    },
+    /// A weight is not finite, or not any more in the type it is saved in: the file could not be loaded.
+    #[error(
+        "{what}; nothing was saved: go back to an earlier checkpoint{wider}",
+        what = not_finite(tensor, *values, [*nan, *infinite, *too_large], &dtype.to_string()),
+        wider = if *too_large > 0 { ", or save a type with a wider range (f32)" } else { "" }
+    )]
+    NotFinite {
+        /// The tensor.
+        tensor: String,
+        /// Number of its values.
+        values: usize,
+        /// How many are NaN.
+        nan: usize,
+        /// How many are infinite.
+        infinite: usize,
+        /// How many are beyond the range of the type they are saved in.
+        too_large: usize,
+        /// That type.
+        dtype: Dtype,
     },
     /// The header cannot be made, or a tensor cannot be read from its device.
     #[error("cannot prepare tensor `{name}`: {message}; free memory on the device and save again")]
@@ -115,8 +136,8 @@ pub fn save_checkpoint(
 /// on the device while the file is written; `model` keeps its adapters.
 ///
 /// # Errors
-/// [`SaveError`] when the files cannot be written or `model` was not made from `config`. A file that was there before is
-/// then as it was.
+/// [`SaveError`] when the files cannot be written, `model` was not made from `config`, or a weight is not finite as `dtype`. Files
+/// that were there before are then as they were.
 pub fn save_model(
     dir: &Path,
     config: &ModelConfig,
@@ -146,14 +167,15 @@ pub fn save_model(
         source,
     })?;
     let text = config_text(config, dtype)?;
-    replace(&dir.join("config.json"), |part| {
-        std::fs::write(part, &text).map_err(|source| SaveError::Write {
-            path: part.to_owned(),
-            source,
-        })
-    })?;
+    // The weights, which take longest and can be refused, first: both files are there before either is replaced.
     replace(&dir.join("model.safetensors"), |part| {
-        write_weights(part, &slots, model, dtype)
+        write_weights(part, &slots, model, dtype)?;
+        replace(&dir.join("config.json"), |part| {
+            std::fs::write(part, &text).map_err(|source| SaveError::Write {
+                path: part.to_owned(),
+                source,
+            })
+        })
     })
 }
 
@@ -259,9 +281,8 @@ struct Writer<'a, I> {
 }
 
 impl<'a, I: Iterator<Item = &'a Slot>> Writer<'a, I> {
-    fn write(&mut self, slot: &Slot, data: TensorData) -> std::io::Result<()> {
-        let values: Vec<f32> = data.iter::<f32>().collect();
-        drop(data);
+    /// Writes the values of a parameter, all of them finite.
+    fn write(&mut self, slot: &Slot, values: &[f32]) -> std::io::Result<()> {
         let (rows, columns) = match slot.shape[..] {
             [rows, columns] if slot.transposed => (rows, columns),
             _ => (1, values.len()),
@@ -291,10 +312,14 @@ impl<'a, I: Iterator<Item = &'a Slot>> ModuleVisitor for Writer<'a, I> {
         }
         self.error = match param.val().try_into_data() {
             Ok(data) => {
+                let values: Vec<f32> = data.iter::<f32>().collect();
+                drop(data);
                 let path = self.path.to_owned();
-                self.write(slot, data)
-                    .err()
-                    .map(|source| SaveError::Write { path, source })
+                let written = check(slot, &values, self.dtype).and_then(|()| {
+                    let written = self.write(slot, &values);
+                    written.map_err(|source| SaveError::Write { path, source })
+                });
+                written.err()
             }
             Err(error) => Some(SaveError::Tensor {
                 name: file_name(&slot.path),
@@ -302,6 +327,29 @@ impl<'a, I: Iterator<Item = &'a Slot>> ModuleVisitor for Writer<'a, I> {
             }),
         };
     }
+}
+
+/// An error unless all values are finite as `dtype`.
+fn check(slot: &Slot, values: &[f32], dtype: Dtype) -> Result<(), SaveError> {
+    let kept = |value: &f32| match dtype {
+        Dtype::F32 => value.is_finite(),
+        Dtype::Bf16 => bf16::from_f32(*value).is_finite(),
+        Dtype::F16 => f16::from_f32(*value).is_finite(),
+    };
+    let bad = values.iter().filter(|value| !kept(value)).count();
+    if bad == 0 {
+        return Ok(());
+    }
+    let nan = values.iter().filter(|value| value.is_nan()).count();
+    let infinite = values.iter().filter(|value| value.is_infinite()).count();
+    Err(SaveError::NotFinite {
+        tensor: file_name(&slot.path),
+        values: values.len(),
+        nan,
+        infinite,
+        too_large: bad - nan - infinite,
+        dtype,
+    })
 }
 
 #[cfg(test)]

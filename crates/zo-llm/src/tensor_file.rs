@@ -6,16 +6,19 @@ mod pytorch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Error, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use burn::tensor::DType;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype as FileDtype, Metadata};
 
+use crate::guard::guarded;
 use crate::load::LoadError;
-use crate::load::files::{WEIGHTS, index_of, weight_map};
-use convert::{Element, convert};
+use crate::load::files::{WEIGHTS, index_of, refuse_pointer, weight_map};
+pub(crate) use convert::Element;
+use convert::convert;
 
 /// Longest header the safetensors format allows, in bytes.
 const MAX_HEADER: u64 = 100_000_000;
@@ -40,18 +43,19 @@ enum Place {
 }
 
 /// The open files of one checkpoint.
+#[derive(Default)]
 pub(crate) struct TensorFiles {
     paths: Vec<PathBuf>,
     pub(crate) entries: BTreeMap<String, Entry>,
+    /// Tensors that an index places in shards that are not there, and these shards.
+    absent: BTreeMap<String, PathBuf>,
+    index: PathBuf,
 }
 
 impl TensorFiles {
     /// Opens the weights in `dir`: safetensors before PyTorch's format, a single file before shards.
     pub(crate) fn open(dir: &Path) -> Result<Self, LoadError> {
-        let mut files = Self {
-            paths: Vec::new(),
-            entries: BTreeMap::new(),
-        };
+        let mut files = Self::default();
         for single in WEIGHTS {
             let (single, index) = (dir.join(single), dir.join(index_of(single)));
             if single.exists() {
@@ -59,7 +63,7 @@ impl TensorFiles {
                 return Ok(files);
             }
             if index.exists() {
-                files.add_shards(dir, &index)?;
+                files.add_shards(dir, index)?;
                 return Ok(files);
             }
         }
@@ -68,33 +72,55 @@ impl TensorFiles {
         })
     }
 
-    fn add_shards(&mut self, dir: &Path, index: &Path) -> Result<(), LoadError> {
-        let weight_map = weight_map(index)?;
+    /// Opens one file, of either format.
+    pub(crate) fn open_file(path: PathBuf) -> Result<Self, LoadError> {
+        let mut files = Self::default();
+        files.add(path)?;
+        Ok(files)
+    }
+
+    /// Opens the shards that an index lists. What they hold counts, and not where the index places it.
+    fn add_shards(&mut self, dir: &Path, index: PathBuf) -> Result<(), LoadError> {
+        let weight_map = weight_map(&index)?;
         for shard in weight_map.values().collect::<BTreeSet<_>>() {
             let path = dir.join(shard);
-            if !path.exists() {
-                return Err(LoadError::MissingShard {
-                    shard: path,
-                    index: index.to_owned(),
-                });
-            }
-            self.add(path)?;
-        }
-        for (name, shard) in &weight_map {
-            let found = self.entries.get(name).map(|entry| &self.paths[entry.file]);
-            if found != Some(&dir.join(shard)) {
-                return Err(LoadError::Index {
-                    path: index.to_owned(),
-                    message: format!(
-                        "it places tensor `{name}` in {shard}, which does not hold it"
-                    ),
-                });
+            if path.exists() {
+                self.add(path)?;
             }
         }
+        let placed = weight_map.into_iter();
+        let placed = placed.map(|(name, shard)| (name, dir.join(shard)));
+        self.absent = placed.filter(|(_, shard)| !shard.exists()).collect();
+        self.index = index;
         Ok(())
     }
 
+    /// Number of tensors that the files hold or an index lists.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len() + self.absent.len()
+    }
+
+    /// The file that holds a tensor, or else the first.
+    pub(crate) fn path(&self, name: &str) -> &Path {
+        let file = self.entries.get(name).map_or(0, |entry| entry.file);
+        self.paths.get(file).map_or(Path::new(""), PathBuf::as_path)
+    }
+
+    /// The error if the index places one of the tensors `names`, which no file holds, in a shard that is not there.
+    pub(crate) fn missing_shard(&self, names: &[String]) -> Option<LoadError> {
+        let shard = names.iter().find_map(|name| self.absent.get(name))?;
+        Some(LoadError::MissingShard {
+            shard: shard.clone(),
+            index: self.index.clone(),
+        })
+    }
+
     fn add(&mut self, path: PathBuf) -> Result<(), LoadError> {
+        let mut start = Vec::new();
+        File::open(&path)
+            .and_then(|file| file.take(64).read_to_end(&mut start))
+            .and_then(|_| refuse_pointer(&start))
+            .map_err(|source| LoadError::read(&path, source))?;
         match path.extension() {
             Some(extension) if extension == "safetensors" => self.add_safetensors(path),
             _ => self.add_pytorch(path),
@@ -172,7 +198,65 @@ impl TensorFiles {
     }
 
     /// Reads one tensor as `T`. With `transpose`, a matrix `[out, in]` comes out as `[in, out]`.
+    ///
+    /// # Errors
+    /// If it cannot be read, or a value is not finite, or is not any more as `T`.
     pub(crate) fn read<T: Element>(
+        &self,
+        name: &str,
+        transpose: bool,
+    ) -> Result<Vec<T>, LoadError> {
+        let values: Vec<T> = self.values(name, transpose)?;
+        let bad = values.iter().filter(|value| !value.is_finite()).count();
+        if bad == 0 {
+            return Ok(values);
+        }
+        let stored: Vec<f64> = self.values(name, false)?;
+        let nan = stored.iter().filter(|value| value.is_nan()).count();
+        let infinite = stored.iter().filter(|value| value.is_infinite()).count();
+        Err(LoadError::NotFinite {
+            path: self.paths[self.entries[name].file].clone(),
+            tensor: name.to_owned(),
+            values: values.len(),
+            nan,
+            infinite,
+            too_large: bad - nan - infinite,
+            dtype: T::NAME,
+        })
+    }
+
+    /// [`Self::read`] for a parameter of the float type `dtype`, in full precision.
+    pub(crate) fn read_within<T: Element>(
+        &self,
+        name: &str,
+        transpose: bool,
+        dtype: DType,
+    ) -> Result<Vec<T>, LoadError> {
+        match dtype {
+            DType::F16 => drop(self.read::<f16>(name, transpose)?),
+            DType::BF16 => drop(self.read::<bf16>(name, transpose)?),
+            _ => drop(self.read::<f32>(name, transpose)?),
+        }
+        self.values(name, transpose)
+    }
+
+    /// Whether two tensors of one shape hold the same numbers.
+    pub(crate) fn equal(&self, a: &str, b: &str) -> Result<bool, LoadError> {
+        let (Some(first), Some(second)) = (self.entries.get(a), self.entries.get(b)) else {
+            return Ok(false);
+        };
+        // f32 holds every value of half precision.
+        let wide = [first, second].iter().any(|e| e.dtype == FileDtype::F64);
+        Ok(first.shape == second.shape
+            && if wide {
+                self.values::<f64>(a, false)? == self.values::<f64>(b, false)?
+            } else {
+                self.values::<f32>(a, false)? == self.values::<f32>(b, false)?
+            })
+    }
+
+    /// The values of a tensor as `T`, whatever they are.
+    pub(crate) fn values<T: Element>(
         &self,
         name: &str,
         transpose: bool,
@@ -191,8 +275,8 @@ impl TensorFiles {
                     .and_then(|_| entry.decode(file, transpose))
                     .map_err(|source| LoadError::read(path, source))
             }
-            Place::Archive(tensor) => tensor
-                .read()
+            Place::Archive(tensor) => guarded(|| tensor.read())
+                .unwrap_or_else(|message| Err(Error::new(ErrorKind::InvalidData, message)))
                 .and_then(|bytes| entry.decode(&bytes[..], transpose))
                 .map_err(|source| pytorch::unreadable(path, source)),
         }
@@ -217,8 +301,8 @@ impl Entry {
             FileDtype::BF16 => convert(source, count, shape, |bytes: [u8; 2]| {
                 T::from_f32(bf16::from_le_bytes(bytes).to_f32())
             }),
-            other => Err(std::io::Error::new(
-                std::io::ErrorKind::InvalidData,
+            other => Err(Error::new(
+                ErrorKind::InvalidData,
                 format!("a tensor is {other:?}"),
             )),
         }

@@ -14,6 +14,8 @@ mod common;
 mod files;
 #[path = "lora/helpers.rs"]
 mod helpers;
+#[path = "common/torch.rs"]
+mod torch;
 
 use burn::tensor::Device;
 use helpers::{adapted, configs, difference, edit, logits, model, rslora_of, says, values};

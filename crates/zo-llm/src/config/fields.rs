@@ -24,6 +24,16 @@ impl<'a> Fields<'a> {
         self.object.get(key).filter(|value| !value.is_null())
     }
 
+    /// Whether it has no field.
+    pub(super) fn is_empty(&self) -> bool {
+        self.object.is_empty()
+    }
+
+    /// The first field that holds an object.
+    pub(super) fn object_within(&self) -> Option<(&'a String, &'a Value)> {
+        self.object.iter().find(|(_, value)| value.is_object())
+    }
+
     /// Whether the field stands there at all, `null` included.
     pub(super) fn has(&self, key: &str) -> bool {
         self.object.contains_key(key)
@@ -145,10 +155,17 @@ pub(super) fn tokens_value(ids: &[u32]) -> Value {
     }
 }
 
-/// Sizes that must not be zero.
+/// The largest size of anything: the product of two does not overflow.
+const LARGEST: usize = 1 << 31;
+
+/// Sizes that must not be zero, nor so large that no model has them.
 pub(super) fn positive(place: &str, sizes: &[(&str, usize)]) -> Result<(), ConfigError> {
-    match sizes.iter().find(|(_, size)| *size == 0) {
-        Some((field, size)) => Err(ConfigError::invalid(place, field, size, "at least 1")),
+    match sizes.iter().find(|(_, size)| *size == 0 || *size > LARGEST) {
+        Some((field, 0)) => Err(ConfigError::invalid(place, field, 0, "at least 1")),
+        Some((field, size)) => {
+            let expected = format!("at most {LARGEST}");
+            Err(ConfigError::invalid(place, field, size, &expected))
+        }
         None => Ok(()),
     }
 }

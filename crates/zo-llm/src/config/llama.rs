@@ -42,9 +42,9 @@ pub struct LlamaConfig {
     pub initializer_range: f64,
     /// Id that pads (default none).
     pub pad_token_id: Option<u32>,
-    /// Id that begins a text (default none).
+    /// Id that begins a text (default none; 1 where `config.json` has no such field).
     pub bos_token_id: Option<u32>,
-    /// Ids that end a text (default none).
+    /// Ids that end a text (default none; 2 where `config.json` has no such field).
     pub eos_token_ids: Vec<u32>,
 }
 
@@ -121,8 +121,11 @@ impl LlamaConfig {
         };
         let (rope_theta, rope_scaling) = rope(fields)?;
         let activation = fields.str("hidden_act")?.unwrap_or("silu");
+        let vocab_size = fields.required_usize("vocab_size")?;
+        // Where a field is absent, transformers has the ids of the first Llama.
+        let known = |id: &u32| (*id as usize) < vocab_size;
         Ok(Self {
-            vocab_size: fields.required_usize("vocab_size")?,
+            vocab_size,
             hidden_size,
             intermediate_size: fields.required_usize("intermediate_size")?,
             num_hidden_layers: fields.required_usize("num_hidden_layers")?,
@@ -141,8 +144,14 @@ impl LlamaConfig {
             tie_word_embeddings: fields.bool("tie_word_embeddings", false)?,
             initializer_range: fields.f64("initializer_range")?.unwrap_or(0.02),
             pad_token_id: fields.token("pad_token_id")?,
-            bos_token_id: fields.token("bos_token_id")?,
-            eos_token_ids: fields.tokens("eos_token_id")?,
+            bos_token_id: match fields.has("bos_token_id") {
+                true => fields.token("bos_token_id")?,
+                false => Some(1).filter(known),
+            },
+            eos_token_ids: match fields.has("eos_token_id") {
+                true => fields.tokens("eos_token_id")?,
+                false => Some(2).filter(known).into_iter().collect(),
+            },
         })
     }
 
@@ -286,28 +295,22 @@ impl RopeScaling {
     }
 }
 
-/// Base and scaling in either spelling: `rope_parameters` (transformers 5), or `rope_theta` with `rope_scaling`.
+/// Base and scaling as transformers 5 resolves them: `rope_scaling` (the older spelling) before `rope_parameters`, one of the two as a
+/// whole; within it `rope_theta` before the field of that name beside it.
 fn rope(fields: &Fields<'_>) -> Result<(f64, Option<RopeScaling>), ConfigError> {
     const DEFAULT_THETA: f64 = 10_000.0;
     let theta = fields.f64("rope_theta")?;
+    whole_heads(fields)?;
+    let old = fields.nested("rope_scaling", "rope_scaling.")?;
     let new = fields.nested("rope_parameters", "rope_parameters.")?;
-    let Some(rope) = (match new {
-        Some(new) => Some(new),
-        None => fields.nested("rope_scaling", "rope_scaling.")?,
-    }) else {
+    let given = |rope: &Fields<'_>| !rope.is_empty();
+    let Some(rope) = old.filter(given).or(new) else {
         return Ok((theta.unwrap_or(DEFAULT_THETA), None));
     };
     let theta = rope.f64("rope_theta")?.or(theta).unwrap_or(DEFAULT_THETA);
-
-    if let Some(fraction) = rope
-        .f64("partial_rotary_factor")?
-        .filter(|fraction| *fraction != 1.0)
-    {
-        return Err(rope.unsupported(
-            "partial_rotary_factor",
-            fraction,
-            "1.0 (rotate whole heads)",
-        ));
+    whole_heads(&rope)?;
+    if let Some((key, value)) = rope.object_within() {
+        return Err(rope.unsupported(key, value, "one rotation for all layers"));
     }
     // Before transformers 4.43 the key was `type`.
     let (key, kind) = match rope.str("rope_type")? {
@@ -317,15 +320,29 @@ fn rope(fields: &Fields<'_>) -> Result<(f64, Option<RopeScaling>), ConfigError> 
     match kind {
         "default" => Ok((theta, None)),
         "llama3" => {
+            const ORIGINAL: &str = "original_max_position_embeddings";
+            let original = match (fields.usize(ORIGINAL)?, rope.usize(ORIGINAL)?) {
+                (Some(outside), _) => outside,
+                (None, Some(inside)) => inside,
+                (None, None) => fields.required_usize("max_position_embeddings")?,
+            };
             let scaling = RopeScaling {
                 factor: rope.required_f64("factor")?,
                 low_freq_factor: rope.required_f64("low_freq_factor")?,
                 high_freq_factor: rope.required_f64("high_freq_factor")?,
-                original_max_position_embeddings: rope
-                    .required_usize("original_max_position_embeddings")?,
+                original_max_position_embeddings: original,
             };
             Ok((theta, Some(scaling)))
         }
         other => Err(rope.unsupported(key, format!("\"{other}\""), "default, llama3")),
+    }
+}
+
+/// An error if only a part of each head is to be rotated.
+fn whole_heads(fields: &Fields<'_>) -> Result<(), ConfigError> {
+    const FRACTION: &str = "partial_rotary_factor";
+    match fields.f64(FRACTION)?.filter(|fraction| *fraction != 1.0) {
+        Some(fraction) => Err(fields.unsupported(FRACTION, fraction, "1.0 (rotate whole heads)")),
+        None => Ok(()),
     }
 }

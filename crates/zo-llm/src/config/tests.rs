@@ -48,6 +48,59 @@ fn both_spellings_of_rope_agree() {
 }
 
 #[test]
+fn of_two_spellings_of_rope_the_one_that_transformers_takes_counts() {
+    let llama3 = r#"{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}"#;
+    // `rope_scaling` as a whole, with the theta beside it.
+    let both = llama(&format!(
+        r#", "rope_parameters": {{"rope_type": "default", "rope_theta": 2e4}}, "rope_theta": 3e4, "rope_scaling": {llama3}"#
+    ))
+    .unwrap();
+    assert_eq!(both.rope_theta, 3e4);
+    // The original context is the model's own where no field says otherwise; a field beside them goes before one within.
+    let original = |rest: &str| {
+        let config = llama(&format!(r#", "rope_scaling": {llama3}{rest}"#)).unwrap();
+        config
+            .rope_scaling
+            .unwrap()
+            .original_max_position_embeddings
+    };
+    assert_eq!(original(""), 64);
+    assert_eq!(original(r#", "original_max_position_embeddings": 32"#), 32);
+    let linear = r#", "rope_parameters": {"rope_type": "default"}, "rope_scaling": {"type": "linear", "factor": 4.0}"#;
+    assert!(message(llama(linear)).contains("rope_scaling.type"));
+    // An empty one says nothing.
+    let new = r#"{"rope_type": "default", "rope_theta": 2e4}"#;
+    let empty = llama(&format!(
+        r#", "rope_scaling": {{}}, "rope_parameters": {new}"#
+    ))
+    .unwrap();
+    assert_eq!(empty.rope_theta, 2e4);
+    let inner = llama(&format!(r#", "rope_theta": 5.0, "rope_parameters": {new}"#)).unwrap();
+    assert_eq!(inner.rope_theta, 2e4);
+}
+
+#[test]
+fn the_two_names_of_an_architecture_must_agree() {
+    let of = |class: &str, kind: &str| {
+        let text = format!(r#"{LLAMA}, "architectures": {class}, "model_type": {kind}}}"#);
+        ModelConfig::from_json(&text).map(|config| config.architecture())
+    };
+    assert_eq!(of("null", r#""llama""#).unwrap(), Architecture::Llama);
+    assert_eq!(of("[]", r#""llama""#).unwrap(), Architecture::Llama);
+    assert_eq!(
+        of(r#"["LlamaForCausalLM"]"#, "null").unwrap(),
+        Architecture::Llama
+    );
+    let error = message(of(r#"["LlamaForCausalLM"]"#, r#""opt""#));
+    assert!(
+        error.contains("LlamaForCausalLM") && error.contains("opt"),
+        "{error}"
+    );
+    assert!(message(of(r#"["LlamaForCausalLM"]"#, r#""mistral""#)).contains("mistral"));
+    assert!(message(of(r#""LlamaForCausalLM""#, r#""llama""#)).contains("architectures"));
+}
+
+#[test]
 fn json_round_trips() {
     let scaling = RopeScaling {
         factor: 8.0,
@@ -103,7 +156,11 @@ fn defaults_are_those_of_transformers() {
         (8, 2, false)
     );
     assert_eq!((llama.rms_norm_eps, llama.pad_token_id), (1e-6, None));
-    assert_eq!(ModelConfig::Llama(llama).pad_token_id(), 0);
+    assert_eq!(
+        (llama.bos_token_id, &llama.eos_token_ids),
+        (Some(1), &vec![2])
+    );
+    assert_eq!(ModelConfig::Llama(llama).pad_token_id(), 2);
 }
 
 #[test]
@@ -123,6 +180,21 @@ fn unsupported_configurations_are_named() {
             r#", "rope_parameters": {"partial_rotary_factor": 0.5}"#,
             "partial_rotary_factor",
             "0.5",
+        ),
+        (
+            r#", "partial_rotary_factor": 0.25"#,
+            "partial_rotary_factor",
+            "0.25",
+        ),
+        (
+            r#", "rope_parameters": {"full_attention": {"rope_type": "default"}}"#,
+            "rope_parameters.full_attention",
+            "rope_type",
+        ),
+        (
+            r#", "hidden_size": 4294967296"#,
+            "hidden_size",
+            "4294967296",
         ),
         (r#", "sliding_window": 4096"#, "sliding_window", "4096"),
         (

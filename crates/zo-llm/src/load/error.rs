@@ -10,6 +10,7 @@ use crate::tokenizer::TokenizerError;
 
 /// Why a folder cannot be loaded.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum LoadError {
     /// `config.json` is missing, malformed or not supported.
     #[error(transparent)]
@@ -71,13 +72,52 @@ pub enum LoadError {
         /// What is wrong.
         message: String,
     },
-    /// A shard that the index lists does not exist.
+    /// A shard that the index lists does not exist, and what it should hold is needed.
     #[error("shard {shard} is missing, though {index} lists it; complete the download")]
     MissingShard {
         /// The shard.
         shard: PathBuf,
         /// The index.
         index: PathBuf,
+    },
+    /// A tensor holds values that are not finite, or that a narrower type cannot hold. A model with one of them computes nothing.
+    #[error(
+        "{path}: {what}; download the file again or use an earlier checkpoint{wider}",
+        what = not_finite(tensor, *values, [*nan, *infinite, *too_large], dtype),
+        wider = if *too_large > 0 { ", or load the weights in a type with a wider range (f32)" } else { "" }
+    )]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Number of its values.
+        values: usize,
+        /// How many are NaN.
+        nan: usize,
+        /// How many are infinite in the file.
+        infinite: usize,
+        /// How many are beyond the range of the type they are loaded in.
+        too_large: usize,
+        /// That type.
+        dtype: &'static str,
+    },
+    /// The file holds rotary frequencies that are not those of the configuration. transformers would leave them aside without a word.
+    #[error(
+        "{path}: `{tensor}` is not what config.json gives (frequency {at} is {found} instead of {expected}): correct its rope_theta and \
+         rope_scaling, or remove the tensor"
+    )]
+    Frequencies {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Index of the first frequency that differs.
+        at: usize,
+        /// The file's.
+        found: f64,
+        /// The configuration's.
+        expected: f64,
     },
     /// The tensors in the files are not those of the configuration.
     #[error("{0}; config.json and the weights must belong together")]
@@ -99,6 +139,22 @@ impl LoadError {
             source,
         }
     }
+}
+
+/// Says what of a tensor's values is not finite: `counts` of NaN, of infinite ones, and of those beyond the range of `dtype`.
+pub(crate) fn not_finite(tensor: &str, values: usize, counts: [usize; 3], dtype: &str) -> String {
+    let kinds = ["NaN", "infinite", "beyond the range of"];
+    let found = counts.iter().zip(kinds).filter(|(count, _)| **count > 0);
+    let found: Vec<String> = found
+        .map(|(count, kind)| match kind.ends_with("of") {
+            true => format!("{count} {kind} {dtype}"),
+            false => format!("{count} {kind}"),
+        })
+        .collect();
+    format!(
+        "`{tensor}` has values that are not finite: of {values}, {}",
+        found.join(", ")
+    )
 }
 
 /// Everything in which a checkpoint's tensors differ from what its configuration asks for.

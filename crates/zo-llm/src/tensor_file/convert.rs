@@ -51,33 +51,61 @@ pub(super) fn convert<const N: usize, T: Element>(
 
 /// The types weights are held in.
 pub(crate) trait Element: burn::tensor::Element + Copy + Default {
+    /// What people call it.
+    const NAME: &'static str;
     fn from_f32(value: f32) -> Self;
     fn from_f64(value: f64) -> Self;
+    fn is_finite(self) -> bool;
+}
+
+impl Element for f64 {
+    const NAME: &'static str = "f64";
+    fn from_f32(value: f32) -> Self {
+        f64::from(value)
+    }
+    fn from_f64(value: f64) -> Self {
+        value
+    }
+    fn is_finite(self) -> bool {
+        f64::is_finite(self)
+    }
 }
 
 impl Element for f32 {
+    const NAME: &'static str = "f32";
     fn from_f32(value: f32) -> Self {
         value
     }
     fn from_f64(value: f64) -> Self {
         value as f32
     }
+    fn is_finite(self) -> bool {
+        f32::is_finite(self)
+    }
 }
 
 impl Element for bf16 {
+    const NAME: &'static str = "bf16";
     fn from_f32(value: f32) -> Self {
         bf16::from_f32(value)
     }
     fn from_f64(value: f64) -> Self {
         bf16::from_f64(value)
     }
+    fn is_finite(self) -> bool {
+        bf16::is_finite(self)
+    }
 }
 
 impl Element for f16 {
+    const NAME: &'static str = "f16";
     fn from_f32(value: f32) -> Self {
         f16::from_f32(value)
     }
     fn from_f64(value: f64) -> Self {
         f16::from_f64(value)
+    }
+    fn is_finite(self) -> bool {
+        f16::is_finite(self)
     }
 }

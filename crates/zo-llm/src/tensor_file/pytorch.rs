@@ -7,6 +7,7 @@ use pytorch_reader::{DType, FileFormat, PytorchError, PytorchReader};
 use safetensors::tensor::Dtype as FileDtype;
 
 use super::{Entry, Place, TensorFiles};
+use crate::guard::guarded;
 use crate::load::LoadError;
 
 impl TensorFiles {
@@ -16,7 +17,8 @@ impl TensorFiles {
             path: path.clone(),
             message,
         };
-        let reader = PytorchReader::new(&path).map_err(|error| match error {
+        let reader = guarded(|| PytorchReader::new(&path)).map_err(&bad)?;
+        let reader = reader.map_err(|error| match error {
             PytorchError::Io(source) => unreadable(&path, source),
             error => bad(error.to_string()),
         })?;

@@ -6,15 +6,17 @@ use std::path::{Path, PathBuf};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::Embedding;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use half::{bf16, f16};
-use safetensors::tensor::{Dtype as FileDtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype as FileDtype, TensorView};
 use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::lora::{self, LoraError};
-use super::{LoraConfig, Tuning, TuningError};
+use super::{LoraConfig, Tuning, TuningError, peft};
 use crate::attention::Prefix;
+use crate::load::LoadError;
+use crate::load::files::read_text;
 use crate::model::CausalLm;
+use crate::tensor_file::{Entry, is_float};
 
 /// The tensors of an adapter.
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -37,7 +39,7 @@ pub enum AdapterError {
     NotApplied(Tuning),
     /// A file cannot be written or read.
     #[error(
-        "{path}: {source}; an adapter's folder holds adapter_config.json and adapter_model.safetensors"
+        "{path}: {source}; an adapter's folder holds adapter_config.json and adapter_model.safetensors (or .bin)"
     )]
     Io {
         /// The file.
@@ -64,6 +66,9 @@ pub enum AdapterError {
     /// LoRA's own complaints.
     #[error(transparent)]
     Lora(#[from] LoraError),
+    /// The file of the tensors cannot be read, is damaged, or holds values that are not finite.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// The tuning does not fit the model.
     #[error(transparent)]
     Tuning(#[from] TuningError),
@@ -161,7 +166,7 @@ pub fn save_adapter(
 }
 
 /// Adds the adapter in the folder `dir` to `model`, a plain one, and says how it was tuned. Reads what [`save_adapter`] writes, and what PEFT
-/// does for LoRA, prefix (without projection) and prompt tuning.
+/// does for LoRA, prefix (without projection) and prompt tuning, as `adapter_model.safetensors` or else `adapter_model.bin`.
 ///
 /// # Errors
 /// If a file is missing or malformed, or does not fit the model.
@@ -174,10 +179,10 @@ pub fn load_adapter(dir: &Path, model: CausalLm) -> Result<(CausalLm, Tuning), A
             Ok((model, Tuning::Lora(config)))
         }
         Some("PREFIX_TUNING") if config["prefix_projection"] != json!(true) => {
-            load_prefix(&dir.join(WEIGHTS), model)
+            load_prefix(dir, model, tokens(&config))
         }
-        Some("PROMPT_TUNING") => load_prompt(&dir.join(WEIGHTS), model),
-        Some("HEAD") => load_head(&dir.join(WEIGHTS), model),
+        Some("PROMPT_TUNING") => load_prompt(dir, model, tokens(&config)),
+        Some("HEAD") => load_head(dir, model),
         _ => Err(unsupported(&path, &config)),
     }
 }
@@ -200,8 +205,13 @@ pub fn adapter_tuning(dir: &Path) -> Result<Tuning, AdapterError> {
 }
 
 fn read_config(path: &Path) -> Result<Value, AdapterError> {
-    let text = std::fs::read(path).map_err(|source| io(path, source))?;
-    serde_json::from_slice(&text).map_err(|error| content(path, error.to_string()))
+    let text = read_text(path).map_err(|source| io(path, source))?;
+    serde_json::from_str(&text).map_err(|error| content(path, error.to_string()))
+}
+
+/// The number of virtual tokens that a configuration gives.
+fn tokens(config: &Value) -> Option<u64> {
+    config["num_virtual_tokens"].as_u64()
 }
 
 fn unsupported(path: &Path, config: &Value) -> AdapterError {
@@ -212,8 +222,12 @@ fn unsupported(path: &Path, config: &Value) -> AdapterError {
     content(path, message)
 }
 
-fn load_prefix(path: &Path, mut model: CausalLm) -> Result<(CausalLm, Tuning), AdapterError> {
-    let (shape, values) = read(path, VIRTUAL)?;
+fn load_prefix(
+    dir: &Path,
+    mut model: CausalLm,
+    tokens: Option<u64>,
+) -> Result<(CausalLm, Tuning), AdapterError> {
+    let (shape, values) = read(dir, VIRTUAL, model.head().dtype())?;
     // What a prefix of this model looks like.
     let like = Tuning::Prefix { length: 1 }.apply(model.clone(), 0)?;
     let parts = floats(&like, ".self_attn.prefix.")?;
@@ -223,7 +237,8 @@ fn load_prefix(path: &Path, mut model: CausalLm) -> Result<(CausalLm, Tuning), A
         None => (0, [0, 0]),
     };
     let (length, token) = (shape[0], heads * width);
-    check(path, VIRTUAL, &shape, [length, count * token])?;
+    let length = tokens.map_or(length, |tokens| tokens as usize);
+    check(dir, VIRTUAL, &shape, [length, count * token])?;
     Tuning::Prefix { length }.fits(&model)?;
     let (device, dtype) = (model.head().device(), model.head().dtype());
     let part = |part: usize| {
@@ -243,20 +258,24 @@ fn load_prefix(path: &Path, mut model: CausalLm) -> Result<(CausalLm, Tuning), A
     Ok((model, Tuning::Prefix { length }))
 }
 
-fn load_prompt(path: &Path, mut model: CausalLm) -> Result<(CausalLm, Tuning), AdapterError> {
-    let (shape, values) = read(path, VIRTUAL)?;
+fn load_prompt(
+    dir: &Path,
+    mut model: CausalLm,
+    tokens: Option<u64>,
+) -> Result<(CausalLm, Tuning), AdapterError> {
+    let (shape, values) = read(dir, VIRTUAL, model.head().dtype())?;
     let (device, dtype) = (model.head().device(), model.head().dtype());
-    let length = shape[0];
-    check(path, VIRTUAL, &shape, [length, model.head().dims()[1]])?;
+    let length = tokens.map_or(shape[0], |tokens| tokens as usize);
+    check(dir, VIRTUAL, &shape, [length, model.head().dims()[1]])?;
     Tuning::Prompt { length }.fits(&model)?;
     *model.tunable().prompt = Some(Param::from_tensor(matrix(values, &shape, &device, dtype)));
     Ok((model, Tuning::Prompt { length }))
 }
 
-fn load_head(path: &Path, mut model: CausalLm) -> Result<(CausalLm, Tuning), AdapterError> {
-    let (shape, values) = read(path, HEAD)?;
+fn load_head(dir: &Path, mut model: CausalLm) -> Result<(CausalLm, Tuning), AdapterError> {
     let head = model.head();
-    check(path, HEAD, &shape, head.dims())?;
+    let (shape, values) = read(dir, HEAD, head.dtype())?;
+    check(dir, HEAD, &shape, head.dims())?;
     let weight = Param::from_tensor(matrix(values, &shape, &head.device(), head.dtype()));
     *model.lm_head() = Some(Embedding { weight });
     Ok((model, Tuning::Head))
@@ -277,48 +296,31 @@ fn check(
         return Ok(());
     }
     let message = format!(
-        "`{name}` has shape {found:?}, this model needs {expected:?}: was it tuned from another?"
+        "`{name}` has shape {found:?}, this model and adapter_config.json need {expected:?}: was it tuned from another?"
     );
     Err(content(path, message))
 }
 
-/// A matrix of a file, as f32.
-fn read(path: &Path, name: &str) -> Result<(Vec<usize>, Vec<f32>), AdapterError> {
-    let bytes = std::fs::read(path).map_err(|source| io(path, source))?;
-    let file =
-        SafeTensors::deserialize(&bytes).map_err(|error| content(path, error.to_string()))?;
-    let tensor = file
-        .tensor(name)
-        .map_err(|error| content(path, error.to_string()))?;
-    let data = tensor.data();
-    let values: Vec<f32> = match tensor.dtype() {
-        FileDtype::F32 => data
-            .as_chunks::<4>()
-            .0
-            .iter()
-            .map(|bytes| f32::from_le_bytes(*bytes))
-            .collect(),
-        FileDtype::BF16 => half_values(data, |bytes| bf16::from_le_bytes(bytes).to_f32()),
-        FileDtype::F16 => half_values(data, |bytes| f16::from_le_bytes(bytes).to_f32()),
-        other => {
-            let message = format!("`{name}` is {other:?}, expected F32, BF16 or F16");
-            return Err(content(path, message));
-        }
-    };
-    let shape = tensor.shape().to_vec();
-    if shape.len() != 2 {
-        let message = format!("`{name}` has shape {shape:?}, expected a matrix");
+/// The only tensor of an adapter, a matrix, as f32, once all values are known to be finite as `dtype`.
+fn read(dir: &Path, name: &str, dtype: DType) -> Result<(Vec<usize>, Vec<f32>), AdapterError> {
+    let files = peft::open(dir)?;
+    let path = files.path(name);
+    let found = |entry: &Entry| format!("{:?} of shape {:?}", entry.dtype, entry.shape);
+    if let Some((other, entry)) = files.entries.iter().find(|(other, _)| *other != name) {
+        let message = format!(
+            "it holds `{other}`, {}; expected is `{name}` alone",
+            found(entry)
+        );
         return Err(content(path, message));
     }
-    Ok((shape, values))
-}
-
-fn half_values(data: &[u8], value: impl Fn([u8; 2]) -> f32) -> Vec<f32> {
-    data.as_chunks::<2>()
-        .0
-        .iter()
-        .map(|bytes| value(*bytes))
-        .collect()
+    let Some(entry) = files.entries.get(name) else {
+        return Err(content(path, format!("it lacks `{name}`")));
+    };
+    if entry.shape.len() != 2 || !is_float(entry.dtype) {
+        let message = format!("`{name}` is {}, expected a matrix of floats", found(entry));
+        return Err(content(path, message));
+    }
+    Ok((entry.shape.clone(), files.read_within(name, false, dtype)?))
 }
 
 /// Replaces a file whole or not at all.

@@ -38,7 +38,7 @@ use thiserror::Error;
 use zo_core::noise::{TensorKey, derive_seed};
 
 use crate::config::ConfigError;
-use crate::load::{Mismatch, Slot, file_name, slots};
+use crate::load::{LoadError, Mismatch, Slot, file_name, slots};
 use crate::model::CausalLm;
 
 pub use super::peft::{load_adapter, save_adapter};
@@ -65,7 +65,7 @@ pub struct LoraConfig {
 }
 
 /// The layers that the LoRA paper adapts.
-fn default_targets() -> Vec<String> {
+pub(super) fn default_targets() -> Vec<String> {
     vec!["q_proj".to_owned(), "v_proj".to_owned()]
 }
 
@@ -132,8 +132,8 @@ pub enum LoraError {
     Config(#[from] ConfigError),
     /// A file cannot be read.
     #[error(
-        "cannot read {path}: {source}; an adapter's folder holds adapter_config.json and adapter_model.safetensors, as PEFT's \
-         save_pretrained writes them"
+        "cannot read {path}: {source}; an adapter's folder holds adapter_config.json and adapter_model.safetensors (or .bin), as \
+         PEFT's save_pretrained writes them"
     )]
     Read {
         /// The file.
@@ -151,14 +151,21 @@ pub enum LoraError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A file is not valid safetensors.
-    #[error("{path} is not a valid safetensors file: {message}; download or save it again")]
-    File {
-        /// The file.
-        path: PathBuf,
+    /// A pattern of targets cannot be tried on a layer.
+    #[error(
+        "the LoRA targets `{pattern}` cannot be matched with `{name}`: {message}; list the layers by name"
+    )]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// The name of the layer.
+        name: String,
         /// What is wrong.
         message: String,
     },
+    /// The file of the tensors cannot be read, is damaged, or holds values that are not finite.
+    #[error(transparent)]
+    Load(#[from] LoadError),
     /// The tensors in the file are not those that its configuration describes for this model.
     #[error("{path}: {mismatch}; the adapter's two files and the model must belong together")]
     Tensors {
@@ -214,14 +221,7 @@ impl LoraConfig {
         let mut layers = linear_layers(model);
         let unknown = |target: &&String| !layers.keys().any(|layer| matches(target, layer));
         if let Some(target) = self.targets.iter().find(unknown) {
-            let last = |layer: &String| layer.rsplit('.').next().map(str::to_owned);
-            let mut names: Vec<String> = layers.keys().filter_map(last).collect();
-            names.sort_unstable();
-            names.dedup();
-            return Err(LoraError::UnknownTarget {
-                target: target.clone(),
-                names: names.join(", "),
-            });
+            return Err(unknown_target(target, &layers));
         }
         layers.retain(|layer, _| self.targets.iter().any(|target| matches(target, layer)));
         Ok(layers)
@@ -268,7 +268,19 @@ pub fn merge(model: CausalLm) -> CausalLm {
 /// Linear layers by their names in transformers (`model.decoder.layers.0.fc1`), and the shapes `[d_in, d_out]` of their weights.
 pub(super) type Layers = BTreeMap<String, [usize; 2]>;
 
-fn linear_layers(model: &CausalLm) -> Layers {
+/// The error about a target that matches none of `layers`.
+pub(super) fn unknown_target(target: &str, layers: &Layers) -> LoraError {
+    let last = |layer: &String| layer.rsplit('.').next().map(str::to_owned);
+    let mut names: Vec<String> = layers.keys().filter_map(last).collect();
+    names.sort_unstable();
+    names.dedup();
+    LoraError::UnknownTarget {
+        target: target.to_owned(),
+        names: names.join(", "),
+    }
+}
+
+pub(super) fn linear_layers(model: &CausalLm) -> Layers {
     let layer = |slot: Slot| {
         // The slot has the shape in the file, which holds the transpose.
         let [d_out, d_in] = slot.shape[..] else {
@@ -287,7 +299,7 @@ fn layer_name(path: &str) -> Option<String> {
 }
 
 /// Whether the name `layer` is `target` or ends with it, at a dot: PEFT's rule.
-fn matches(target: &str, layer: &str) -> bool {
+pub(super) fn matches(target: &str, layer: &str) -> bool {
     layer
         .strip_suffix(target)
         .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))

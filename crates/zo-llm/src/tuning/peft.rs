@@ -1,9 +1,10 @@
-//! Adapters in PEFT's layout: `adapter_config.json` and `adapter_model.safetensors`.
+//! Adapters in PEFT's layout: `adapter_config.json` and `adapter_model.safetensors` or `adapter_model.bin`.
 //!
 //! PEFT stores `lora_A` as `[rank, d_in]` and `lora_B` as `[d_out, rank]`, the transposes of the factors here, as it stores weights
 //! `[d_out, d_in]`.
 
 mod config;
+mod targets;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -11,15 +12,18 @@ use std::path::Path;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Element, Tensor, TensorData};
 use half::{bf16, f16};
+use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype as FileDtype, TensorView};
-use safetensors::{SafeTensorError, SafeTensors};
 
 use super::lora::{FACTORS, Layers, LoraConfig, LoraError, attach};
-use crate::load::{Mismatch, file_name};
+use crate::load::{LoadError, Mismatch, file_name};
 use crate::model::CausalLm;
+use crate::tensor_file::{TensorFiles, is_float};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
+/// What PEFT wrote before, and with `safe_serialization=False`.
+const BIN: &str = "adapter_model.bin";
 
 /// Writes the adapters of `model` into the folder `dir` (made if absent) as PEFT does, in their own float type. `config` is what
 /// [`apply`](super::lora::apply) was given or [`load_adapter`] returned; `base_model` names the model that the adapters belong to, a
@@ -78,32 +82,54 @@ pub fn save_adapter(
 }
 
 /// Gives `model` the adapters in the folder `dir`, which [`save_adapter`] or PEFT wrote for it, and freezes its other parameters for
-/// methods with gradients. The file may hold f64, f32, bf16 or f16; the adapters take the float type of the model.
+/// methods with gradients. The weights are `adapter_model.safetensors` or else `adapter_model.bin`, of f64, f32, bf16 or f16; the
+/// adapters take the float type of the model.
+///
+/// `target_modules` may be a list, a pattern or `all-linear`. Targets that match no layer are left out while another does, as PEFT does;
+/// those of the returned configuration all match.
 ///
 /// # Errors
 /// [`LoraError`] if a file is missing or malformed, asks for something that is not supported, or does not fit the model (every tensor
-/// that is missing, unexpected or of the wrong shape is named), or if the model has adapters already.
+/// that is missing, unexpected or of the wrong shape is named), if a value is not finite in the model's float type, or if the model has
+/// adapters already.
 pub fn load_adapter(dir: &Path, model: CausalLm) -> Result<(CausalLm, LoraConfig), LoraError> {
-    let config = config::read(&dir.join(CONFIG))?;
-    let path = dir.join(WEIGHTS);
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(source) => return Err(LoraError::Read { path, source }),
-    };
-    let file = match SafeTensors::deserialize(&bytes) {
-        Ok(file) => file,
-        Err(error) => {
-            let message = error.to_string();
-            return Err(LoraError::File { path, message });
-        }
-    };
+    let path = dir.join(CONFIG);
+    let (mut config, targets) = config::read(&path)?;
+    let files = open(dir)?;
+    config.targets = targets.resolve(&model, &path.display().to_string())?;
     let layers = config.select(&model)?;
-    let stored = resolve(&file, &shapes(&layers, config.rank))
-        .map_err(|mismatch| LoraError::Tensors { path, mismatch })?;
+    let expected = shapes(&layers, config.rank);
+    let names = resolve(&files, &expected).map_err(|mismatch| {
+        let path = files.path("").to_owned();
+        LoraError::Tensors { path, mismatch }
+    })?;
+    let dtype = model.head().dtype();
+    let mut values = BTreeMap::new();
+    for (name, stored) in names {
+        values.insert(name, files.read_within(&stored, true, dtype)?);
+    }
     let model = attach(model, &config, &layers, |layer, _| {
-        ["A", "B"].map(|factor| stored[&tensor_name(layer, factor)].transposed())
+        ["A", "B"].map(|factor| {
+            let values = values.remove(&tensor_name(layer, factor));
+            values.unwrap_or_default()
+        })
     })?;
     Ok((model, config))
+}
+
+/// Opens the tensors of the adapter in the folder `dir`.
+pub(super) fn open(dir: &Path) -> Result<TensorFiles, LoadError> {
+    let [safetensors, bin] = [WEIGHTS, BIN].map(|name| dir.join(name));
+    if safetensors.exists() || bin.exists() {
+        return TensorFiles::open_file(if safetensors.exists() {
+            safetensors
+        } else {
+            bin
+        });
+    }
+    let message = format!("neither it nor {BIN} is there");
+    let source = std::io::Error::new(std::io::ErrorKind::NotFound, message);
+    Err(LoadError::read(&safetensors, source))
 }
 
 /// PEFT's name of a factor, `A` or `B`, of a layer.
@@ -226,79 +252,33 @@ fn replace(dir: &Path, files: &[(&str, Vec<u8>)]) -> Result<(), LoraError> {
     written
 }
 
-/// A matrix in a file's bytes.
-struct Stored<'a> {
-    decode: fn(&[u8]) -> f64,
-    /// Bytes of a value.
-    width: usize,
-    shape: [usize; 2],
-    data: &'a [u8],
-}
-
-impl<'a> Stored<'a> {
-    /// `None` if the tensor holds no floats.
-    fn new(view: &TensorView<'a>, shape: [usize; 2]) -> Option<Self> {
-        let decode: fn(&[u8]) -> f64 = match view.dtype() {
-            FileDtype::F64 => |bytes: &[u8]| f64::from_le_bytes(array(bytes)),
-            FileDtype::F32 => |bytes: &[u8]| f64::from(f32::from_le_bytes(array(bytes))),
-            FileDtype::F16 => |bytes: &[u8]| f16::from_le_bytes(array(bytes)).to_f64(),
-            FileDtype::BF16 => |bytes: &[u8]| bf16::from_le_bytes(array(bytes)).to_f64(),
-            _ => return None,
-        };
-        Some(Self {
-            decode,
-            width: view.dtype().bitsize() / 8,
-            shape,
-            data: view.data(),
-        })
-    }
-
-    /// The values of the transpose.
-    fn transposed(&self) -> Vec<f64> {
-        let values = self.data.chunks_exact(self.width).map(self.decode);
-        transpose(&values.collect::<Vec<f64>>(), self.shape)
-    }
-}
-
-/// `bytes`, of which there are `N`.
-fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
-    let mut array = [0; N];
-    array.copy_from_slice(bytes);
-    array
-}
-
 /// Finds the tensors of these names and shapes in the file, and complains about all that does not fit at once. The adapter's own name
-/// may stand in theirs (`lora_A.default.weight`), as in a whole model's state.
-fn resolve<'a>(
-    file: &SafeTensors<'a>,
+/// may stand in theirs (`lora_A.default.weight`), as in a whole model's state. Gives for each name that in the file.
+fn resolve(
+    files: &TensorFiles,
     expected: &BTreeMap<String, [usize; 2]>,
-) -> Result<BTreeMap<String, Stored<'a>>, Mismatch> {
+) -> Result<BTreeMap<String, String>, Mismatch> {
     let mut mismatch = Mismatch::default();
     let (mut found, mut seen) = (BTreeMap::new(), BTreeSet::new());
-    let mut tensors = file.tensors();
-    tensors.sort_by(|a, b| a.0.cmp(&b.0));
-    for (stored, view) in tensors {
+    for (stored, entry) in &files.entries {
         let name = match stored.strip_suffix(".default.weight") {
             Some(stem) => format!("{stem}.weight"),
             None => stored.clone(),
         };
         let Some(shape) = expected.get(&name).filter(|_| seen.insert(name.clone())) else {
-            mismatch.unexpected.push(stored);
+            mismatch.unexpected.push(stored.clone());
             continue;
         };
-        if view.shape() != shape.as_slice() {
-            let text = format!("{stored} has shape {:?} instead of {shape:?}", view.shape());
+        if entry.shape != shape {
+            let text = format!("{stored} has shape {:?} instead of {shape:?}", entry.shape);
             mismatch.wrong.push(text);
-            continue;
-        }
-        match Stored::new(&view, *shape) {
-            Some(matrix) => {
-                found.insert(name, matrix);
-            }
-            None => mismatch.wrong.push(format!(
+        } else if is_float(entry.dtype) {
+            found.insert(name, stored.clone());
+        } else {
+            mismatch.wrong.push(format!(
                 "{stored} is {:?} instead of F64, F32, F16 or BF16",
-                view.dtype()
-            )),
+                entry.dtype
+            ));
         }
     }
     let missing = expected.keys().filter(|name| !seen.contains(*name));

@@ -4,8 +4,10 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::targets::{Targets, pattern};
 use crate::config::ConfigError;
-use crate::tuning::lora::{LoraConfig, LoraError};
+use crate::load::files::read_text;
+use crate::tuning::lora::{LoraConfig, LoraError, default_targets};
 
 /// Options of PEFT that change what an adapter computes, and that nothing here computes. All are off by default.
 const UNSUPPORTED: [&str; 18] = [
@@ -28,6 +30,9 @@ const UNSUPPORTED: [&str; 18] = [
     "use_dora",
     "use_qalora",
 ];
+
+/// PEFT's rank, and its alpha.
+const DEFAULT_SIZE: u64 = 8;
 
 /// The text of the file.
 pub(super) fn write(config: &LoraConfig, base_model: &str) -> String {
@@ -61,16 +66,17 @@ pub(super) fn write(config: &LoraConfig, base_model: &str) -> String {
     format!("{value:#}\n")
 }
 
-/// Reads the file. Dropout and the like, which matter only while PEFT trains, are ignored.
-pub(super) fn read(path: &Path) -> Result<LoraConfig, LoraError> {
-    let text = std::fs::read_to_string(path).map_err(|source| LoraError::Read {
+/// Reads the file: a configuration without targets, and those. Fields that are absent have PEFT's defaults; dropout and the like, which
+/// matter only while PEFT trains, are ignored.
+pub(super) fn read(path: &Path) -> Result<(LoraConfig, Targets), LoraError> {
+    let text = read_text(path).map_err(|source| LoraError::Read {
         path: path.to_owned(),
         source,
     })?;
     Ok(parse(&path.display().to_string(), &text)?)
 }
 
-fn parse(place: &str, text: &str) -> Result<LoraConfig, ConfigError> {
+fn parse(place: &str, text: &str) -> Result<(LoraConfig, Targets), ConfigError> {
     let json = |message: String| ConfigError::Json {
         place: place.to_owned(),
         message,
@@ -105,25 +111,32 @@ fn parse(place: &str, text: &str) -> Result<LoraConfig, ConfigError> {
         return Err(unsupported("init_lora_weights", known));
     }
 
-    let rank = get("r").and_then(Value::as_u64);
-    let rank = rank.and_then(|rank| usize::try_from(rank).ok());
-    let alpha = get("lora_alpha").and_then(Value::as_f64);
+    let number = |key| get(key).map_or(Some(DEFAULT_SIZE), Value::as_u64);
+    let rank = number("r").and_then(|rank| usize::try_from(rank).ok());
+    let alpha = get("lora_alpha").map_or(Some(DEFAULT_SIZE as f64), Value::as_f64);
     let rslora = get("use_rslora").map_or(Some(false), Value::as_bool);
+    let names = || invalid("target_modules", "a list of module names or a pattern");
     let targets = match get("target_modules") {
-        Some(Value::String(_)) => {
-            let known = "a list of module names: write those that the pattern matches";
-            return Err(unsupported("target_modules", known));
+        None => Targets::List(default_targets()),
+        Some(Value::String(text)) if text.eq_ignore_ascii_case("all-linear") => Targets::AllLinear,
+        Some(Value::String(text)) => {
+            let bad =
+                |message: String| ConfigError::invalid(place, "target_modules", text, &message);
+            Targets::Pattern(pattern(text).map_err(bad)?)
         }
-        Some(Value::Array(list)) => list.iter().map(|name| name.as_str().map(str::to_owned)),
-        _ => return Err(invalid("target_modules", "a list of module names")),
+        Some(Value::Array(list)) => {
+            let list = list.iter().map(|name| name.as_str().map(str::to_owned));
+            Targets::List(list.collect::<Option<_>>().ok_or_else(names)?)
+        }
+        Some(_) => return Err(names()),
     };
-    let targets: Option<Vec<String>> = targets.collect();
-    Ok(LoraConfig {
+    let config = LoraConfig {
         rank: rank.ok_or_else(|| invalid("r", "a whole number"))?,
         alpha: alpha.ok_or_else(|| invalid("lora_alpha", "a number"))?,
-        targets: targets.ok_or_else(|| invalid("target_modules", "a list of module names"))?,
+        targets: Vec::new(),
         rslora: rslora.ok_or_else(|| invalid("use_rslora", "true or false"))?,
-    })
+    };
+    Ok((config, targets))
 }
 
 fn is_off(value: &Value) -> bool {

@@ -1,0 +1,279 @@
+//! A tokenizer out of the files of a folder.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+use tokenizers::models::bpe::BPE;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::processors::PostProcessorWrapper;
+use tokenizers::{AddedToken, Encoding, PostProcessor, Token, Tokenizer};
+
+use super::special::{Special, object};
+use super::{Contest, LmTokenizer, TokenizerError};
+use crate::config::{Architecture, ModelConfig};
+use crate::guard::guarded;
+use crate::load::files::read_text;
+
+/// The token of GPT-2's tokenizer in every role that its files leave out.
+const DEFAULT: &str = "<|endoftext|>";
+
+/// An added token as `tokenizer.json` lists it.
+#[derive(Deserialize)]
+struct Claim {
+    id: u32,
+    content: String,
+}
+
+/// What of `tokenizer.json` is looked at here.
+#[derive(Deserialize)]
+struct Listed {
+    #[serde(default)]
+    added_tokens: Vec<Claim>,
+}
+
+/// See [`LmTokenizer::from_dir`].
+pub(super) fn from_dir(dir: &Path, config: &ModelConfig) -> Result<LmTokenizer, TokenizerError> {
+    let (json, vocab, merges) = (
+        dir.join("tokenizer.json"),
+        dir.join("vocab.json"),
+        dir.join("merges.txt"),
+    );
+    let special = Special::read(dir)?;
+    let mut claims = Vec::new();
+    let (place, built) = if json.exists() {
+        let text = read_text(&json).map_err(|error| TokenizerError::load(&json, error))?;
+        let listed: Listed =
+            serde_json::from_str(&text).map_err(|error| TokenizerError::load(&json, error))?;
+        let listed = listed.added_tokens.into_iter();
+        claims.extend(listed.map(|claim| (claim.id, claim.content, json.clone())));
+        let built = guarded(|| whole(&text, config, &special));
+        (&json, built)
+    } else if vocab.exists() && merges.exists() {
+        for path in [&vocab, &merges] {
+            read_text(path).map_err(|error| TokenizerError::load(path, error))?;
+        }
+        is_gpt2(&special)?;
+        let built = guarded(|| byte_level(&vocab, &merges, config, &special));
+        (&vocab, built)
+    } else {
+        return Err(TokenizerError::Missing {
+            dir: dir.to_owned(),
+        });
+    };
+    let failed = |message: String| TokenizerError::load(place, message);
+    let Built {
+        tokenizer,
+        begin,
+        end,
+    } = built
+        .map_err(failed)?
+        .map_err(|error| failed(error.to_string()))?;
+
+    let given = special.claims();
+    claims.extend(given.map(|(id, token, path)| (id, token.to_owned(), path.to_owned())));
+    let contest = |(claimed, token, path): (u32, String, _)| {
+        let id = tokenizer.token_to_id(&token)?;
+        (id != claimed).then_some((
+            id,
+            Contest {
+                token,
+                claimed,
+                path,
+            },
+        ))
+    };
+    let contested = claims.into_iter().filter_map(contest).collect();
+    Ok(LmTokenizer {
+        end_tokens: end_tokens(dir, config, &special, &tokenizer)?,
+        contested,
+        tokenizer,
+        begin,
+        end,
+        vocab_size: config.vocab_size(),
+    })
+}
+
+/// A tokenizer without post-processor, and the ids that stand around each text.
+struct Built {
+    tokenizer: Tokenizer,
+    begin: Vec<u32>,
+    end: Vec<u32>,
+}
+
+/// Out of `tokenizer.json`.
+fn whole(text: &str, config: &ModelConfig, special: &Special) -> tokenizers::Result<Built> {
+    let mut tokenizer = Tokenizer::from_bytes(text)?;
+    let class = special.class.as_ref().map(|(class, _)| class.as_str());
+    let gpt2 = match class {
+        Some(class) => GPT2.contains(&class),
+        None => config.architecture() == Architecture::Opt,
+    };
+    // GPT-2's tokenizer asks tokenizer_config.json alone whether a text begins with a space.
+    if let Some(PreTokenizerWrapper::ByteLevel(bytes)) = tokenizer.get_pre_tokenizer()
+        && gpt2
+        && bytes.add_prefix_space != special.add_prefix_space
+    {
+        let bytes = ByteLevel::new(
+            special.add_prefix_space,
+            bytes.trim_offsets,
+            bytes.use_regex,
+        );
+        tokenizer.with_pre_tokenizer(Some(bytes));
+    }
+    special.add_to(&mut tokenizer);
+    let (begin, end) = match tokenizer.get_post_processor() {
+        Some(processor) => around(processor)?,
+        None => Default::default(),
+    };
+    finish(tokenizer, special, begin, end)
+}
+
+/// The ids that a post-processor puts before and behind a text.
+fn around(processor: &PostProcessorWrapper) -> tokenizers::Result<(Vec<u32>, Vec<u32>)> {
+    let text = || Encoding::from_tokens(vec![Token::new(0, "a".to_owned(), (0, 1))], 0);
+    let encoding = processor.process(text(), None, true)?;
+    let own: Vec<usize> = (0..encoding.len())
+        .filter(|at| encoding.get_special_tokens_mask()[*at] == 0)
+        .collect();
+    let [at] = own[..] else {
+        let message = format!(
+            "its post-processor gives a text {} times: once is expected",
+            own.len()
+        );
+        return Err(message.into());
+    };
+    let ids = encoding.get_ids();
+    Ok((ids[..at].to_vec(), ids[at + 1..].to_vec()))
+}
+
+/// The classes that read `vocab.json` and `merges.txt` as GPT-2 does.
+const GPT2: [&str; 2] = ["GPT2Tokenizer", "GPT2TokenizerFast"];
+
+/// An error if the folder's tokenizer is of a class that splits texts otherwise.
+fn is_gpt2(special: &Special) -> Result<(), TokenizerError> {
+    match &special.class {
+        Some((class, path)) if !GPT2.contains(&class.as_str()) => {
+            let message = format!(
+                "`tokenizer_class` is {class}, but vocab.json with merges.txt can only be read as GPT2Tokenizer: a tokenizer.json is needed"
+            );
+            Err(TokenizerError::load(path, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// GPT-2's byte-level BPE, which OPT shares.
+fn byte_level(
+    vocab: &Path,
+    merges: &Path,
+    config: &ModelConfig,
+    special: &Special,
+) -> tokenizers::Result<Built> {
+    let bpe = BPE::from_file(&vocab.to_string_lossy(), &merges.to_string_lossy()).build()?;
+    let mut tokenizer = Tokenizer::new(bpe);
+    let bytes = ByteLevel::new(special.add_prefix_space, true, true);
+    tokenizer.with_pre_tokenizer(Some(bytes));
+    tokenizer.with_decoder(Some(ByteLevel::new(false, true, true)));
+    if !special.speaks {
+        return by_config(tokenizer, config, special);
+    }
+    special.add_to(&mut tokenizer);
+    let unnamed = ["bos_token", "eos_token", "unk_token"].map(|role| special.role(role).is_none());
+    if unnamed.contains(&true) && tokenizer.token_to_id(DEFAULT).is_some() {
+        tokenizer.add_special_tokens(&[AddedToken::from(DEFAULT, true)]);
+    }
+    let around = |wanted: bool, role: &str| -> tokenizers::Result<Vec<u32>> {
+        let token = special.role(role).unwrap_or(Some(DEFAULT));
+        let Some(token) = token.filter(|_| wanted) else {
+            return Ok(Vec::new());
+        };
+        match tokenizer.token_to_id(token) {
+            Some(id) => Ok(vec![id]),
+            None => Err(format!("the `{role}` {token:?} is not in the vocabulary").into()),
+        }
+    };
+    let begin = around(special.add_bos, "bos_token")?;
+    let end = around(special.add_eos, "eos_token")?;
+    finish(tokenizer, special, begin, end)
+}
+
+/// The special tokens of `config.json`, for a folder with nothing but a vocabulary.
+fn by_config(
+    mut tokenizer: Tokenizer,
+    config: &ModelConfig,
+    special: &Special,
+) -> tokenizers::Result<Built> {
+    let ids = config.bos_token_id().into_iter();
+    let ids = ids.chain(config.eos_token_ids().iter().copied());
+    let tokens: Vec<AddedToken> = ids
+        .chain([config.pad_token_id()])
+        .filter_map(|id| tokenizer.id_to_token(id))
+        .map(|token| AddedToken::from(token, true))
+        .collect();
+    // `</s>` in a text is one token, not four.
+    tokenizer.add_special_tokens(&tokens);
+    special.add_to(&mut tokenizer);
+    // Every text that OPT was trained on begins so.
+    let opt = config.architecture() == Architecture::Opt;
+    let begin = config.bos_token_id().filter(|_| opt);
+    finish(tokenizer, special, begin.into_iter().collect(), Vec::new())
+}
+
+fn finish(
+    mut tokenizer: Tokenizer,
+    special: &Special,
+    begin: Vec<u32>,
+    end: Vec<u32>,
+) -> tokenizers::Result<Built> {
+    // A file may carry the settings of someone's batch.
+    tokenizer.with_padding(None);
+    tokenizer.with_truncation(None)?;
+    tokenizer.with_post_processor(None::<PostProcessorWrapper>);
+    tokenizer.set_encode_special_tokens(special.split);
+    Ok(Built {
+        tokenizer,
+        begin,
+        end,
+    })
+}
+
+/// See [`LmTokenizer::end_tokens`].
+fn end_tokens(
+    dir: &Path,
+    config: &ModelConfig,
+    special: &Special,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<u32>, TokenizerError> {
+    let named = special.role("eos_token").flatten();
+    let mut ends: Vec<u32> = named
+        .and_then(|token| tokenizer.token_to_id(token))
+        .into_iter()
+        .collect();
+    let path = dir.join("generation_config.json");
+    if let Some(fields) = object(&path)? {
+        let value = fields.get("eos_token_id").unwrap_or(&Value::Null);
+        let ids = match value {
+            Value::Null => &[][..],
+            Value::Array(ids) => ids,
+            id => std::slice::from_ref(id),
+        };
+        for id in ids {
+            let number = id.as_i64().ok_or_else(|| {
+                let message =
+                    format!("`eos_token_id` is {value}, not a token id or a list of them");
+                TokenizerError::load(&path, message)
+            })?;
+            // Some write -1 for none.
+            ends.extend(u32::try_from(number));
+        }
+    }
+    ends.retain(|id| (*id as usize) < config.vocab_size());
+    if ends.is_empty() {
+        ends = config.eos_token_ids().to_vec();
+    }
+    ends.sort_unstable();
+    ends.dedup();
+    Ok(ends)
+}
