@@ -54,16 +54,16 @@ class Case:
         extra = [*self.drawn["tokenizer"]["extra"], "</s>"]
         count = {"train": 1 if small or self.mode == "icl" else 3, "dev": rng.randint(1, 2 if small else 4)}
         self.train, self.dev = rows.write(rng, self.task, self.data, count, extra)
-        self.virtual = rng.randint(1, 4)
+        self.virtual = rng.randint(1, 4) if self.mode in ("prefix", "prompt") else 0
         self.cut = self.mode in ("evaluate", "icl") and rng.random() < 0.3
         if self.cut:  # a context that some prompts do not fit into
             self.shrink(rng.choice([48, 80, 120]))
         self.adapter = None
         if self.mode == "peft":
             self.adapter = dir / "adapter"
-            folders.adapter(rng, self.adapter, load(self.model), self.family)
+            self.virtual = folders.adapter(rng, self.adapter, load(self.model), self.family)
         self.dtype = rng.choice(["bf16", "f16"]) if self.mode == "narrow" else "f32"
-        self.rank = rng.choice([1, 2, 8])
+        self.rank = rng.choice([1, 2])
         self.targets = rng.sample(folders.LORA_LAYERS[self.family], rng.randint(1, 3))
 
     def shrink(self, context):
@@ -94,13 +94,13 @@ class Case:
         answer = f" {example['references'][0]}\n" if self.task in rows.GENERATION else example["options"][example["label"]]
         return f"{example['prompt']}{answer.rstrip()}\n\n"
 
-    def reference(self, folder, adapter=None, virtual=0):
+    def reference(self, folder, adapter=None):
         model = load(folder)
         if adapter:
             from peft import PeftModel
             model = PeftModel.from_pretrained(model, adapter).eval()
-        found = Reference(folder, self.context - virtual, model, self.cut or self.mode == "icl", self.shown())
-        if virtual:
+        found = Reference(folder, self.context - self.virtual, model, self.cut or self.mode == "icl", self.shown())
+        if adapter and self.virtual:
             found.logits = lambda ids: virtual_logits(model, ids)
         return found
 
@@ -140,10 +140,9 @@ def run(program, case):
     """What differs, and what was done."""
     expected = refused = None
     reference = case.reference(case.model, case.adapter)
+    # Virtual tokens of ours begin with random values: what they say is compared once they are saved.
+    reference.context = case.context - case.virtual
     try:
-        # Virtual tokens begin as those of our generator: what they say is compared when they are saved.
-        counted = case.virtual if case.mode in ("prefix", "prompt") else 0
-        reference.context -= counted
         expected = case.expected(reference)
     except Refused as error:
         refused = str(error)
@@ -161,7 +160,7 @@ def run(program, case):
     if case.mode in ("full", "head", "narrow"):
         saved = case.reference(case.out / "model")
     elif case.mode in ("lora", "prefix", "prompt"):
-        saved = case.reference(case.model, case.out / "adapter", counted)
+        saved = case.reference(case.model, case.out / "adapter")
     else:
         return found, case.mode, ties
     if case.mode == "narrow":

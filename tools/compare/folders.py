@@ -2,7 +2,7 @@
 import json
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 from . import vocabularies
@@ -101,7 +101,8 @@ def weights(rng, folder, model, small):
     if model.config.model_type == "opt" and rng.random() < 0.25:
         state = {name.removeprefix("model."): tensor for name, tensor in state.items()}
     elif model.config.model_type == "llama" and rng.random() < 0.15:
-        state["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(2)
+        if model.config.rope_parameters["rope_type"] == "default":  # a buffer that old files have
+            state["model.layers.0.self_attn.rotary_emb.inv_freq"] = model.model.rotary_emb.inv_freq.to(torch.float32).clone()
     stem, ending = ("model", "safetensors") if kind == "safetensors" else ("pytorch_model", "bin")
     shards = rng.choice([1, 1, 1, 2] if small else [1, 1, 2, 3])
     names = list(state)
@@ -123,17 +124,22 @@ def weights(rng, folder, model, small):
 
 
 def adapter(rng, folder, model, family):
-    """A LoRA adapter with random factors, written by PEFT into `folder`."""
-    from peft import LoraConfig, get_peft_model
-    layers = LORA_LAYERS[family]
-    targets = rng.sample(layers, rng.randint(1, len(layers)))
-    config = LoraConfig(r=rng.choice([1, 2, 4]), lora_alpha=rng.choice([1, 4, 16]), target_modules=targets, use_rslora=rng.random() < 0.3,
-                        lora_dropout=rng.choice([0.0, 0.1]), task_type="CAUSAL_LM")
+    """An adapter with random values, written by PEFT into `folder`: how many virtual tokens it has."""
+    from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
+    kind = rng.choice(["lora", "lora", "lora", "prefix", "prompt"])
+    virtual = 0 if kind == "lora" else rng.randint(1, 4)
+    if kind == "lora":
+        layers = rng.sample(LORA_LAYERS[family], rng.randint(1, 4))
+        targets = rng.choice([layers, layers, layers + ["query_key_value"], "all-linear", rf".*\.({'|'.join(layers)})"])
+        config = LoraConfig(r=rng.choice([1, 2]), lora_alpha=rng.choice([1, 4, 16]), target_modules=targets,
+                            use_rslora=rng.random() < 0.3, lora_dropout=rng.choice([0.0, 0.1]), task_type="CAUSAL_LM")
+    else:
+        config = {"prefix": PrefixTuningConfig, "prompt": PromptTuningConfig}[kind](num_virtual_tokens=virtual, task_type="CAUSAL_LM")
     peft = get_peft_model(model, config)
     seed = torch.Generator().manual_seed(rng.randrange(2**31))
     with torch.no_grad():
         for name, p in peft.named_parameters():
-            if "lora_" in name:
+            if p.requires_grad:
                 p.copy_(0.3 * torch.randn(p.shape, generator=seed))
     peft.save_pretrained(folder)
     # The base model's place is of no use elsewhere.
@@ -141,7 +147,6 @@ def adapter(rng, folder, model, family):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": "model"}, indent=1))
     (folder / "README.md").unlink(missing_ok=True)
     if rng.random() < 0.3:
-        from safetensors.torch import load_file
         torch.save(load_file(folder / "adapter_model.safetensors"), folder / "adapter_model.bin")
         (folder / "adapter_model.safetensors").unlink()
-    return targets
+    return virtual

@@ -5,11 +5,13 @@ puts behind every text is left out. Options are compared by the mean log-probabi
 behind the prompt's own tokens, to the new line, the end of text or 50 tokens.
 """
 import collections
+import copy
 import json
 import re
 import string
 
 import torch
+from tokenizers import processors
 
 from . import rows, vocabularies
 
@@ -25,23 +27,24 @@ class Refused(Exception):
 class Tokenizer:
     def __init__(self, folder):
         self.tokenizer = vocabularies.read(folder)
+        # Without a post-processor offsets are those of the tokens; GPT-2's leaves spaces out of them.
+        self.plain = copy.deepcopy(self.tokenizer.backend_tokenizer)
+        self.plain.no_truncation()
+        self.plain.no_padding()
+        self.plain.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
+        mask = self.encode("a")["special_tokens_mask"]
+        self.before = self.encode("a")["input_ids"][:mask.index(0)]
+
+    def encode(self, text):
+        found = self.tokenizer(text, return_special_tokens_mask=True, truncation=False, padding=False)
+        return {key: list(value) for key, value in found.items()}
 
     def ids(self, text):
         """Ids and where each ends in the text, without what a template puts behind it."""
-        e = self.tokenizer(text, return_offsets_mapping=True, return_special_tokens_mask=True, truncation=False, padding=False)
-        ids, ends, special = list(e["input_ids"]), [end for _, end in e["offset_mapping"]], list(e["special_tokens_mask"])
-        leading = next((i for i, s in enumerate(special) if not s), len(ids))
-        while len(ids) > leading and special[len(ids) - 1]:
-            ids.pop()
-        if not any(not s for s in special):  # nothing but a template: what of it stands before the text
-            ids = ids[:len(self.before())]
-        ends = [0 if special[i] else ends[i] for i in range(len(ids))]
+        found = self.plain.encode(text)
+        ids, ends = self.before + found.ids, [0] * len(self.before) + [end for _, end in found.offsets]
+        assert self.encode(text)["input_ids"][:len(ids)] == ids, "a template that does more than to stand around a text"
         return ids, ends
-
-    def before(self):
-        e = self.tokenizer("a", return_special_tokens_mask=True, truncation=False, padding=False)
-        mask = list(e["special_tokens_mask"])
-        return e["input_ids"][:next((i for i, s in enumerate(mask) if not s), 0)]
 
     def decode(self, ids):
         return self.tokenizer.decode(ids, skip_special_tokens=True)
@@ -80,7 +83,7 @@ class Reference:
 
     def fit(self, ids, first, needed):
         over = max(0, needed - self.context)
-        keep = len(self.tokenizer.before())
+        keep = len(self.tokenizer.before)
         if over and (not self.cut or over + keep >= first):
             raise Refused("too long")
         return ids[:keep] + ids[keep + over:], first - over

@@ -57,7 +57,7 @@ def row(rng, task, extra=()):
     text = lambda: passage(rng, extra)
     options = WORDS.get(task)
     if task == "sst2":
-        s = text().replace("\n", " ") + rng.choice(["", " "])
+        s = text().replace("\n", " ") + rng.choice(["", " ", "\x1f", "\xa0"])
         return {"sentence": s, "label": flag(rng, label)}, [choice(f"{s.strip()} It was", options, label)]
     if task in ("rte", "cb"):
         premise, hypothesis = text(), sentence(rng)
@@ -127,7 +127,7 @@ def record(rng, text):
 
 
 def written(rng, task, text):
-    p, q = text(), sentence(rng) + rng.choice(["", " "])
+    p, q = text(), sentence(rng) + rng.choice(["", " ", " \x1c"])
     references = [rng.choice([words(rng, 1, 3), str(rng.randint(0, 99)), "Paris"]) for _ in range(rng.randint(1, 3))]
     unique = list(dict.fromkeys(references))
     if task == "squad":
@@ -165,22 +165,44 @@ def written(rng, task, text):
 def write(rng, task, folder, rows_each, extra=()):
     """Writes train and dev files into `folder`; returns the examples of both."""
     folder.mkdir(parents=True)
+    form = rng.choice(["jsonl", "jsonl", "json", "parquet"] + ["tsv"] * (task == "sst2"))
     found = []
     for split in ("train", "dev"):
         objects, examples = [], []
         while len(examples) < rows_each[split]:
             fields, made = row(rng, task, extra)
+            # A column has one type in all rows; of DROP only the flat form does.
+            if form == "parquet" and ("qa_pairs" in fields or objects and objects[0].keys() != fields.keys()):
+                continue
+            if rows_each[split] == 1 < len(made):  # the one of in-context learning
+                continue
             objects.append(fields)
             examples += made
-        form = rng.choice(["jsonl", "jsonl", "jsonl", "json"] + ["tsv"] * (task == "sst2"))
-        ascii_only = rng.random() < 0.5
-        dump = lambda value: json.dumps(value, ensure_ascii=ascii_only)
-        if form == "jsonl":
-            content = "\n".join(map(dump, objects)) + rng.choice(["", "\n"])
-        elif form == "json":
-            content = dump(rng.choice([objects, {"version": "1", "data": objects}]))
-        else:
-            content = "sentence\tlabel\n" + "".join(f"{o['sentence']}\t{int(o['label'])}\n" for o in objects)
-        (folder / f"{split}.{form}").write_bytes(content.encode())
+        put(rng, task, form, split, folder, objects)
         found.append(examples)
     return found
+
+
+def put(rng, task, form, split, folder, objects):
+    if form == "parquet":
+        import pyarrow
+        from pyarrow import parquet
+        key = "answer" if task == "boolq" and "answer" in objects[0] else "label"
+        labels = [o[key] for o in objects if key in o]
+        if all(str(int(label) if isinstance(label, bool) else label).isdigit() for label in labels):
+            labels = [int(label) for label in labels]
+        else:
+            labels = [str(label) for label in labels]
+        table = pyarrow.Table.from_pylist([o | ({key: label} if key in o else {}) for o, label in zip(objects, labels or objects)])
+        name = {"train": "train", "dev": "validation"}[split] + "-00000-of-00001.parquet"
+        codec = rng.choice(["none", "snappy", "gzip", "zstd", "brotli", "lz4"])
+        return parquet.write_table(table, folder / name, compression=codec, use_dictionary=rng.random() < 0.5)
+    ascii_only = rng.random() < 0.5
+    dump = lambda value: json.dumps(value, ensure_ascii=ascii_only)
+    if form == "jsonl":
+        content = "\n".join(map(dump, objects)) + rng.choice(["", "\n"])
+    elif form == "json":
+        content = dump(rng.choice([objects, {"version": "1", "data": objects}]))
+    else:
+        content = "sentence\tlabel\n" + "".join(f"{o['sentence']}\t{int(o['label'])}\n" for o in objects)
+    (folder / f"{split}.{form}").write_bytes(content.encode())

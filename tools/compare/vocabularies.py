@@ -97,8 +97,10 @@ def write(rng, folder, family, small):
     tokenizer = train(random.Random(rng.random()), kind, small)
     first = rng.choice([None, BOS, EOS]) if family == "opt" else rng.choice([None, BOS, BOS])
     last = EOS if rng.random() < 0.2 else None
-    extra = rng.sample(EXTRA, rng.randint(1, 3)) if rng.random() < 0.5 else []
     ids = tokenizer.token_to_id
+    # A token that is in the vocabulary already would have two ids: such files are refused.
+    unknown = [(token, flags) for token, flags in EXTRA if ids(token) is None]
+    extra = rng.sample(unknown, rng.randint(1, 3)) if rng.random() < 0.5 else []
     form = rng.choice(["json", "saved", "config"] + (["vocab", "vocab"] if kind == "gpt2" else []))
     if form == "vocab":
         return files(rng, folder, tokenizer, first, last, extra)

@@ -49,6 +49,7 @@ mod opt;
 mod part;
 mod rope;
 mod tensor_file;
+mod text;
 
 pub use batch::{BatchError, PaddingSide, TokenBatch};
 pub use config::{

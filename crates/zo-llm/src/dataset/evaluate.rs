@@ -8,6 +8,7 @@ use crate::generate::generate;
 use crate::metrics::{exact_match, f1};
 use crate::model::CausalLm;
 use crate::task::{Answer, Kind};
+use crate::text::strip;
 
 /// How well a model does.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -116,7 +117,7 @@ pub fn evaluate_rows(
             device,
         )?;
         for ((place, example), text) in places.iter().zip(&examples).zip(texts) {
-            let answer = text.text.trim().to_owned();
+            let answer = strip(&text.text).to_owned();
             if let Answer::Text { references } = &example.answer {
                 right += f64::from(u8::from(exact_match(&answer, references)));
                 f1_sum += f1(&answer, references);

@@ -1,6 +1,7 @@
 //! Tasks whose rows bring their own options.
 
 use super::{Answer, Example, Fields, Kind, Task, TaskError};
+use crate::text::{is_space, strip};
 
 /// COPA: which of two sentences is the cause, or the effect, of a premise?
 ///
@@ -19,7 +20,7 @@ impl Task for Copa {
     }
 
     fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
-        let premise = row.text("premise")?.trim_end();
+        let premise = row.text("premise")?.trim_end_matches(is_space);
         let conjunction = match row.text("question")? {
             "cause" => "because",
             "effect" => "so",
@@ -27,7 +28,7 @@ impl Task for Copa {
         };
         let premise = premise.strip_suffix('.').unwrap_or(premise);
         let option = |choice: &str| -> Result<String, TaskError> {
-            Ok(format!(" {}", uncapitalised(row.text(choice)?.trim())))
+            Ok(format!(" {}", uncapitalised(strip(row.text(choice)?))))
         };
         let options = [option("choice1")?, option("choice2")?];
         let label = row.index("label", 2)?;

@@ -3,6 +3,7 @@
 //! Prompts and words are those of MeZO (arXiv 2305.17333, appendix on prompts), as its code writes them where the two differ.
 
 use super::{Example, Fields, Kind, Task, TaskError};
+use crate::text::strip;
 
 /// SST-2: is a film review positive?
 ///
@@ -24,7 +25,7 @@ impl Task for Sst2 {
     }
 
     fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
-        let prompt = format!("{} It was", row.text("sentence")?.trim());
+        let prompt = format!("{} It was", strip(row.text("sentence")?));
         let label = row.flag("label")?;
         Ok(vec![Example::choice(prompt, self.label_words(), label)])
     }
@@ -110,7 +111,7 @@ impl Task for BoolQ {
     }
 
     fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
-        let (passage, question) = (row.text("passage")?.trim(), row.text("question")?.trim());
+        let (passage, question) = (strip(row.text("passage")?), strip(row.text("question")?));
         let prompt = format!("{passage} {}?\n", question.trim_end_matches('?'));
         let label = row.flag(row.either("label", "answer"))?;
         Ok(vec![Example::choice(prompt, self.label_words(), label)])

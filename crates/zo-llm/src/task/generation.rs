@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Example, Fields, Kind, Task, TaskError};
+use crate::text::strip;
 
 /// SQuAD: a question about a paragraph, answered in words of it.
 ///
@@ -25,7 +26,7 @@ impl Task for Squad {
         let title = row.text("title")?;
         let mut examples = Vec::new();
         let mut push = |context: &str, question: &Fields<'_>| -> Result<(), TaskError> {
-            let asked = question.text("question")?.trim();
+            let asked = strip(question.text("question")?);
             let prompt = format!("Title: {title}\nContext: {context}\nQuestion: {asked}\nAnswer:");
             examples.extend(answered(prompt, answers(question)?));
             Ok(())
@@ -65,7 +66,7 @@ impl Task for DropQa {
         let passage = row.text("passage")?;
         let mut examples = Vec::new();
         let mut push = |question: &Fields<'_>, references: Vec<String>| -> Result<(), TaskError> {
-            let asked = question.text("question")?.trim();
+            let asked = strip(question.text("question")?);
             let prompt = format!("Passage: {passage}\nQuestion: {asked}\nAnswer:");
             examples.extend(answered(prompt, references));
             Ok(())
@@ -120,7 +121,7 @@ fn spans(answer: &Fields<'_>) -> Result<Vec<String>, TaskError> {
 fn answered(prompt: String, references: Vec<String>) -> Option<Example> {
     let mut distinct: Vec<String> = Vec::new();
     for reference in references {
-        if !reference.trim().is_empty() && !distinct.contains(&reference) {
+        if !strip(&reference).is_empty() && !distinct.contains(&reference) {
             distinct.push(reference);
         }
     }

@@ -122,7 +122,7 @@ fn whole(text: &str, config: &ModelConfig, special: &Special) -> tokenizers::Res
         );
         tokenizer.with_pre_tokenizer(Some(bytes));
     }
-    special.add_to(&mut tokenizer);
+    special.add_to(&mut tokenizer)?;
     let (begin, end) = match tokenizer.get_post_processor() {
         Some(processor) => around(processor)?,
         None => Default::default(),
@@ -179,10 +179,10 @@ fn byte_level(
     if !special.speaks {
         return by_config(tokenizer, config, special);
     }
-    special.add_to(&mut tokenizer);
+    special.add_to(&mut tokenizer)?;
     let unnamed = ["bos_token", "eos_token", "unk_token"].map(|role| special.role(role).is_none());
     if unnamed.contains(&true) && tokenizer.token_to_id(DEFAULT).is_some() {
-        tokenizer.add_special_tokens(&[AddedToken::from(DEFAULT, true)]);
+        tokenizer.add_special_tokens([AddedToken::from(DEFAULT, true)])?;
     }
     let around = |wanted: bool, role: &str| -> tokenizers::Result<Vec<u32>> {
         let token = special.role(role).unwrap_or(Some(DEFAULT));
@@ -213,8 +213,8 @@ fn by_config(
         .map(|token| AddedToken::from(token, true))
         .collect();
     // `</s>` in a text is one token, not four.
-    tokenizer.add_special_tokens(&tokens);
-    special.add_to(&mut tokenizer);
+    tokenizer.add_special_tokens(tokens)?;
+    special.add_to(&mut tokenizer)?;
     // Every text that OPT was trained on begins so.
     let opt = config.architecture() == Architecture::Opt;
     let begin = config.bos_token_id().filter(|_| opt);

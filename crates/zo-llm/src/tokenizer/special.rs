@@ -171,7 +171,10 @@ impl Special {
     }
 
     /// Adds all tokens: those with ids in their order, then the special ones that are not there yet.
-    pub(super) fn add_to(&self, tokenizer: &mut Tokenizer) {
+    ///
+    /// # Errors
+    /// If a token cannot be added.
+    pub(super) fn add_to(&self, tokenizer: &mut Tokenizer) -> tokenizers::Result<()> {
         let mut tokens: Vec<AddedToken> = self.added.values().cloned().collect();
         let special = ROLES
             .iter()
@@ -184,7 +187,8 @@ impl Special {
                 tokens.push(token.clone().special(true));
             }
         }
-        tokenizer.add_tokens(&tokens);
+        tokenizer.add_tokens(tokens)?;
+        Ok(())
     }
 }
 

@@ -78,7 +78,10 @@ fn line(bytes: &[u8], rng: &mut impl Rng) -> Option<(String, Vec<u8>)> {
     let at = rng.random_range(0..lines.len());
     let (what, line) = value(lines[at].as_bytes(), rng)?;
     lines[at] = String::from_utf8(line).ok()?;
-    Some((format!("line {}: {what}", at + 1), lines.join("\n").into_bytes()))
+    Some((
+        format!("line {}: {what}", at + 1),
+        lines.join("\n").into_bytes(),
+    ))
 }
 
 /// The header of a safetensors file: its JSON, or its length.
@@ -86,7 +89,16 @@ fn header(bytes: &[u8], rng: &mut impl Rng) -> Option<(String, Vec<u8>)> {
     let length = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?) as usize;
     let data = bytes.get(length.checked_add(8)?..)?;
     if length > 0 && rng.random_bool(0.2) {
-        let lengths = [0, 1, 8, length as u64 + 1, length as u64 - 1, 1 << 27, 1 << 40, u64::MAX];
+        let lengths = [
+            0,
+            1,
+            8,
+            length as u64 + 1,
+            length as u64 - 1,
+            1 << 27,
+            1 << 40,
+            u64::MAX,
+        ];
         let new = lengths[rng.random_range(0..lengths.len())];
         let file = [&new.to_le_bytes(), &bytes[8..]].concat();
         return Some((format!("a header of {new} bytes"), file));
@@ -113,7 +125,9 @@ fn archive(bytes: &[u8], rng: &mut impl Rng) -> Option<(String, Vec<u8>)> {
         return None;
     }
     // Mostly the pickle, which says what the tensors are.
-    let pickle = entries.iter().position(|(name, _)| name.ends_with("data.pkl"));
+    let pickle = entries
+        .iter()
+        .position(|(name, _)| name.ends_with("data.pkl"));
     let at = match pickle {
         Some(at) if rng.random_bool(0.7) => at,
         _ => rng.random_range(0..entries.len()),
@@ -180,7 +194,8 @@ fn raw(mut bytes: Vec<u8>, rng: &mut impl Rng) -> (String, Vec<u8>) {
         _ => {
             let from = rng.random_range(0..bytes.len());
             let piece = bytes[from..(from + end - at).min(bytes.len())].to_vec();
-            bytes[at..at + piece.len().min(end - at)].copy_from_slice(&piece[..piece.len().min(end - at)]);
+            bytes[at..at + piece.len().min(end - at)]
+                .copy_from_slice(&piece[..piece.len().min(end - at)]);
             format!("bytes {at}..{end} taken from {from}")
         }
     };

@@ -36,7 +36,13 @@ fn change(node: &mut Value, whole: &Value, rng: &mut impl Rng) -> String {
         return what;
     }
     if let (true, Some(number)) = (rng.random_bool(0.5), node.as_i64()) {
-        let others = [number + 1, number - 1, -number, 2 * number, number.saturating_mul(1 << 20)];
+        let others = [
+            number.saturating_add(1),
+            number.saturating_sub(1),
+            number.saturating_neg(),
+            number.saturating_mul(2),
+            number.saturating_mul(1 << 20),
+        ];
         *node = json!(others[rng.random_range(0..others.len())]);
         return format!("becomes {node}");
     }
