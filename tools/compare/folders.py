@@ -63,10 +63,10 @@ def make(rng, folder, small):
              "layers": model.config.num_hidden_layers, "tied": model.config.tie_word_embeddings}
     drawn["weights"] = weights(rng, folder, model.to(DTYPES[dtype]), small)
     drawn["config"] = config_file(rng, folder, model.config, dtype)
-    generation = rng.choice(["none", "same", "more"])
+    generation = rng.choice(["none", "same", "more", "nothing"])
     if generation != "none":
         end = tokenizer["ids"]["eos_token"]
-        text = {"bos_token_id": tokenizer["ids"]["bos_token"], "eos_token_id": end if generation == "same" else [end, 7]}
+        text = {"bos_token_id": tokenizer["ids"]["bos_token"], "eos_token_id": {"same": end, "more": [end, 7], "nothing": None}[generation]}
         (folder / "generation_config.json").write_text(json.dumps(text))
     return drawn
 
@@ -83,7 +83,16 @@ def config_file(rng, folder, config, dtype):
         new["torch_dtype"] = LONG[dtype]
         if rope := new.pop("rope_parameters", None):
             new["rope_theta"] = rope.pop("rope_theta")
-            new["rope_scaling"] = None if rope["rope_type"] == "default" else rope
+            if rng.random() < 0.3:  # before transformers 4.43
+                rope["type"] = rope.pop("rope_type")
+            new["rope_scaling"] = None if "default" in (rope.get("type"), rope.get("rope_type")) else rope
+    # What follows from other fields, and what nobody reads.
+    heads = config.num_attention_heads
+    derived = {"num_key_value_heads": heads, "head_dim": config.hidden_size // heads, "word_embed_proj_dim": config.hidden_size}
+    for name, value in derived.items():
+        if new.get(name) == value and rng.random() < 0.5:
+            del new[name]
+    new |= rng.choice([{}, {"_name_or_path": "x", "use_cache": True, "pretraining_tp": 1, "transformers_version": "4.40.0"}])
     (folder / "config.json").write_text(json.dumps(new, indent=1))
     return style
 
@@ -127,6 +136,8 @@ def adapter(rng, folder, model, family):
     """An adapter with random values, written by PEFT into `folder`: how many virtual tokens it has."""
     from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
     kind = rng.choice(["lora", "lora", "lora", "prefix", "prompt"])
+    if kind == "prompt" and getattr(model.config, "word_embed_proj_dim", model.config.hidden_size) != model.config.hidden_size:
+        kind = "prefix"  # PEFT's prompts have the width of the layers
     virtual = 0 if kind == "lora" else rng.randint(1, 4)
     if kind == "lora":
         layers = rng.sample(LORA_LAYERS[family], rng.randint(1, 4))

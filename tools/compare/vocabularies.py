@@ -109,6 +109,7 @@ def write(rng, folder, family, small):
         level = processors.ByteLevel(trim_offsets=rng.random() < 0.5)
         tokenizer.post_processor = processors.Sequence([level, tokenizer.post_processor])
     names = dict(bos_token=first or BOS, eos_token=EOS, pad_token=PAD, unk_token=UNK)
+    more = {"clean_up_tokenization_spaces": True} if rng.random() < 0.25 else {}
     if form == "json":
         if kind == "gpt2" and family == "opt":  # whose class would ask a tokenizer_config.json about it
             tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -122,12 +123,18 @@ def write(rng, folder, family, small):
         return about(kind, form, tokenizer, names, extra, first)
     if form == "saved":
         add(tokenizer, extra)
-        PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, **more).save_pretrained(folder)
         compact(folder / "tokenizer.json")
         return about(kind, form, tokenizer, names, extra, first)
     # tokenizer_config.json overrules the template, and brings the added tokens.
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
-    config = {"tokenizer_class": rng.choice(["PreTrainedTokenizerFast", "TokenizersBackend"]), **names, "model_max_length": 1e30}
+    classes = ["PreTrainedTokenizerFast", "TokenizersBackend"]
+    if kind == "gpt2":
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=rng.random() < 0.2)
+        classes += ["GPT2Tokenizer", "GPT2TokenizerFast"]
+    elif kind == "llama2":
+        classes += ["LlamaTokenizer", "LlamaTokenizerFast"]
+    config = {"tokenizer_class": rng.choice(classes), **names, **more, "model_max_length": 1e30}
     if rng.random() < 0.6:
         first = rng.choice([None, first])
         config |= {"add_bos_token": first is not None, "add_eos_token": rng.random() < 0.2}
