@@ -1,6 +1,7 @@
 //! Tokenised data, batches of it, and the loss and accuracy of a model on it.
 
 mod evaluate;
+mod fingerprint;
 mod train_batch;
 
 use std::path::Path;
@@ -14,6 +15,7 @@ use crate::task::{Answer, Example, Kind, Task};
 use crate::tokenizer::{LmTokenizer, TokenizerError};
 
 pub use evaluate::{Evaluation, evaluate, evaluate_rows};
+pub(crate) use fingerprint::digest;
 pub use train_batch::{TrainBatch, option_loss, predictions};
 
 /// What is wrong with a data set.
