@@ -4,7 +4,10 @@
 //! cargo run --release --example custom_plugin
 //! ```
 
+use std::process::ExitCode;
+
 use burn::tensor::Device;
+use zo_examples::exit::exit;
 use zo_optim::testing::{Common, Failure, Setup, Unbiased, check_common, check_unbiased};
 use zo_optim::*;
 
@@ -59,7 +62,11 @@ fn optimizer(setup: Setup, corrected: bool) -> ZeroOrder<Mixture, SparingLarge, 
         .expect("these parts go together")
 }
 
-fn main() -> Result<(), Failure> {
+fn main() -> ExitCode {
+    exit(run().map_err(Into::into))
+}
+
+fn run() -> Result<(), Failure> {
     let (plain, options) = (|seed| Setup { seed, queries: 1 }, Unbiased::default());
     check_unbiased(|seed| optimizer(plain(seed), true), &options, |_| 1.0)?;
     println!("the estimate is the gradient in the mean");

@@ -35,6 +35,7 @@ pub mod hub;
 pub mod load;
 pub mod metrics;
 pub mod model;
+pub mod replace;
 pub mod save;
 pub mod synthetic;
 pub mod task;

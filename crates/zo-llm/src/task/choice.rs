@@ -6,7 +6,8 @@ use crate::text::{is_space, strip};
 /// COPA: which of two sentences is the cause, or the effect, of a premise?
 ///
 /// Prompt `{premise} because` or `{premise} so`, the premise without its full stop; options the two sentences, their first word in lower
-/// case unless it is "I". Fields `premise`, `choice1`, `choice2`, `question` (`cause` or `effect`), `label` (0 or 1).
+/// case unless it is "I". Fields `premise`, `choice1`, `choice2`, `question` (`cause` or `effect`), `label` (0 or 1, or
+/// `choice1` or `choice2`).
 #[derive(Debug, Clone, Copy)]
 pub struct Copa;
 
@@ -31,7 +32,7 @@ impl Task for Copa {
             Ok(format!(" {}", uncapitalised(strip(row.text(choice)?))))
         };
         let options = [option("choice1")?, option("choice2")?];
-        let label = row.index("label", 2)?;
+        let label = row.class("label", &["choice1", "choice2"])?;
         let prompt = format!("{premise} {conjunction}");
         Ok(vec![Example::choice(prompt, &options, label)])
     }

@@ -7,7 +7,8 @@ use crate::text::strip;
 
 /// SST-2: is a film review positive?
 ///
-/// Prompt `{sentence} It was`, then terrible or great. Fields `sentence`, `label` (1 is positive), in GLUE's tsv, too.
+/// Prompt `{sentence} It was`, then terrible or great. Fields `sentence`, `label` (`negative` or `positive`, or 0 or 1 for them), in
+/// GLUE's tsv, too.
 #[derive(Debug, Clone, Copy)]
 pub struct Sst2;
 
@@ -26,7 +27,7 @@ impl Task for Sst2 {
 
     fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
         let prompt = format!("{} It was", strip(row.text("sentence")?));
-        let label = row.flag("label")?;
+        let label = row.flag_named("label", ["negative", "positive"])?;
         Ok(vec![Example::choice(prompt, self.label_words(), label)])
     }
 }

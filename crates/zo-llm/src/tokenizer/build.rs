@@ -4,7 +4,9 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::Value;
+use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::PostProcessorWrapper;
@@ -110,17 +112,15 @@ fn whole(text: &str, config: &ModelConfig, special: &Special) -> tokenizers::Res
         Some(class) => GPT2.contains(&class),
         None => config.architecture() == Architecture::Opt,
     };
-    // GPT-2's tokenizer asks tokenizer_config.json alone whether a text begins with a space.
-    if let Some(PreTokenizerWrapper::ByteLevel(bytes)) = tokenizer.get_pre_tokenizer()
-        && gpt2
-        && bytes.add_prefix_space != special.add_prefix_space
-    {
-        let bytes = ByteLevel::new(
-            special.add_prefix_space,
-            bytes.trim_offsets,
-            bytes.use_regex,
-        );
-        tokenizer.with_pre_tokenizer(Some(bytes));
+    // GPT-2's class takes the vocabulary and the post-processor of the file, and splits texts in its own way.
+    let bytes = matches!(
+        tokenizer.get_pre_tokenizer(),
+        Some(PreTokenizerWrapper::ByteLevel(_))
+    );
+    let bpe = matches!(tokenizer.get_model(), ModelWrapper::BPE(_));
+    if gpt2 && bpe && (bytes || class.is_some()) {
+        tokenizer.with_normalizer(None::<NormalizerWrapper>);
+        split_as_gpt2(&mut tokenizer, special);
     }
     special.add_to(&mut tokenizer)?;
     let (begin, end) = match tokenizer.get_post_processor() {
@@ -164,6 +164,13 @@ fn is_gpt2(special: &Special) -> Result<(), TokenizerError> {
     }
 }
 
+/// Splits texts as GPT-2's class does: `tokenizer_config.json` alone says whether one begins with a space.
+fn split_as_gpt2(tokenizer: &mut Tokenizer, special: &Special) {
+    let bytes = ByteLevel::new(special.add_prefix_space, true, true);
+    tokenizer.with_pre_tokenizer(Some(bytes));
+    tokenizer.with_decoder(Some(ByteLevel::new(false, true, true)));
+}
+
 /// GPT-2's byte-level BPE, which OPT shares.
 fn byte_level(
     vocab: &Path,
@@ -173,9 +180,7 @@ fn byte_level(
 ) -> tokenizers::Result<Built> {
     let bpe = BPE::from_file(&vocab.to_string_lossy(), &merges.to_string_lossy()).build()?;
     let mut tokenizer = Tokenizer::new(bpe);
-    let bytes = ByteLevel::new(special.add_prefix_space, true, true);
-    tokenizer.with_pre_tokenizer(Some(bytes));
-    tokenizer.with_decoder(Some(ByteLevel::new(false, true, true)));
+    split_as_gpt2(&mut tokenizer, special);
     if !special.speaks {
         return by_config(tokenizer, config, special);
     }

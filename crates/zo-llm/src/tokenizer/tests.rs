@@ -185,6 +185,29 @@ fn first_and_last_tokens_come_from_the_tokenizer_s_files() {
 }
 
 #[test]
+fn gpt2s_class_splits_texts_in_its_own_way() {
+    for (class, own) in [
+        ("GPT2TokenizerFast", true),
+        ("PreTrainedTokenizerFast", false),
+    ] {
+        let files = [("tokenizer_config.json", json!({"tokenizer_class": class}))];
+        let dir = with(&files, Some(template(&[], &[])));
+        let path = dir.path().join("tokenizer.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut json: Value = serde_json::from_str(&text).unwrap();
+        json["normalizer"] = json!({"type": "Lowercase"});
+        json["pre_tokenizer"]["add_prefix_space"] = json!(true);
+        std::fs::write(path, json.to_string()).unwrap();
+        let words = load(&dir).encode_word("great great").unwrap();
+        assert_eq!(words.last(), Some(&GREAT), "{class}");
+        // The file asks for a space before the text and for lower case.
+        assert_eq!(words == [GREAT, GREAT], !own, "{class}");
+        let large = load(&dir).encode_word(" GREAT").unwrap();
+        assert_eq!(large == [GREAT], !own, "{class}");
+    }
+}
+
+#[test]
 fn added_tokens_are_one_id_each_wherever_they_are_listed() {
     let config = |fields: Value| ("tokenizer_config.json", fields);
     let added = json!({"265": {"content": "<human>", "special": false}, "266": {"content": "<bot>", "special": true}});
