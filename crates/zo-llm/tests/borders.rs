@@ -22,8 +22,10 @@ const CONTEXT: usize = 16;
 
 /// Reads letter by letter, but `: ` and `: P` are one token each. `around` are the tokens before and behind a text.
 fn tokenizer(around: [&[u32]; 2]) -> LmTokenizer {
-    let special =
-        |id: &u32| json!({"SpecialToken": {"id": ["<s>", "</s>"][*id as usize], "type_id": 0}});
+    let special = |id: &u32| {
+        let name = ["<s>", "</s>"][*id as usize];
+        json!({"SpecialToken": {"id": name, "type_id": 0}})
+    };
     let mut single: Vec<Value> = around[0].iter().map(special).collect();
     single.push(json!({"Sequence": {"id": "A", "type_id": 0}}));
     single.extend(around[1].iter().map(special));

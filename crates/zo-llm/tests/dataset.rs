@@ -24,7 +24,7 @@ fn config() -> ModelConfig {
         "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
         "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 12,
         "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": true,
-        "hidden_act": "silu", "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
+        "hidden_act": "silu", "bos_token_id": 0, "eos_token_id": null, "pad_token_id": 0,
     });
     ModelConfig::from_json(&config.to_string()).unwrap()
 }

@@ -14,6 +14,8 @@ mod common;
 mod files;
 #[path = "lora/helpers.rs"]
 mod helpers;
+#[path = "lora/peft.rs"]
+mod peft;
 #[path = "common/torch.rs"]
 mod torch;
 

@@ -188,7 +188,10 @@ fn old_names_and_leftovers_are_accepted() {
 
     let dir = copy("llama3-rope-scaling");
     edit(dir.path(), |tensors| {
-        let buffer = (safetensors::Dtype::F32, vec![4], vec![0; 16]);
+        // Stored before the scaling.
+        let plain = (0..4).map(|pair| 5e5f32.powf(-(pair as f32) / 4.0));
+        let bytes = plain.flat_map(f32::to_le_bytes).collect();
+        let buffer = (safetensors::Dtype::F32, vec![4], bytes);
         tensors.insert(
             "model.layers.0.self_attn.rotary_emb.inv_freq".to_owned(),
             buffer,

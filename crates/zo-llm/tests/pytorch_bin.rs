@@ -148,7 +148,7 @@ fn views_are_read_through_their_strides() {
 }
 
 #[test]
-fn shards_and_their_index_must_agree() {
+fn shards_count_and_not_where_their_index_places_a_tensor() {
     let case = "llama-gqa-shards";
     let tensors = tensors(&golden(case));
     let dir = tempfile::tempdir().unwrap();
@@ -180,10 +180,7 @@ fn shards_and_their_index_must_agree() {
     let mut swapped = weight_map.clone();
     swapped.insert(head.to_owned(), other.unwrap().clone());
     write(&swapped);
-    says(
-        &error(dir.path()),
-        &["bin.index.json", "places tensor", head],
-    );
+    same(case, &golden(case), dir.path());
     write(&weight_map);
     std::fs::remove_file(dir.path().join(&shards[1])).unwrap();
     says(

@@ -71,9 +71,11 @@ fn ids_are_those_of_transformers() {
                     );
                     compared += 1;
                 }
-                // transformers takes the place in the vocabulary, against the id in the file.
-                Err(TokenizerError::Contested { id, claimed, .. }) => {
-                    assert!(ids(expected).contains(&id) && id != claimed, "{}", shown());
+                // Two files disagree; transformers takes the place in the vocabulary, or forgets one of the tokens.
+                Err(TokenizerError::Contested {
+                    token, id, claimed, ..
+                }) => {
+                    assert!(text.contains(&token) && id != claimed, "{}", shown());
                     contested += 1;
                 }
                 Err(error) => panic!("{error}: {}", shown()),

@@ -122,29 +122,43 @@ pub(super) fn resolve(
     }
 }
 
-/// An error if stored frequencies are not those of the configuration.
+/// An error if stored frequencies are not those of the configuration, as they are used or before they are scaled.
 fn check_frequencies(
     name: &str,
     files: &TensorFiles,
     config: &LlamaConfig,
 ) -> Result<(), LoadError> {
-    let expected = inverse_frequencies(config);
     let found: Vec<f64> = files.values(name, false)?;
-    // bf16 keeps 8 bits, and f16 nothing below 6e-8.
-    let near = |at: usize| {
-        let (found, expected) = (found[at], f64::from(expected[at]));
-        (found - expected).abs() <= 0.01 * expected + 1e-7
-    };
-    let count = found.len().min(expected.len());
-    let differs = (0..count).find(|at| !near(*at));
-    let Some(at) = differs.or((found.len() != expected.len()).then_some(count)) else {
+    let scaled = inverse_frequencies(config);
+    let plain = inverse_frequencies(&LlamaConfig {
+        rope_scaling: None,
+        ..config.clone()
+    });
+    if [&scaled, &plain]
+        .iter()
+        .any(|expected| differs(&found, expected).is_none())
+    {
         return Ok(());
-    };
+    }
+    let at = differs(&found, &scaled).unwrap_or(0);
     Err(LoadError::Frequencies {
         path: files.path(name).to_owned(),
         tensor: name.to_owned(),
         at,
         found: found.get(at).copied().unwrap_or(f64::NAN),
-        expected: expected.get(at).map_or(f64::NAN, |value| f64::from(*value)),
+        expected: scaled.get(at).map_or(f64::NAN, |value| f64::from(*value)),
     })
+}
+
+/// The first index at which stored frequencies are others than `expected`.
+fn differs(found: &[f64], expected: &[f32]) -> Option<usize> {
+    // bf16 keeps 8 bits, and f16 nothing below 6e-8.
+    let near = |(found, expected): (&f64, &f32)| {
+        let expected = f64::from(*expected);
+        (found - expected).abs() <= 0.01 * expected + 1e-7
+    };
+    let mut pairs = found.iter().zip(expected);
+    let first = pairs.position(|pair| !near(pair));
+    let count = found.len().min(expected.len());
+    first.or((found.len() != expected.len()).then_some(count))
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::NormalizerWrapper;
@@ -17,9 +17,6 @@ use super::{Contest, LmTokenizer, TokenizerError};
 use crate::config::{Architecture, ModelConfig};
 use crate::guard::guarded;
 use crate::load::files::read_text;
-
-/// The token of GPT-2's tokenizer in every role that its files leave out.
-const DEFAULT: &str = "<|endoftext|>";
 
 /// An added token as `tokenizer.json` lists it.
 #[derive(Deserialize)]
@@ -42,21 +39,40 @@ pub(super) fn from_dir(dir: &Path, config: &ModelConfig) -> Result<LmTokenizer, 
         dir.join("vocab.json"),
         dir.join("merges.txt"),
     );
-    let special = Special::read(dir)?;
+    let mut special = Special::read(dir)?;
     let mut claims = Vec::new();
     let (place, built) = if json.exists() {
-        let text = read_text(&json).map_err(|error| TokenizerError::load(&json, error))?;
+        let mut text = read_text(&json).map_err(|error| TokenizerError::load(&json, error))?;
         let listed: Listed =
             serde_json::from_str(&text).map_err(|error| TokenizerError::load(&json, error))?;
-        let listed = listed.added_tokens.into_iter();
-        claims.extend(listed.map(|claim| (claim.id, claim.content, json.clone())));
-        let built = guarded(|| whole(&text, config, &special));
+        let mut listed = listed.added_tokens;
+        let gpt2 = match &special.class {
+            Some((class, _)) => GPT2.contains(&class.as_str()),
+            None => config.architecture() == Architecture::Opt,
+        };
+        if gpt2 {
+            special.fill();
+            if special.complete {
+                // GPT-2's class does not look at the other list then.
+                listed.clear();
+                text = without_added(&text).map_err(|error| TokenizerError::load(&json, error))?;
+            }
+        }
+        claims.extend(
+            listed
+                .into_iter()
+                .map(|claim| (claim.id, claim.content, json.clone())),
+        );
+        let built = guarded(|| whole(&text, gpt2, &special));
         (&json, built)
     } else if vocab.exists() && merges.exists() {
         for path in [&vocab, &merges] {
             read_text(path).map_err(|error| TokenizerError::load(path, error))?;
         }
         is_gpt2(&special)?;
+        if special.speaks {
+            special.fill();
+        }
         let built = guarded(|| byte_level(&vocab, &merges, config, &special));
         (&vocab, built)
     } else {
@@ -73,6 +89,18 @@ pub(super) fn from_dir(dir: &Path, config: &ModelConfig) -> Result<LmTokenizer, 
         .map_err(failed)?
         .map_err(|error| failed(error.to_string()))?;
 
+    let vocab_size = config.vocab_size();
+    if let Some(id) = begin
+        .iter()
+        .chain(&end)
+        .find(|id| **id as usize >= vocab_size)
+    {
+        let name = tokenizer.id_to_token(*id).unwrap_or_default();
+        let message = format!(
+            "it puts {name:?}, token {id}, around every text, but the model's vocabulary has {vocab_size} tokens"
+        );
+        return Err(TokenizerError::load(place, message));
+    }
     let given = special.claims();
     claims.extend(given.map(|(id, token, path)| (id, token.to_owned(), path.to_owned())));
     let contest = |(claimed, token, path): (u32, String, _)| {
@@ -93,7 +121,7 @@ pub(super) fn from_dir(dir: &Path, config: &ModelConfig) -> Result<LmTokenizer, 
         tokenizer,
         begin,
         end,
-        vocab_size: config.vocab_size(),
+        vocab_size,
     })
 }
 
@@ -104,21 +132,23 @@ struct Built {
     end: Vec<u32>,
 }
 
-/// Out of `tokenizer.json`.
-fn whole(text: &str, config: &ModelConfig, special: &Special) -> tokenizers::Result<Built> {
+/// The text of a `tokenizer.json` without its added tokens.
+fn without_added(text: &str) -> serde_json::Result<String> {
+    let mut file: Map<String, Value> = serde_json::from_str(text)?;
+    file.insert("added_tokens".to_owned(), Value::Array(Vec::new()));
+    serde_json::to_string(&file)
+}
+
+/// Out of `tokenizer.json`; `gpt2` says that it is of GPT-2's class.
+fn whole(text: &str, gpt2: bool, special: &Special) -> tokenizers::Result<Built> {
     let mut tokenizer = Tokenizer::from_bytes(text)?;
-    let class = special.class.as_ref().map(|(class, _)| class.as_str());
-    let gpt2 = match class {
-        Some(class) => GPT2.contains(&class),
-        None => config.architecture() == Architecture::Opt,
-    };
     // GPT-2's class takes the vocabulary and the post-processor of the file, and splits texts in its own way.
     let bytes = matches!(
         tokenizer.get_pre_tokenizer(),
         Some(PreTokenizerWrapper::ByteLevel(_))
     );
     let bpe = matches!(tokenizer.get_model(), ModelWrapper::BPE(_));
-    if gpt2 && bpe && (bytes || class.is_some()) {
+    if gpt2 && bpe && (bytes || special.class.is_some()) {
         tokenizer.with_normalizer(None::<NormalizerWrapper>);
         split_as_gpt2(&mut tokenizer, special);
     }
@@ -185,22 +215,13 @@ fn byte_level(
         return by_config(tokenizer, config, special);
     }
     special.add_to(&mut tokenizer)?;
-    let unnamed = ["bos_token", "eos_token", "unk_token"].map(|role| special.role(role).is_none());
-    if unnamed.contains(&true) && tokenizer.token_to_id(DEFAULT).is_some() {
-        tokenizer.add_special_tokens([AddedToken::from(DEFAULT, true)])?;
-    }
-    let around = |wanted: bool, role: &str| -> tokenizers::Result<Vec<u32>> {
-        let token = special.role(role).unwrap_or(Some(DEFAULT));
-        let Some(token) = token.filter(|_| wanted) else {
-            return Ok(Vec::new());
-        };
-        match tokenizer.token_to_id(token) {
-            Some(id) => Ok(vec![id]),
-            None => Err(format!("the `{role}` {token:?} is not in the vocabulary").into()),
-        }
+    let around = |wanted: bool, role: &str| -> Vec<u32> {
+        let token = special.role(role).filter(|_| wanted);
+        let id = token.and_then(|token| tokenizer.token_to_id(token));
+        id.into_iter().collect()
     };
-    let begin = around(special.add_bos, "bos_token")?;
-    let end = around(special.add_eos, "eos_token")?;
+    let begin = around(special.add_bos, "bos_token");
+    let end = around(special.add_eos, "eos_token");
     finish(tokenizer, special, begin, end)
 }
 
@@ -251,7 +272,7 @@ fn end_tokens(
     special: &Special,
     tokenizer: &Tokenizer,
 ) -> Result<Vec<u32>, TokenizerError> {
-    let named = special.role("eos_token").flatten();
+    let named = special.role("eos_token");
     let mut ends: Vec<u32> = named
         .and_then(|token| tokenizer.token_to_id(token))
         .into_iter()

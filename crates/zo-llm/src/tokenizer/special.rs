@@ -30,6 +30,8 @@ pub(super) struct Special {
     pub(super) add_bos: bool,
     pub(super) add_eos: bool,
     pub(super) add_prefix_space: bool,
+    /// Whether `added_tokens_decoder` lists all added tokens.
+    pub(super) complete: bool,
     /// Whether special tokens in a text are split like other words.
     pub(super) split: bool,
     /// The tokens with a role; `None` for one that the folder says there is not.
@@ -48,7 +50,6 @@ impl Special {
         let path = dir.join("tokenizer_config.json");
         let mut special = Self::default();
         let config = object(&path)?;
-        let mut current = false;
         if let Some(config) = &config {
             special.speaks = true;
             let flag = |key: &str| flag(config, key, &path);
@@ -68,7 +69,7 @@ impl Special {
             let listed = keys.iter().find(|key| !is_empty(config.get(**key)));
             special.list(config, listed.copied(), &path)?;
             if let Some(decoder) = config.get("added_tokens_decoder") {
-                current = true;
+                special.complete = true;
                 special.added_by.clone_from(&path);
                 let bad =
                     || TokenizerError::load(&path, "`added_tokens_decoder` must map ids to tokens");
@@ -79,7 +80,7 @@ impl Special {
                 }
             }
         }
-        if !current {
+        if !special.complete {
             special.read_older(dir)?;
         }
         Ok(special)
@@ -108,6 +109,14 @@ impl Special {
             self.added_by = path;
         }
         Ok(())
+    }
+
+    /// Fills the roles that GPT-2's tokenizer has a token for, whether or not the vocabulary has it.
+    pub(super) fn fill(&mut self) {
+        for role in ["bos_token", "eos_token", "unk_token"] {
+            let default = || Some(AddedToken::from("<|endoftext|>", true));
+            self.roles.entry(role.to_owned()).or_insert_with(default);
+        }
     }
 
     fn is_special(&self, content: &str) -> bool {
@@ -157,10 +166,10 @@ impl Special {
         Ok(())
     }
 
-    /// The token in a role. `None` if no file names it, `Some(None)` if one says that there is none.
-    pub(super) fn role(&self, role: &str) -> Option<Option<&str>> {
-        let token = self.roles.get(role)?;
-        Some(token.as_ref().map(|token| token.content.as_str()))
+    /// The token in a role.
+    pub(super) fn role(&self, role: &str) -> Option<&str> {
+        let token = self.roles.get(role)?.as_ref();
+        token.map(|token| token.content.as_str())
     }
 
     /// Id and text of the added tokens, and the file that says so.

@@ -55,8 +55,11 @@ fn vocab_and_merges_make_a_byte_level_tokenizer() {
     );
 }
 
+/// Name and content.
+type File = (&'static str, Value);
+
 /// Writes JSON files into a new folder with a vocabulary, and turns it into `tokenizer.json` with a post-processor if one is given.
-fn with(files: &[(&str, Value)], processor: Option<Value>) -> tempfile::TempDir {
+fn with(files: &[File], processor: Option<Value>) -> tempfile::TempDir {
     let dir = folder();
     if let Some(processor) = processor {
         let plain = LmTokenizer::from_dir(dir.path(), &config(265)).unwrap();
@@ -121,7 +124,7 @@ fn first_and_last_tokens_come_from_the_tokenizer_s_files() {
     let both = json!({"add_bos_token": true, "add_eos_token": true});
     let bos = || json!({"add_bos_token": true});
     // vocab.json with merges.txt.
-    let cases: [(&[(&str, Value)], &[u32], &[u32]); 9] = [
+    let cases: [(&[File], &[u32], &[u32]); 9] = [
         (&[gpt2(bos())], &[2], &[]),
         (&[gpt2(both)], &[2], &[2]),
         (&[gpt2(json!({}))], &[], &[]),
@@ -209,7 +212,13 @@ fn gpt2s_class_splits_texts_in_its_own_way() {
 
 #[test]
 fn added_tokens_are_one_id_each_wherever_they_are_listed() {
-    let config = |fields: Value| ("tokenizer_config.json", fields);
+    let config = |fields: Value| {
+        let mut all = json!({"bos_token": "</s>", "eos_token": "</s>", "unk_token": "<unk>"});
+        for (key, value) in fields.as_object().unwrap() {
+            all[key] = value.clone();
+        }
+        ("tokenizer_config.json", all)
+    };
     let added = json!({"265": {"content": "<human>", "special": false}, "266": {"content": "<bot>", "special": true}});
     let cases = [
         vec![("added_tokens.json", json!({"<human>": 265, "<bot>": 266}))],
@@ -258,14 +267,14 @@ fn tokens_with_two_ids_are_refused_where_they_are_used() {
 fn end_tokens_are_the_tokenizer_s_and_those_of_generation() {
     let generation = |ids: Value| ("generation_config.json", json!({"eos_token_id": ids}));
     let eos = ("tokenizer_config.json", json!({"eos_token": "<unk>"}));
-    let cases: [(&[(&str, Value)], &[u32]); 7] = [
+    let cases: [(&[File], &[u32]); 7] = [
         (&[], &[2]),
         (&[generation(json!(5))], &[5]),
         (&[generation(json!([7, 5]))], &[5, 7]),
         (&[generation(Value::Null)], &[2]),
         (&[generation(json!(-1))], &[2]),
-        (&[eos.clone()], &[3]),
-        (&[eos, generation(json!([5, 999]))], &[3, 5]),
+        (std::slice::from_ref(&eos), &[3]),
+        (&[eos.clone(), generation(json!([5, 999]))], &[3, 5]),
     ];
     for (files, expected) in cases {
         assert_eq!(load(&with(files, None)).end_tokens(), expected, "{files:?}");
