@@ -149,7 +149,7 @@ fn whole(text: &str, gpt2: bool, special: &Special) -> tokenizers::Result<Built>
     );
     let bpe = matches!(tokenizer.get_model(), ModelWrapper::BPE(_));
     if gpt2 && bpe && (bytes || special.class.is_some()) {
-        tokenizer.with_normalizer(None::<NormalizerWrapper>);
+        tokenizer.with_normalizer(None::<NormalizerWrapper>)?;
         split_as_gpt2(&mut tokenizer, special);
     }
     special.add_to(&mut tokenizer)?;
