@@ -1,4 +1,5 @@
-//! Tokenizer folders of all forms give the ids that transformers gives: `tokenizers/make.py` made them and asked it.
+//! Tokenizer folders of all forms give the ids that transformers gives: `tokenizers/make.py` made them and asked it. `ZO_TOKENIZER_CASES`
+//! names another file that it wrote.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::Path;
@@ -36,7 +37,8 @@ fn ids(value: &Value) -> Vec<u32> {
 
 #[test]
 fn ids_are_those_of_transformers() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tokenizers/cases.json");
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tokenizers/cases.json");
+    let path = std::env::var_os("ZO_TOKENIZER_CASES").map_or(own, Into::into);
     let file: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let base = &file["base"];
     let (mut compared, mut contested) = (0, 0);
@@ -92,5 +94,6 @@ fn ids_are_those_of_transformers() {
             );
         }
     }
-    assert!(compared > 300 && contested < 20, "{compared} {contested}");
+    println!("{compared} texts compared, {contested} refused");
+    assert!(compared > 300 && contested * 20 < compared);
 }

@@ -46,6 +46,7 @@ pub(super) fn from_dir(dir: &Path, config: &ModelConfig) -> Result<LmTokenizer, 
         let listed: Listed =
             serde_json::from_str(&text).map_err(|error| TokenizerError::load(&json, error))?;
         let mut listed = listed.added_tokens;
+        special.yield_ids(listed.iter().map(|claim| claim.id));
         let gpt2 = match &special.class {
             Some((class, _)) => GPT2.contains(&class.as_str()),
             None => config.architecture() == Architecture::Opt,

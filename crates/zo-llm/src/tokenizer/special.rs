@@ -119,6 +119,13 @@ impl Special {
         }
     }
 
+    /// Forgets the tokens of `added_tokens.json` whose ids `tokenizer.json` gives to its own.
+    pub(super) fn yield_ids(&mut self, ids: impl Iterator<Item = u32>) {
+        if !self.complete {
+            ids.for_each(|id| drop(self.added.remove(&id)));
+        }
+    }
+
     fn is_special(&self, content: &str) -> bool {
         let roles = self.roles.values().flatten();
         let mut all = roles.chain(&self.extra);
@@ -185,14 +192,20 @@ impl Special {
     /// If a token cannot be added.
     pub(super) fn add_to(&self, tokenizer: &mut Tokenizer) -> tokenizers::Result<()> {
         let mut tokens: Vec<AddedToken> = self.added.values().cloned().collect();
-        let special = ROLES
-            .iter()
-            .filter_map(|role| self.roles.get(*role)?.as_ref());
-        for token in special.chain(&self.extra) {
-            let same = |other: &AddedToken| other.content == token.content;
-            if let Some(known) = tokens.iter_mut().find(|other| same(other)) {
-                known.special = true;
-            } else if !tokenizer.get_added_tokens_decoder().values().any(same) {
+        let there = tokenizer.get_added_tokens_decoder();
+        let roles = ROLES.iter();
+        let roles = roles.filter_map(|role| Some((true, self.roles.get(*role)?.as_ref()?)));
+        // A token with a role is special, whatever a list says of it.
+        for (role, token) in roles.chain(self.extra.iter().map(|token| (false, token))) {
+            let same = |other: &&AddedToken| other.content == token.content;
+            if let Some(known) = tokens.iter_mut().find(|other| same(&&**other)) {
+                known.special |= role;
+            } else if let Some(known) = there.values().find(same) {
+                // Added anew, it keeps its id.
+                if role && !known.special {
+                    tokens.push(known.clone().special(true));
+                }
+            } else {
                 tokens.push(token.clone().special(true));
             }
         }

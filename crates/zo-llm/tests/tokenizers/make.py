@@ -1,17 +1,22 @@
 """Writes cases.json: small tokenizer folders, and the ids that transformers gives for them. tests/tokenizers.rs compares.
 
-usage: python -m venv v && v/bin/pip install transformers && v/bin/python make.py
+usage: python -m venv v && v/bin/pip install transformers && v/bin/python make.py [COUNT OUT_FILE]
+
+With a count, that many folders; the test reads another file where ZO_TOKENIZER_CASES names one.
 """
 
 import json
 import os
 import random
+import sys
 import tempfile
 
 from tokenizers import pre_tokenizers
 from transformers import AutoTokenizer, __version__
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+COUNT = int(sys.argv[1]) if sys.argv[1:] else 72
+OUT = sys.argv[2] if sys.argv[2:] else os.path.join(HERE, "cases.json")
 MERGES = ["Ġ g", "Ġg r", "e a", "ea t", "Ġgr eat"]
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 TOKENS = ["<s>", "<pad>", "</s>", "<unk>", *ALPHABET, *(m.replace(" ", "") for m in MERGES)]
@@ -66,11 +71,11 @@ def cases():
     processors = [None, template(["</s>"], []), template(["<s>"], ["</s>"]), template([], ["</s>"]), BYTES,
                   {"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 0], "trim_offsets": True, "add_prefix_space": False}]
     draw = random.Random(0)
-    for number in range(72):
+    for number in range(COUNT):
         config = configs[number] if number < len(configs) else draw.choice(configs)
         files = {"tokenizer_config.json": config, "special_tokens_map.json": draw.choice(maps), "added_tokens.json": draw.choice(added)}
         kind = "opt" if number % 2 else "llama"
-        if number < 30:
+        if number < 30 or (number >= 72 and draw.random() < 0.3):
             files |= {"vocab.json": VOCAB, "merges.txt": "#version: 0.2\n" + "\n".join(MERGES) + "\n"}
         else:
             more = draw.choice([[], [special("<human>", 265, special=False)], [special("<bot>", 265, lstrip=True)]])
@@ -88,7 +93,6 @@ for kind, files in cases():
             with open(os.path.join(dir, name), "w", encoding="utf-8") as file:
                 file.write(text if isinstance(text, str) else json.dumps(text))
         tokenizer = AutoTokenizer.from_pretrained(dir)
-        vocab = files.get("vocab.json")
         # The vocabulary is the same in all.
         kept = {name: text for name, text in files.items() if name not in ("vocab.json", "merges.txt")}
         if "tokenizer.json" in kept:
@@ -97,7 +101,7 @@ for kind, files in cases():
         decoded = [tokenizer.decode(i, skip_special_tokens=True) for i in ids]
         out.append({"kind": kind, "files": kept, "ids": ids, "decoded": decoded, "eos": tokenizer.eos_token_id})
 base = {"vocab": VOCAB, "merges": MERGES, "texts": TEXTS, "transformers": __version__, "model": whole(None)["model"]}
-with open(os.path.join(HERE, "cases.json"), "w", encoding="utf-8") as file:
+with open(OUT, "w", encoding="utf-8") as file:
     rows = ",\n".join(json.dumps(case, ensure_ascii=False, separators=(",", ":")) for case in out)
     head = json.dumps(base, ensure_ascii=False, separators=(",", ":"))
     file.write(f'{{"base":{head},\n"cases":[\n{rows}\n]}}\n')
