@@ -9,6 +9,7 @@ use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{AddedToken, Encoding, PostProcessor, Token, Tokenizer};
 
@@ -153,6 +154,15 @@ fn whole(text: &str, gpt2: bool, special: &Special) -> tokenizers::Result<Built>
         tokenizer.with_normalizer(None::<NormalizerWrapper>)?;
         split_as_gpt2(&mut tokenizer, special);
     }
+    let llama = (special.class.as_ref()).is_some_and(|(class, _)| LLAMA.contains(&class.as_str()));
+    let splits = serde_json::to_string(&tokenizer.get_pre_tokenizer())?;
+    if let ModelWrapper::BPE(bpe) = tokenizer.get_model()
+        && llama
+        && !splits.contains("ByteLevel")
+    {
+        let bpe = bpe.clone();
+        split_as_llama(&mut tokenizer, bpe, special)?;
+    }
     special.add_to(&mut tokenizer)?;
     let (begin, end) = match tokenizer.get_post_processor() {
         Some(processor) => around(processor)?,
@@ -193,6 +203,27 @@ fn is_gpt2(special: &Special) -> Result<(), TokenizerError> {
         }
         _ => Ok(()),
     }
+}
+
+/// The classes that split texts as Llama 2 does, except where the file splits them into bytes, as Llama 3 does.
+const LLAMA: [&str; 2] = ["LlamaTokenizer", "LlamaTokenizerFast"];
+
+/// Splits texts as Llama's class does, which takes the vocabulary, the merges, the post-processor and the decoder of the file.
+fn split_as_llama(
+    tokenizer: &mut Tokenizer,
+    mut bpe: BPE,
+    special: &Special,
+) -> tokenizers::Result<()> {
+    (bpe.unk_token, bpe.fuse_unk, bpe.byte_fallback) = (None, true, true);
+    tokenizer.with_model(bpe);
+    tokenizer.with_normalizer(None::<NormalizerWrapper>)?;
+    let scheme = match (special.no_prefix_space, special.legacy) {
+        (true, _) => PrependScheme::Never,
+        (false, true) => PrependScheme::Always,
+        (false, false) => PrependScheme::First,
+    };
+    tokenizer.with_pre_tokenizer(Some(Metaspace::new('▁', scheme, false)));
+    Ok(())
 }
 
 /// Splits texts as GPT-2's class does: `tokenizer_config.json` alone says whether one begins with a space.
