@@ -4,7 +4,8 @@ usage: pip install torch transformers peft safetensors tokenizers
        cargo build --release --example opt_superglue
        python tools/compare_transformers.py target/release/examples/opt_superglue --seed 0 --count 500
 
-Each folder is a function of the seed and its number: family, sizes, float type, shards, tokenizer, task, rows, and what is done with
+Each folder is a function of the seed and its number, but for the training of unigram and WordPiece vocabularies, which no seed repeats (--keep
+keeps the folders): family, sizes, float type, shards, tokenizer, task, rows, and what is done with
 it: evaluation, in-context learning, training in each tuning with what was saved read by transformers or PEFT, an adapter that PEFT
 made, narrowing to half precision. Prints a line for each difference and how to see it again; ends with 1 if there is one.
 --golden DIR writes small folders with their expected values, which crates/zo-llm/tests/agreement.rs compares, and runs nothing.
@@ -218,6 +219,7 @@ def main():
     parser.add_argument("program", nargs="?", help="the opt_superglue to check")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--first", type=int, default=0, help="begin with this folder")
     parser.add_argument("--only", type=int, help="this folder alone")
     parser.add_argument("--keep", type=pathlib.Path, help="leave the folders here")
     parser.add_argument("--golden", type=pathlib.Path, help="write small folders with expected values here")
@@ -227,7 +229,7 @@ def main():
     if not args.program:
         parser.error("which opt_superglue?")
     tally, wrong, ties = collections.Counter(), 0, 0
-    for number in range(args.count) if args.only is None else [args.only]:
+    for number in range(args.first, args.first + args.count) if args.only is None else [args.only]:
         with tempfile.TemporaryDirectory() as scratch:
             dir = pathlib.Path(scratch) if args.keep is None else args.keep / str(number)
             if args.keep:
