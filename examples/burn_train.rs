@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use burn::data::dataloader::DataLoaderBuilder;
@@ -40,6 +41,7 @@ use burn::train::{
 use clap::Parser;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
+use zo_examples::exit::exit;
 use zo_optim::prelude::*;
 use zo_optim::train::{ForwardOnly, StepMetric, ZeroOrderStrategy};
 
@@ -154,7 +156,11 @@ impl InferenceStep for Network {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    exit(run())
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let device = Device::default();
     device.seed(args.seed);

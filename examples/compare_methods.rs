@@ -17,13 +17,16 @@ use burn::module::ParamGroup;
 use burn::tensor::Device;
 use clap::Parser;
 use serde::Serialize;
+use zo_examples::data::{BUNDLED, rows_name};
+use zo_examples::exit::exit;
 use zo_examples::methods::{self, Flags, METHODS, Method, Shared, autodiff};
 use zo_examples::plot;
-use zo_examples::run::default_out;
+use zo_examples::run::new_folder;
 use zo_llm::dataset::{Dataset, Evaluation, Split};
-use zo_llm::finetune::{Event, FinetuneConfig, FinetuneError, RunError, finetune};
+use zo_llm::finetune::{Event, FinetuneConfig, finetune};
+use zo_llm::replace::replace_bytes;
 use zo_llm::{Checkpoint, Dtype, load, task};
-use zo_optim::{Distribution, Perturbation, Rounding, ZoError};
+use zo_optim::{Distribution, Perturbation, Rounding};
 
 /// Compare the methods at an equal number of forwards.
 #[derive(Parser, Debug)]
@@ -31,7 +34,7 @@ struct Args {
     /// Folder of the model, as Hugging Face lays it out [default: the bundled tiny OPT]
     #[arg(long)]
     model: Option<PathBuf>,
-    /// Folder with train.jsonl and dev.jsonl [default: the bundled synthetic data]
+    /// Folder of the data set: train.* and dev.* [default: bundled synthetic rows in the layout of boolq]
     #[arg(long)]
     data: Option<PathBuf>,
     /// Task: sst2, rte, cb, boolq, wsc, wic, multirc, copa, record, squad or drop
@@ -44,7 +47,7 @@ struct Args {
     #[arg(long, default_value_t = 400)]
     forwards: usize,
     /// MeZO's learning rate, in the middle of its grid; that of other methods is in proportion [default: 1e-6; bundled: 1e-4]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     lr: Option<f64>,
     /// Factors on the learning rate
     #[arg(long, value_delimiter = ',', default_values_t = [1.0 / 3.0, 1.0, 3.0, 10.0])]
@@ -83,7 +86,7 @@ struct Row {
     steps: usize,
     grid: Vec<Tried>,
     lr: f64,
-    /// One for each seed.
+    /// One for each seed; infinite, in JSON null, for a run that diverged, whose accuracy is NaN, in JSON null.
     losses: Vec<f64>,
     accuracies: Vec<f64>,
     /// Seconds of a run's steps, mean.
@@ -97,36 +100,33 @@ struct Bench {
     train: Dataset,
     dev: Dataset,
     device: Device,
+    /// What the rows are called.
+    rows: String,
 }
 
 /// The seed the learning rates are compared with; none of those that are reported.
 const GRID_SEED: u64 = 1000;
 
 fn main() -> ExitCode {
-    match compare(Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit(compare(Args::parse()))
 }
 
 fn compare(args: Args) -> Result<(), Box<dyn Error>> {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
-    let or = |dir: &Option<PathBuf>, name| dir.clone().unwrap_or_else(|| assets.join(name));
-    let (model, data) = (or(&args.model, "tiny-opt"), or(&args.data, "synthetic"));
+    let model = args.model.clone();
+    let model = model.unwrap_or_else(|| assets.join("tiny-opt"));
+    let data = args.data.clone();
+    let data = data.unwrap_or_else(|| assets.join(BUNDLED));
     let chosen = chosen_methods(&args.methods)?;
     let mezo_lr = match args.lr {
         Some(lr) => lr,
         None if args.model.is_none() => methods::BUNDLED_LR,
         None => 1e-6,
     };
-    let out = args.out.clone().unwrap_or_else(default_out);
-    std::fs::create_dir_all(&out)?;
     let device = Device::default();
     let checkpoint = load(&model, Dtype::F32, &device)?;
     let task = task::task(&args.task)?;
+    let rows = rows_name(args.data.as_deref(), task.as_ref(), &assets);
     let read = |split, rows| {
         let context = checkpoint.config.context();
         Dataset::load(
@@ -142,12 +142,15 @@ fn compare(args: Args) -> Result<(), Box<dyn Error>> {
         read(Split::Train, args.train_rows)?,
         read(Split::Dev, args.eval_rows)?,
     );
+    // Now that nothing can be refused any more.
+    let out = new_folder(args.out.as_deref())?;
     let bench = Bench {
         args,
         checkpoint,
         train,
         dev,
         device,
+        rows,
     };
 
     let mut rows = Vec::new();
@@ -159,10 +162,10 @@ fn compare(args: Args) -> Result<(), Box<dyn Error>> {
     rows.sort_by(|a, b| mean(&a.losses).total_cmp(&mean(&b.losses)));
     let table = table(&rows, &bench);
     println!("\n{table}");
-    std::fs::write(out.join("compare.md"), &table)?;
-    std::fs::write(
-        out.join("compare.json"),
-        serde_json::to_string_pretty(&rows)?,
+    replace_bytes(&out.join("compare.md"), table.as_bytes())?;
+    replace_bytes(
+        &out.join("compare.json"),
+        serde_json::to_string_pretty(&rows)?.as_bytes(),
     )?;
     let bars: Vec<_> = rows
         .iter()
@@ -222,7 +225,8 @@ impl Bench {
             let (evaluation, seconds) = self.run(method, lr, seed)?;
             row.losses
                 .push(evaluation.as_ref().map_or(f64::INFINITY, |e| e.loss));
-            row.accuracies.push(evaluation.map_or(0.0, |e| e.accuracy));
+            row.accuracies
+                .push(evaluation.map_or(f64::NAN, |e| e.accuracy));
             row.seconds += seconds / self.args.seeds as f64;
         }
         Ok(row)
@@ -248,7 +252,7 @@ impl Bench {
             trainable: ParamGroup::all(),
             rounding: Rounding::Nearest,
         };
-        let mut optimizer = method.build(&shared, &Flags::default())?;
+        let mut optimizer = method.build(&shared, &Flags::default())?.optimizer;
         let config = FinetuneConfig {
             steps: self.steps(method),
             batch: self.args.batch,
@@ -286,11 +290,8 @@ impl Bench {
                 last.filter(|evaluation| evaluation.loss.is_finite()),
                 seconds,
             )),
-            Err(RunError {
-                error: FinetuneError::Step(ZoError::NonFiniteLoss { .. }),
-                ..
-            }) => Ok((None, seconds)),
-            Err(error) => Err(error.error.into()),
+            Err(failed) if failed.error.is_divergence() => Ok((None, seconds)),
+            Err(failed) => Err(failed.error.into()),
         }
     }
 }
@@ -320,8 +321,9 @@ fn line(row: &Row) -> String {
 
 fn table(rows: &[Row], bench: &Bench) -> String {
     let mut text = format!(
-        "{} forwards, {} seeds, {} held-out rows; mean and half the range over the seeds.\n\n\
+        "{}: {} forwards, {} seeds, {} held-out rows; mean and half the range over the seeds.\n\n\
          | method | steps | learning rate | loss | accuracy | seconds |\n|---|---|---|---|---|---|\n",
+        bench.rows,
         bench.args.forwards,
         bench.args.seeds,
         bench.dev.len()

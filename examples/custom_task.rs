@@ -8,7 +8,9 @@
 
 use std::error::Error;
 use std::path::Path;
+use std::process::ExitCode;
 
+use zo_examples::exit::exit;
 use zo_llm::dataset::Split;
 use zo_llm::task::rows::read_examples;
 use zo_llm::task::{Answer, Example, Fields, Kind, Task, TaskError};
@@ -42,7 +44,11 @@ const TICKETS: &str = r#"
 {"customer": {"name": "Ben"}, "text": "Might the logo be larger?", "answer": "later"}
 "#;
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    exit(run())
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let dir = std::env::temp_dir().join(format!("custom-task-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     let shown = show(&dir, TICKETS);

@@ -3,9 +3,12 @@
 //! 2^18 weights drawn from N(0, 0.02^2), like those of a language model, take MeZO steps at learning rate 0. Exact arithmetic would
 //! leave them where they are.
 
+use std::process::ExitCode;
+
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor};
 use clap::Parser;
+use zo_examples::exit::exit;
 use zo_optim::backend::{Sweep, sweep};
 use zo_optim::prelude::*;
 use zo_optim::{Direction, TensorKey};
@@ -37,7 +40,11 @@ fn values(model: &Model) -> Vec<f64> {
     model.weight.val().into_data().iter::<f64>().collect()
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> ExitCode {
+    exit(run())
+}
+
+fn run() -> Result<(), Box<dyn std::error::Error>> {
     let args = Args::parse();
     println!(
         "{WEIGHTS} weights of N(0, 0.02^2), epsilon {}, {} steps at lr 0",

@@ -21,6 +21,7 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::Serialize;
 use serde_json::{Value, json};
 use zo_examples::device::{describe, device, is_host};
+use zo_examples::exit::text;
 use zo_examples::memory::peak_rss_mib;
 use zo_examples::random::{random_model, weights};
 use zo_llm::{CausalLm, Dtype, ModelConfig, OptConfig, PaddingSide, TokenBatch};
@@ -120,7 +121,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", text(error.as_ref()));
             ExitCode::FAILURE
         }
     }

@@ -9,8 +9,10 @@
 
 use std::error::Error;
 use std::path::Path;
+use std::process::ExitCode;
 
 use burn::tensor::Device;
+use zo_examples::exit::exit;
 use zo_llm::batches::{BatchSampler, Order};
 use zo_llm::dataset::{Dataset, Split, evaluate};
 use zo_llm::{CausalLm, Checkpoint, Dtype, PaddingSide, TokenBatch, load, task};
@@ -20,7 +22,11 @@ const STEPS: usize = 300;
 /// Many rows: the share of wrong answers moves in steps of one row.
 const BATCH: usize = 32;
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    exit(run())
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
     let device = Device::default();
     let Checkpoint {

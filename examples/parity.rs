@@ -19,6 +19,7 @@ use std::process::ExitCode;
 use burn::tensor::Device;
 use clap::Parser;
 use safetensors::{Dtype as FileDtype, SafeTensors};
+use zo_examples::exit::text;
 use zo_llm::{Dtype, TokenBatch, load_model};
 
 /// Largest difference allowed.
@@ -59,7 +60,7 @@ fn main() -> ExitCode {
             }
             Err(error) => {
                 passed = false;
-                println!("{}: FAILED: {error}", dir.display());
+                println!("{}: FAILED: {}", dir.display(), text(error.as_ref()));
             }
         }
     }

@@ -10,6 +10,7 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use burn::grad_clipping::GradientClippingConfig;
@@ -25,8 +26,10 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, Tokenizer};
+use zo_examples::exit::exit;
 use zo_llm::config::OptConfig;
 use zo_llm::dataset::{Dataset, Split, evaluate};
+use zo_llm::replace::replace_bytes;
 use zo_llm::synthetic::{SyntheticConfig, generate, to_jsonl};
 use zo_llm::task::BoolQ;
 use zo_llm::{CausalLm, Dtype, LmTokenizer, ModelConfig, PaddingSide, TokenBatch, save_model};
@@ -57,7 +60,11 @@ struct Args {
     seed: u64,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    exit(run())
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let out = args.out.clone();
     let out = out.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("assets"));
@@ -69,8 +76,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         seed: args.seed,
         ..Default::default()
     });
-    std::fs::write(data_dir.join(Split::Train.file()), to_jsonl(&data.train)?)?;
-    std::fs::write(data_dir.join(Split::Dev.file()), to_jsonl(&data.dev)?)?;
+    for (split, rows) in [(Split::Train, &data.train), (Split::Dev, &data.dev)] {
+        replace_bytes(&data_dir.join(split.file()), to_jsonl(rows)?.as_bytes())?;
+    }
 
     let tokenizer = train_tokenizer(&data.corpus).map_err(|error| error.to_string())?;
     let path = model_dir.join("tokenizer.json");
@@ -156,7 +164,14 @@ fn pretrain(
         let pick = |_| &corpus[(rng.next_u64() % corpus.len() as u64) as usize];
         let documents: Vec<&Vec<u32>> = (0..args.batch).map(pick).collect();
         let loss = next_token_loss(&model, &documents, &device)?;
-        mean += f64::from(loss.clone().into_scalar::<f32>());
+        let value = f64::from(loss.clone().into_scalar::<f32>());
+        if !value.is_finite() {
+            return Err(format!(
+                "diverged: the loss of step {step} is {value}; lower --lr. The files of the task are written, the model is as it was"
+            )
+            .into());
+        }
+        mean += value;
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         let warm_up = ((step + 1) as f64 / 100.0).min(1.0);
         let cosine = 0.5 + 0.5 * (std::f64::consts::PI * step as f64 / args.steps as f64).cos();

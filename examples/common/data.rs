@@ -7,11 +7,18 @@ use clap::Args;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_xoshiro::Xoshiro256PlusPlus;
+use serde::Serialize;
 use zo_llm::LmTokenizer;
 use zo_llm::dataset::{Dataset, Demonstration, Encoding, Split};
 use zo_llm::task::rows::read_examples;
 use zo_llm::task::split::{SplitSizes, sample_per_class};
 use zo_llm::task::{Kind, Task};
+
+/// The folder of the bundled rows in `assets`.
+pub const BUNDLED: &str = "synthetic";
+
+/// The task whose layout the bundled rows have.
+const LAYOUT: &str = "boolq";
 
 /// The task and its rows.
 #[derive(Args, Debug, Clone)]
@@ -19,7 +26,7 @@ pub struct DataArgs {
     /// Task: sst2, rte, cb, boolq, wsc, wic, multirc, copa, record, squad or drop
     #[arg(long, default_value = "boolq")]
     pub task: String,
-    /// Folder of the data set: train.* and dev.* (or validation.*), as jsonl, tsv, json or parquet [default: the bundled synthetic data]
+    /// Folder of the data set: train.* and dev.* (or validation.*), as jsonl, tsv, csv, json or parquet [default: bundled synthetic rows in the layout of boolq]
     #[arg(long)]
     pub data: Option<PathBuf>,
     /// Train on the first N rows only
@@ -48,9 +55,77 @@ pub struct Rows {
     pub dev: Dataset,
     /// To be evaluated once, when all is done.
     pub test: Option<Dataset>,
+    /// What they are, for the report.
+    pub about: About,
+}
+
+/// Which rows a run used.
+#[derive(Debug, Clone, Serialize)]
+pub struct About {
+    /// What they are called: the task's name, but never for the bundled rows, which are nobody's data set.
+    pub name: String,
+    /// The folder, in full; `None` for the bundled rows.
+    pub folder: Option<PathBuf>,
+    /// Which of its rows: `--train-rows`, `--eval-rows`, `--per-class`, `--mezo-split`, `--cut`.
+    pub train_rows: Option<usize>,
+    /// As above.
+    pub eval_rows: Option<usize>,
+    /// As above.
+    pub per_class: Option<usize>,
+    /// As above.
+    pub mezo_split: bool,
+    /// As above.
+    pub cut: bool,
+    /// The number and a digest of the tokenised rows to train on.
+    pub train: Fingerprint,
+    /// Of the held-out rows.
+    pub dev: Fingerprint,
+    /// Of those evaluated once.
+    pub test: Option<Fingerprint>,
+}
+
+/// The number of rows, and a digest by which they can be told from others.
+#[derive(Debug, Clone, Serialize)]
+pub struct Fingerprint {
+    /// Rows.
+    pub rows: usize,
+    /// See [`Dataset::fingerprint`].
+    pub digest: String,
+}
+
+impl Fingerprint {
+    fn new(dataset: &Dataset) -> Self {
+        Self {
+            rows: dataset.len(),
+            digest: dataset.fingerprint(),
+        }
+    }
 }
 
 impl DataArgs {
+    /// Finds what makes no sense before anything is loaded.
+    ///
+    /// # Errors
+    /// If no rows are asked for, or the bundled ones for a task whose layout they do not have.
+    pub fn check(&self, task: &dyn Task) -> Result<(), String> {
+        for (flag, rows) in [
+            ("train-rows", self.train_rows),
+            ("eval-rows", self.eval_rows),
+            ("per-class", self.per_class),
+        ] {
+            if rows == Some(0) {
+                return Err(format!("--{flag} is 0: it must be at least 1"));
+            }
+        }
+        if self.data.is_none() && task.name() != LAYOUT {
+            return Err(format!(
+                "--task {} needs --data, the folder of its rows: the bundled synthetic rows have the layout of {LAYOUT} alone",
+                task.name()
+            ));
+        }
+        Ok(())
+    }
+
     /// Reads and tokenises the rows; `demonstrations` solved training rows, drawn by the seed, stand before each held-out one.
     ///
     /// # Errors
@@ -64,10 +139,7 @@ impl DataArgs {
         demonstrations: usize,
         seed: u64,
     ) -> Result<Rows, Box<dyn Error>> {
-        let dir = self
-            .data
-            .clone()
-            .unwrap_or_else(|| assets.join("synthetic"));
+        let dir = self.data.clone().unwrap_or_else(|| assets.join(BUNDLED));
         let mut train = read_examples(task, &dir, Split::Train, self.train_rows)?;
         let mut dev = read_examples(task, &dir, Split::Dev, self.eval_rows)?;
         let mut test = None;
@@ -112,11 +184,37 @@ impl DataArgs {
         let encode = |rows: &[_], encoding: &Encoding<'_>| {
             Dataset::encode(task, rows, tokenizer, context, encoding)
         };
+        let (train, dev) = (encode(&train, &plain)?, encode(&dev, &shown)?);
+        let test = test.map(|test| encode(&test, &shown)).transpose()?;
+        let folder = self.data.as_ref();
+        let about = About {
+            name: rows_name(self.data.as_deref(), task, assets),
+            folder: folder.map(|dir| dir.canonicalize().unwrap_or_else(|_| dir.clone())),
+            train_rows: self.train_rows,
+            eval_rows: self.eval_rows,
+            per_class: self.per_class,
+            mezo_split: self.mezo_split,
+            cut: self.cut,
+            train: Fingerprint::new(&train),
+            dev: Fingerprint::new(&dev),
+            test: test.as_ref().map(Fingerprint::new),
+        };
         Ok(Rows {
-            train: encode(&train, &plain)?,
-            dev: encode(&dev, &shown)?,
-            test: test.map(|test| encode(&test, &shown)).transpose()?,
+            train,
+            dev,
+            test,
+            about,
         })
+    }
+}
+
+/// What the rows in the folder `data` are called, or those that are bundled in `assets`. These have a data set's layout and nothing else
+/// of it, and so never its name alone.
+pub fn rows_name(data: Option<&Path>, task: &dyn Task, assets: &Path) -> String {
+    let bundled = assets.join(BUNDLED).canonicalize().ok();
+    match data.map(|dir| dir.canonicalize().ok()) {
+        Some(folder) if folder.is_none() || folder != bundled => task.name().to_owned(),
+        _ => format!("bundled synthetic rows ({}'s layout)", task.name()),
     }
 }
 

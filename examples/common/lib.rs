@@ -10,6 +10,7 @@
 
 pub mod data;
 pub mod device;
+pub mod exit;
 pub mod memory;
 pub mod methods;
 pub mod plot;

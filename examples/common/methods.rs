@@ -12,6 +12,7 @@ use clap::Args;
 use zo_llm::Tuning;
 use zo_optim::{Distribution, Perturbation, Rounding};
 
+pub use build::Built;
 pub use flags::Flags;
 pub use table::{BUNDLED_LR, METHODS, Method};
 
@@ -64,7 +65,12 @@ pub fn learning_rate(method: &Method, tuning: &Tuning, parameters: usize, bundle
         Tuning::Lora(_) => lora,
         Tuning::Prefix { .. } | Tuning::Prompt { .. } => 1000.0,
     };
-    full * factor * method.bundled_lr / BUNDLED_LR
+    rounded(full * factor * method.bundled_lr / BUNDLED_LR)
+}
+
+/// The number that a person would write: 1e-4 where products of decimal fractions come to 0.00010000000000000002.
+pub fn rounded(value: f64) -> f64 {
+    format!("{value:.9e}").parse().unwrap_or(value)
 }
 
 /// Every method with its flags, for `--method-help`.
@@ -116,6 +122,8 @@ impl Method {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn shared() -> Shared {
@@ -144,6 +152,31 @@ mod tests {
                 "{argument} belongs to no method"
             );
         }
+    }
+
+    #[test]
+    fn settings_are_those_the_optimizer_was_built_from() {
+        let flags = Flags {
+            candidates: Some(5),
+            ..Flags::default()
+        };
+        let built = find("gv").unwrap().build(&shared(), &flags).unwrap();
+        let numbers = ["candidates", "alpha", "queries"].map(|name| &built.settings[name]);
+        assert_eq!(numbers, [&json!(5), &json!(0.5), &json!(1)]);
+        assert_eq!(built.settings["difference"], "central");
+    }
+
+    #[test]
+    fn learning_rates_are_round_numbers() {
+        for method in METHODS {
+            for tuning in ["full", "lora", "prefix"] {
+                let tuning = tuning.parse().unwrap();
+                let lr = learning_rate(method, &tuning, 1_000_000, true);
+                assert!(lr.to_string().len() < 9, "{} {lr}", method.name);
+            }
+        }
+        assert_eq!(rounded(0.1 + 0.2), 0.3);
+        assert!(rounded(f64::NAN).is_nan());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use plotters::prelude::*;
+use zo_llm::replace::replace_bytes;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -30,7 +31,14 @@ pub fn training(
     losses: &[(f64, f64)],
     accuracies: &[(f64, f64)],
 ) -> Result<(), Failure> {
-    let root = SVGBackend::new(path, (960, 540)).into_drawing_area();
+    // A point that is not finite has no place in a plot.
+    let finite = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
+        let points = points.iter().copied();
+        points.filter(|point| point.1.is_finite()).collect()
+    };
+    let (losses, accuracies) = (&finite(losses)[..], &finite(accuracies)[..]);
+    let mut svg = String::new();
+    let root = SVGBackend::with_string(&mut svg, (960, 540)).into_drawing_area();
     root.fill(&WHITE)?;
     let last = losses.last().map_or(1.0, |l| l.0).max(1.0);
     let top = losses
@@ -81,7 +89,9 @@ pub fn training(
         .border_style(BLACK)
         .draw()?;
     root.present()?;
-    Ok(())
+    drop(chart);
+    drop(root);
+    Ok(replace_bytes(path, svg.as_bytes())?)
 }
 
 /// Writes a plot of one row for each name: a bar to the mean of its values, and a dot for each.
@@ -90,7 +100,8 @@ pub fn training(
 /// If the file cannot be written.
 pub fn comparison(path: &Path, title: &str, rows: &[(&str, Vec<f64>)]) -> Result<(), Failure> {
     let height = 90 + 26 * rows.len() as u32;
-    let root = SVGBackend::new(path, (800, height)).into_drawing_area();
+    let mut svg = String::new();
+    let root = SVGBackend::with_string(&mut svg, (800, height)).into_drawing_area();
     root.fill(&WHITE)?;
     let finite = rows
         .iter()
@@ -131,5 +142,7 @@ pub fn comparison(path: &Path, title: &str, rows: &[(&str, Vec<f64>)]) -> Result
         chart.draw_series(dots.map(|v| Circle::new((*v, at.clone()), 3, RED.filled())))?;
     }
     root.present()?;
-    Ok(())
+    drop(chart);
+    drop(root);
+    Ok(replace_bytes(path, svg.as_bytes())?)
 }

@@ -1,136 +1,91 @@
-//! The record of a run: a progress bar while it lasts, and files when it is over.
+//! The record of a run: what is shown while it lasts, and files when it is over.
 
+mod folder;
+mod measured;
+mod progress;
+
+use std::error::Error;
 use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::path::Path;
+use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
+use serde::Deserialize;
 use serde_json::{Value, json};
+use zo_llm::dataset::Evaluation;
 use zo_llm::finetune::{Evaluated, Event};
+use zo_llm::replace::{replace, replace_bytes};
 
+use self::folder::METRICS;
+use self::progress::Progress;
 use crate::memory::peak_rss_mib;
 
-/// Tokens in a batch, mean over the steps, for one forward.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Tokens {
-    /// With padding.
-    pub padded: f64,
-    /// Without.
-    pub real: f64,
-}
+pub use folder::{Folder, FolderError, new_folder};
+pub use measured::{Measured, Tokens};
 
-/// What was measured in a run, as it stands in `report.json`.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Measured {
-    /// Steps done.
-    pub steps: usize,
-    /// Evaluations of the objective in all steps.
-    pub forwards: usize,
-    /// Passes over the weights in all steps.
-    pub passes: usize,
-    /// Steps left out because of a loss that was not finite.
-    pub skipped: usize,
-    /// Writes that were not in place.
-    pub copied: usize,
-    /// Accuracy on the held-out rows before the first step; for generation the share of exact matches.
-    pub accuracy_before: f64,
-    /// Accuracy on the held-out rows after the last step, or with the best weights if those are kept.
-    pub accuracy_after: f64,
-    /// F1 on the held-out rows before the first step, for generation.
-    pub f1_before: Option<f64>,
-    /// F1 on the held-out rows after the last step, for generation.
-    pub f1_after: Option<f64>,
-    /// Loss on the held-out rows before the first step.
-    pub eval_loss_before: f64,
-    /// Loss on the held-out rows after the last step.
-    pub eval_loss_after: f64,
-    /// Mean training loss over the first tenth of the steps.
-    pub loss_first: Option<f64>,
-    /// Mean training loss over the last tenth of the steps.
-    pub loss_last: Option<f64>,
-    /// Wall-clock seconds of a step, mean; evaluations left out.
-    pub seconds_per_step: Option<f64>,
-    /// Of these, in the objective.
-    pub seconds_forward_per_step: Option<f64>,
-    /// Of these, in passes over the weights.
-    pub seconds_sweep_per_step: Option<f64>,
-    /// Seconds of the whole run.
-    pub seconds: f64,
-    /// Peak resident memory in MiB when the first evaluation was done.
-    pub peak_rss_after_first_evaluation_mib: Option<f64>,
-    /// Peak resident memory in MiB at the end.
-    pub peak_rss_mib: Option<f64>,
-    /// Tokens in a batch.
-    pub tokens_per_step: Tokens,
-}
+/// The file of what was chosen or written for each held-out row.
+const PREDICTIONS: &str = "predictions.json";
 
 /// Follows a run.
 pub struct Run {
-    out: PathBuf,
-    metrics: File,
-    bar: ProgressBar,
+    folder: Folder,
+    metrics: Option<File>,
+    /// Whether the file of lines was made for this run, and nothing is in it yet.
+    untouched: bool,
+    progress: Progress,
     losses: Vec<(f64, f64)>,
     accuracies: Vec<(f64, f64)>,
     measured: Measured,
-    predictions: [Vec<usize>; 2],
-    answers: [Vec<String>; 2],
+    predictions: [Vec<Option<usize>>; 2],
+    answers: [Vec<Option<String>>; 2],
+    /// Steps done at the last evaluation.
+    evaluated_at: Option<usize>,
     /// The best evaluation, with predictions and answers.
-    best: Option<(Evaluated, Vec<usize>, Vec<String>)>,
+    best: Option<(Evaluated, Evaluation)>,
     /// Steps of this process, and the sums over them: seconds; in forwards, in passes.
     counted: usize,
     sums: [f64; 3],
     started: Instant,
 }
 
-/// `runs/<seconds since 1970>`: where a run goes by default.
-pub fn default_out() -> PathBuf {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
-    Path::new("runs").join(now.as_secs().to_string())
-}
-
 impl Run {
-    /// Starts following a run of `steps` steps whose files go to the folder `out`. With `resume` an earlier `metrics.jsonl` there is gone
-    /// on with.
-    ///
-    /// # Errors
-    /// If the folder or its files cannot be made.
-    pub fn start(out: &Path, steps: usize, quiet: bool, resume: bool) -> std::io::Result<Self> {
-        std::fs::create_dir_all(out)?;
-        let mut options = File::options();
-        let options = options.create(true).write(true);
-        let options = if resume {
-            options.append(true)
-        } else {
-            options.truncate(true)
-        };
-        let metrics = options.open(out.join("metrics.jsonl"))?;
-        let bar = if quiet || steps == 0 {
-            ProgressBar::hidden()
-        } else {
-            ProgressBar::new(steps as u64)
-        };
-        let template = "{bar:30} {pos}/{len} steps  {per_sec}  {msg}  eta {eta}";
-        bar.set_style(
-            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
-        );
-        Ok(Self {
-            out: out.to_owned(),
+    /// Starts following a run of `steps` steps whose files go to `folder`. `title` says what it is.
+    pub fn start(mut folder: Folder, title: &str, steps: usize, quiet: bool) -> Self {
+        let metrics = folder.take_metrics();
+        let progress = Progress::new(steps, quiet);
+        progress.say(&format!("{title}; files go to {}", folder.path().display()));
+        Self {
+            untouched: true,
+            folder,
             metrics,
-            bar,
+            progress,
             losses: Vec::new(),
             accuracies: Vec::new(),
             measured: Measured::default(),
             predictions: Default::default(),
             answers: Default::default(),
+            evaluated_at: None,
             best: None,
             counted: 0,
             sums: [0.0; 3],
             started: Instant::now(),
-        })
+        }
+    }
+
+    /// The folder of its files.
+    pub fn out(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Whether the run came as far as its first evaluation, or its checkpoint. If it did not, it was refused, and nothing was written.
+    pub fn has_begun(&self) -> bool {
+        !self.untouched
+    }
+
+    /// Ends a run that was refused: its folder is as it was before.
+    pub fn refused(self) {
+        self.progress.finish();
+        self.folder.release(self.metrics.is_some());
     }
 
     /// To be called with every event of the run.
@@ -138,34 +93,17 @@ impl Run {
     /// # Errors
     /// If the metrics cannot be written.
     pub fn observe(&mut self, event: &Event<'_>) -> std::io::Result<()> {
+        self.untouched = false;
         let line = match event {
             Event::Evaluated { step, evaluation } => {
-                let line = json!({
+                let mut line = json!({
                     "step": step, "eval_accuracy": evaluation.accuracy, "eval_f1": evaluation.f1,
                     "eval_loss": evaluation.loss,
                 });
-                self.predictions[1].clone_from(&evaluation.predictions);
-                self.answers[1].clone_from(&evaluation.answers);
-                if *step == 0 {
-                    self.predictions[0].clone_from(&evaluation.predictions);
-                    self.answers[0].clone_from(&evaluation.answers);
+                if let Some(note) = evaluation.note() {
+                    line["note"] = json!(note);
                 }
-                let evaluated = Evaluated {
-                    step: *step,
-                    score: evaluation.score(),
-                    loss: evaluation.loss,
-                };
-                if self
-                    .best
-                    .as_ref()
-                    .is_none_or(|(best, ..)| evaluated.is_better_than(best))
-                {
-                    let (chosen, written) = (&evaluation.predictions, &evaluation.answers);
-                    self.best = Some((evaluated, chosen.clone(), written.clone()));
-                }
-                if self.measured.peak_rss_after_first_evaluation_mib.is_none() {
-                    self.measured.peak_rss_after_first_evaluation_mib = peak_rss_mib();
-                }
+                self.evaluated(*step, evaluation);
                 self.take_up(&line);
                 line
             }
@@ -198,34 +136,79 @@ impl Run {
             Event::Resumed { step, .. } => return self.resumed(*step),
             _ => return Ok(()),
         };
-        writeln!(self.metrics, "{line}")?;
+        let metrics = self.metrics.as_mut().ok_or_else(|| {
+            std::io::Error::other("the run was to go on from a checkpoint, and there is none")
+        })?;
+        writeln!(metrics, "{line}")?;
         if let Event::Stepped { .. } = event {
-            self.bar.set_position(self.measured.steps as u64);
+            let (losses, accuracy) = (&self.losses, self.measured.accuracy_after);
+            self.progress.stepped(self.measured.steps, || {
+                let recent = mean(&losses[losses.len().saturating_sub(20)..]);
+                let loss = recent.map_or(String::from("-"), |loss| format!("{loss:.4}"));
+                let accuracy = accuracy.map_or(String::new(), |a| format!("  accuracy {a:.3}"));
+                format!("loss {loss}{accuracy}")
+            });
         }
-        let recent = mean(&self.losses[self.losses.len().saturating_sub(20)..]);
-        let loss = recent.map_or(String::from("-"), |loss| format!("{loss:.4}"));
-        let accuracy = self.measured.accuracy_after;
-        self.bar
-            .set_message(format!("loss {loss}  accuracy {accuracy:.3}"));
         Ok(())
+    }
+
+    fn evaluated(&mut self, step: usize, evaluation: &Evaluation) {
+        let f1 = evaluation
+            .f1
+            .map_or(String::new(), |f1| format!("  F1 {f1:.3}"));
+        let (accuracy, loss) = (evaluation.accuracy, evaluation.loss);
+        self.progress.say(&format!(
+            "held-out rows after {step} steps: accuracy {accuracy:.3}{f1}  loss {loss:.4}"
+        ));
+        if let Some(note) = evaluation.note() {
+            self.note(format!("held-out rows after {step} steps: {note}"));
+        }
+        self.predictions[1].clone_from(&evaluation.predictions);
+        self.answers[1].clone_from(&evaluation.answers);
+        if step == 0 {
+            self.predictions[0].clone_from(&evaluation.predictions);
+            self.answers[0].clone_from(&evaluation.answers);
+        }
+        let evaluated = Evaluated {
+            step,
+            score: evaluation.score(),
+            loss,
+        };
+        let best = self.best.as_ref();
+        if best.is_none_or(|(best, _)| evaluated.is_better_than(best)) {
+            self.best = Some((evaluated, evaluation.clone()));
+        }
+        if self.measured.peak_rss_after_first_evaluation_mib.is_none() {
+            self.measured.peak_rss_after_first_evaluation_mib = peak_rss_mib();
+        }
+    }
+
+    /// Says something that the report must say, too.
+    pub fn note(&mut self, note: String) {
+        self.progress.warn(&format!("note: {note}"));
+        self.measured.notes.push(note);
     }
 
     /// Takes a line of `metrics.jsonl` into account.
     fn take_up(&mut self, line: &Value) {
         let number = |name: &str| line[name].as_f64();
         let count = |name: &str| line[name].as_u64().unwrap_or(0) as usize;
-        let (step, m) = (count("step"), &mut self.measured);
-        if let (Some(accuracy), Some(loss)) = (number("eval_accuracy"), number("eval_loss")) {
+        let step = count("step");
+        if line.get("eval_loss").is_some() {
+            self.evaluated_at = Some(step);
+            // What is null was not finite; F1 is absent for most tasks.
+            let [accuracy, loss] =
+                ["eval_accuracy", "eval_loss"].map(|name| number(name).unwrap_or(f64::NAN));
+            let (f1, m) = (number("eval_f1"), &mut self.measured);
             if step == 0 {
-                (m.accuracy_before, m.eval_loss_before) = (accuracy, loss);
-                m.f1_before = number("eval_f1");
+                (m.accuracy_before, m.eval_loss_before) = (Some(accuracy), Some(loss));
+                m.f1_before = f1;
             }
-            (m.accuracy_after, m.eval_loss_after) = (accuracy, loss);
-            m.f1_after = number("eval_f1");
-            self.accuracies
-                .push((step as f64, m.f1_after.unwrap_or(accuracy)));
+            (m.accuracy_after, m.eval_loss_after, m.f1_after) = (Some(accuracy), Some(loss), f1);
+            self.accuracies.push((step as f64, f1.unwrap_or(accuracy)));
             return;
         }
+        let m = &mut self.measured;
         m.steps = step;
         m.forwards += count("forwards");
         m.passes += count("passes");
@@ -238,40 +221,82 @@ impl Run {
 
     /// Goes on with the lines of an earlier process, up to the step of the checkpoint.
     fn resumed(&mut self, step: usize) -> std::io::Result<()> {
-        let path = self.out.join("metrics.jsonl");
-        let text = std::fs::read_to_string(&path)?;
+        let path = self.out().join(METRICS);
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            text => text?,
+        };
         // The last line may be half written.
         let lines = text
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let upto = |line: &Value| line["step"].as_u64().is_some_and(|at| at as usize <= step);
         let lines: Vec<Value> = lines.filter(upto).collect();
-        // A crash leaves the old file or the new one.
-        let unfinished = self.out.join("metrics.jsonl.tmp");
-        self.metrics = File::create(&unfinished)?;
+        replace(&path, |file| {
+            lines.iter().try_for_each(|line| writeln!(file, "{line}"))
+        })?;
         for line in &lines {
-            writeln!(self.metrics, "{line}")?;
             self.take_up(line);
+            if let Some(note) = line["note"].as_str() {
+                let note = format!("held-out rows after {} steps: {note}", line["step"]);
+                self.measured.notes.push(note);
+            }
         }
-        std::fs::rename(&unfinished, &path)?;
-        self.bar.set_position(step as u64);
+        self.metrics = Some(File::options().append(true).open(&path)?);
+        self.old_predictions();
+        self.progress.resumed(step);
         Ok(())
     }
 
-    /// The run ends with the weights of this evaluation instead of the last ones.
-    pub fn kept(&mut self, best: &Evaluated) {
+    /// Takes over what the earlier process chose or wrote, if it came to the end of its files.
+    fn old_predictions(&mut self) {
+        let text = std::fs::read(self.out().join(PREDICTIONS)).unwrap_or_default();
+        let old: Value = serde_json::from_slice(&text).unwrap_or_default();
+        for (place, name) in ["before", "after"].into_iter().enumerate() {
+            if let Ok(chosen) = Vec::deserialize(&old[name]) {
+                self.predictions[place] = chosen;
+            } else if let Ok(written) = Vec::deserialize(&old[name]) {
+                self.answers[place] = written;
+            }
+        }
+    }
+
+    /// The run ends with the weights of this evaluation instead of the last ones. `again` evaluates them once more, if an earlier process
+    /// did it.
+    ///
+    /// # Errors
+    /// If `again` fails.
+    pub fn kept<E>(
+        &mut self,
+        best: &Evaluated,
+        again: impl FnOnce() -> Result<Evaluation, E>,
+    ) -> Result<(), E> {
+        let evaluation = match self.best.take() {
+            Some((evaluated, evaluation)) if evaluated.step == best.step => evaluation,
+            _ => again()?,
+        };
         let m = &mut self.measured;
-        m.eval_loss_after = best.loss;
-        match &mut m.f1_after {
-            Some(f1) => *f1 = best.score,
-            None => m.accuracy_after = best.score,
+        m.accuracy_after = Some(evaluation.accuracy);
+        m.f1_after = evaluation.f1;
+        m.eval_loss_after = Some(evaluation.loss);
+        self.predictions[1] = evaluation.predictions;
+        self.answers[1] = evaluation.answers;
+        Ok(())
+    }
+
+    /// The run ends after `step` steps, before it could evaluate what it came to: of that nothing is known.
+    pub fn ends_early(&mut self, step: usize) {
+        if self.evaluated_at != Some(step) {
+            let m = &mut self.measured;
+            (m.accuracy_after, m.f1_after, m.eval_loss_after) = (None, None, None);
+            self.predictions[1].clear();
+            self.answers[1].clear();
         }
-        if let Some((evaluated, chosen, written)) = self.best.take()
-            && evaluated.step == best.step
-        {
-            self.predictions[1] = chosen;
-            self.answers[1] = written;
-        }
+    }
+
+    /// Whether the last evaluation, which is that of the weights the run ends with, was finite.
+    pub fn ends_finite(&self) -> bool {
+        self.measured.eval_loss_after.is_none_or(f64::is_finite)
     }
 
     /// Ends the run: writes `training.svg` and `predictions.json` (the option chosen for each held-out row, before and after, or the
@@ -279,22 +304,25 @@ impl Run {
     ///
     /// # Errors
     /// If a file cannot be written.
-    pub fn finish(mut self, title: &str) -> Result<Measured, Box<dyn std::error::Error>> {
-        self.bar.finish_and_clear();
+    pub fn finish(mut self, title: &str) -> Result<Measured, Box<dyn Error>> {
+        self.progress.finish();
         crate::plot::training(
-            &self.out.join("training.svg"),
+            &self.out().join("training.svg"),
             title,
             &self.losses,
             &self.accuracies,
         )?;
         let [before, after] = &self.predictions;
         let predictions = match &self.answers {
-            [answered, answers] if !answers.is_empty() => {
+            [answered, answers] if !(answered.is_empty() && answers.is_empty()) => {
                 json!({"before": answered, "after": answers})
             }
             _ => json!({"before": before, "after": after}),
         };
-        std::fs::write(self.out.join("predictions.json"), predictions.to_string())?;
+        replace_bytes(
+            &self.out().join(PREDICTIONS),
+            predictions.to_string().as_bytes(),
+        )?;
         let m = &mut self.measured;
         let tenth = self.losses.len().div_ceil(10);
         m.loss_first = mean(&self.losses[..tenth]);

@@ -32,7 +32,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 2000)]
     pub(crate) steps: usize,
     /// Learning rate [default: by tuning, method and size of the model: see docs/src/hyper-parameters.md]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub(crate) lr: Option<f64>,
     /// How the learning rate goes: constant, linear or cosine
     #[arg(long, default_value = "constant")]
@@ -67,19 +67,19 @@ pub(crate) struct Args {
     /// How weights are perturbed: in-place, or on-the-fly without writing them
     #[arg(long, default_value = "in-place")]
     pub(crate) perturb: Perturbation,
-    /// Steps between evaluations; 0 for the beginning and the end only [default: a tenth of the steps for the bundled model, else 0]
+    /// Steps between evaluations; 0 for the beginning and the end only [default: as before with --resume; else a tenth of the steps for the bundled model, and 0 for others]
     #[arg(long)]
     pub(crate) eval_every: Option<usize>,
     /// End with the weights of the best evaluation (they wait on disk)
     #[arg(long)]
     pub(crate) keep_best: bool,
-    /// Stop after so many evaluations without a better one
+    /// Stop after this many evaluations without a better one
     #[arg(long)]
     pub(crate) patience: Option<usize>,
     /// Steps between checkpoints; 0 for none
     #[arg(long, default_value_t = 0)]
     pub(crate) checkpoint_every: usize,
-    /// Go on from the last checkpoint in --out
+    /// Go on from the last checkpoint in --out, which must hold one; --steps may be more than before
     #[arg(long, requires = "out")]
     pub(crate) resume: bool,
     /// Save what was tuned to --out: a folder `model` for transformers, or `adapter` for PEFT
@@ -91,16 +91,16 @@ pub(crate) struct Args {
     /// Type of the weights: f32, bf16 or f16
     #[arg(long, default_value = "f32")]
     pub(crate) dtype: Dtype,
-    /// Draw all training rows alike, instead of in turn from each class
+    /// Draw from all training rows alike, instead of from each class in turn
     #[arg(long)]
     pub(crate) unbalanced: bool,
-    /// Put rows of like length into a batch, so that little is padded: true or false
+    /// Put rows of similar length into a batch, so that little is padded: true or false
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     pub(crate) group_by_length: bool,
-    /// Folder for report.json, metrics.jsonl, predictions.json and training.svg [default: runs/<time>]
+    /// Folder for report.json, metrics.jsonl, predictions.json and training.svg [default: runs/<time>]; one with the record of another run is refused
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
-    /// Print nothing but errors
+    /// Print nothing but errors, and notes about numbers that are not finite
     #[arg(long)]
     pub(crate) quiet: bool,
 }

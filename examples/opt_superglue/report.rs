@@ -3,43 +3,117 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use serde_json::Value;
+use zo_examples::data::About;
 use zo_examples::run::Measured;
+use zo_llm::Tuning;
 use zo_llm::batches::Order;
-use zo_llm::finetune::{Evaluated, Finish};
+use zo_llm::finetune::{Evaluated, FinetuneConfig, Finish};
 
-/// `report.json`: what was asked for, and what was measured.
-#[derive(Serialize)]
-pub(crate) struct Report<'a> {
-    pub(crate) model: String,
-    pub(crate) architecture: String,
-    pub(crate) task: &'a str,
-    pub(crate) method: &'a str,
-    pub(crate) tuning: String,
-    pub(crate) objective: &'a str,
-    pub(crate) schedule: String,
-    pub(crate) sampler: String,
-    pub(crate) rounding: String,
-    pub(crate) perturb: String,
-    pub(crate) device: &'a str,
-    pub(crate) dtype: String,
-    pub(crate) seed: u64,
-    pub(crate) lr: f64,
-    pub(crate) epsilon: f64,
-    pub(crate) batch: usize,
-    pub(crate) queries: usize,
-    pub(crate) order: Order,
-    pub(crate) group_by_length: bool,
-    pub(crate) parameters: usize,
-    pub(crate) trained_parameters: usize,
-    pub(crate) train_rows: usize,
-    pub(crate) eval_rows: usize,
-    pub(crate) finish: Finish,
+use crate::args::Args;
+use crate::setup::Setup;
+
+/// The version of burn that this is built with: `Cargo.lock` says so, too.
+const BURN: &str = "0.22.1";
+
+/// How a run ended.
+pub(crate) struct Ending {
+    /// `done`, `early-stopped`, `interrupted`, `diverged` or `failed`.
+    pub(crate) finish: &'static str,
+    /// What went wrong.
+    pub(crate) error: Option<String>,
     pub(crate) best: Option<Evaluated>,
     pub(crate) saved: Option<PathBuf>,
     /// The score on the rows kept for the end, and their number.
     pub(crate) test: Option<Test>,
+}
+
+/// The name of an end in `report.json`.
+pub(crate) fn finish_name(finish: Finish) -> &'static str {
+    match finish {
+        Finish::Done => "done",
+        Finish::EarlyStopped => "early-stopped",
+        Finish::Interrupted => "interrupted",
+    }
+}
+
+/// The model's name: that of its folder, or the one it has on the hub.
+pub(crate) fn model_name(args: &Args, dir: &Path) -> String {
+    let asked = args.model.as_deref().unwrap_or("tiny-opt");
+    let folder = dir.file_name().filter(|_| Path::new(asked).is_dir());
+    folder.map_or(asked.to_owned(), |folder| folder.to_string_lossy().into())
+}
+
+/// `report.json`: what was asked for, with every default resolved, and what was measured.
+#[derive(Serialize)]
+pub(crate) struct Report<'a> {
+    model: String,
+    /// The folder it was loaded from, in full; `None` for the bundled one.
+    model_folder: Option<PathBuf>,
+    architecture: String,
+    task: &'a str,
+    data: &'a About,
+    method: &'a str,
+    /// The whole configuration of the method.
+    method_settings: &'a Value,
+    /// Solved examples before each prompt, for `icl`.
+    demonstrations: &'a Value,
+    tuning: String,
+    lora_rank: Option<usize>,
+    lora_alpha: Option<f64>,
+    lora_targets: Option<&'a [String]>,
+    virtual_tokens: Option<usize>,
+    /// The folder of the adapter that it began with.
+    adapter: Option<&'a Path>,
+    objective: &'a str,
+    schedule: String,
+    warmup: usize,
+    sampler: String,
+    rounding: String,
+    perturb: String,
+    device: &'a str,
+    dtype: String,
+    seed: u64,
+    lr: f64,
+    epsilon: &'a Value,
+    batch: usize,
+    /// Rows computed at once.
+    micro_batch: usize,
+    eval_batch: usize,
+    queries: usize,
+    order: Order,
+    group_by_length: bool,
+    /// Steps asked for; `steps` are those that were done.
+    max_steps: usize,
+    eval_every: usize,
+    keep_best: bool,
+    patience: Option<usize>,
+    checkpoint_every: usize,
+    /// Steps done before this process.
+    resumed_from: Option<usize>,
+    versions: Versions,
+    /// Threads that the CPU backends and the noise use.
+    threads: usize,
+    /// The command line.
+    command: Vec<String>,
+    parameters: usize,
+    trained_parameters: usize,
+    train_rows: usize,
+    eval_rows: usize,
+    finish: &'static str,
+    error: Option<String>,
+    best: Option<Evaluated>,
+    saved: Option<PathBuf>,
+    test: Option<Test>,
     #[serde(flatten)]
-    pub(crate) measured: &'a Measured,
+    measured: &'a Measured,
+}
+
+#[derive(Serialize)]
+struct Versions {
+    #[serde(rename = "zo-optim")]
+    zo_optim: &'static str,
+    burn: &'static str,
 }
 
 #[derive(Serialize)]
@@ -49,7 +123,103 @@ pub(crate) struct Test {
     pub(crate) f1: Option<f64>,
 }
 
-impl Report<'_> {
+impl<'a> Report<'a> {
+    pub(crate) fn new(
+        args: &'a Args,
+        setup: &'a Setup,
+        ending: Ending,
+        measured: &'a Measured,
+    ) -> Self {
+        // All fields by name: a setting that is added must be reported, or left out on purpose.
+        let FinetuneConfig {
+            steps,
+            batch,
+            micro_batch,
+            lr,
+            schedule,
+            warmup,
+            objective: _,
+            eval_every,
+            eval_batch,
+            order,
+            group_by_length,
+            seed,
+            pad: _,
+            autodiff_device: _,
+            keep_best,
+            patience,
+            checkpoint_dir: _,
+            checkpoint_every,
+            resume: _,
+            trained: _,
+            method,
+        } = &setup.config;
+        let lora = match &setup.tuning {
+            Tuning::Lora(config) => Some(config),
+            _ => None,
+        };
+        let virtual_tokens = match &setup.tuning {
+            Tuning::Prefix { length } | Tuning::Prompt { length } => Some(*length),
+            _ => None,
+        };
+        let in_full = |dir: &Path| dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+        Self {
+            model: model_name(args, &setup.model_dir),
+            model_folder: args.model.as_ref().map(|_| in_full(&setup.model_dir)),
+            architecture: setup.model_config.architecture().to_string(),
+            task: &setup.rows.about.name,
+            data: &setup.rows.about,
+            method: setup.method.name,
+            method_settings: &method["settings"],
+            demonstrations: &method["demonstrations"],
+            tuning: setup.tuning.to_string(),
+            lora_rank: lora.map(|config| config.rank),
+            lora_alpha: lora.map(|config| config.alpha),
+            lora_targets: lora.map(|config| &config.targets[..]),
+            virtual_tokens,
+            adapter: args.tune.adapter.as_deref(),
+            objective: &args.objective,
+            schedule: schedule.to_string(),
+            warmup: *warmup,
+            sampler: args.sampler.to_string(),
+            rounding: args.rounding.to_string(),
+            perturb: args.perturb.to_string(),
+            device: &args.device,
+            dtype: args.dtype.to_string(),
+            seed: *seed,
+            lr: *lr,
+            epsilon: &method["epsilon"],
+            batch: *batch,
+            micro_batch: micro_batch.unwrap_or(*batch),
+            eval_batch: *eval_batch,
+            queries: args.queries,
+            order: *order,
+            group_by_length: *group_by_length,
+            max_steps: *steps,
+            eval_every: *eval_every,
+            keep_best: *keep_best,
+            patience: *patience,
+            checkpoint_every: *checkpoint_every,
+            resumed_from: setup.resumed.as_ref().map(|saved| saved.step),
+            versions: Versions {
+                zo_optim: env!("CARGO_PKG_VERSION"),
+                burn: BURN,
+            },
+            threads: rayon::current_num_threads(),
+            command: std::env::args().collect(),
+            parameters: setup.parameters,
+            trained_parameters: setup.trained_parameters,
+            train_rows: setup.rows.train.len(),
+            eval_rows: setup.rows.dev.len(),
+            finish: ending.finish,
+            error: ending.error,
+            best: ending.best,
+            saved: ending.saved,
+            test: ending.test,
+            measured,
+        }
+    }
+
     /// The table at the end of a run.
     pub(crate) fn print(&self, out: &Path) {
         let (report, m) = (self, self.measured);
@@ -64,16 +234,22 @@ impl Report<'_> {
             report.method
         );
         println!("                       before     after");
+        let number = |value: Option<f64>, digits: usize| {
+            value.map_or(format!("{:>8}", "-"), |value| format!("{value:8.digits$}"))
+        };
         println!(
-            "  accuracy           {:8.3}  {:8.3}   on {} held-out rows",
-            m.accuracy_before, m.accuracy_after, report.eval_rows
+            "  accuracy           {}  {}   on {} held-out rows",
+            number(m.accuracy_before, 3),
+            number(m.accuracy_after, 3),
+            report.eval_rows
         );
         if let (Some(before), Some(after)) = (m.f1_before, m.f1_after) {
             println!("  F1                 {before:8.3}  {after:8.3}   on the same rows");
         }
         println!(
-            "  loss               {:8.4}  {:8.4}   on the same rows",
-            m.eval_loss_before, m.eval_loss_after
+            "  loss               {}  {}   on the same rows",
+            number(m.eval_loss_before, 4),
+            number(m.eval_loss_after, 4)
         );
         if let (Some(first), Some(last)) = (m.loss_first, m.loss_last) {
             println!(
@@ -103,15 +279,29 @@ impl Report<'_> {
                 test.accuracy, test.rows
             );
         }
-        if report.finish != Finish::Done {
-            println!("  ended early after {} steps: {:?}", m.steps, report.finish);
+        if report.finish != "done" {
+            println!("  ended early after {} steps: {}", m.steps, report.finish);
+        }
+        for note in &m.notes {
+            println!("  note: {note}");
         }
         if let Some(saved) = &report.saved {
             println!("  saved to {}", saved.display());
         }
         println!(
-            "  {}: report.json, metrics.jsonl, training.svg",
+            "  {}: report.json, metrics.jsonl, predictions.json, training.svg",
             out.display()
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::BURN;
+
+    #[test]
+    fn the_version_of_burn_is_that_of_the_lock_file() {
+        let lock = include_str!("../../Cargo.lock");
+        assert!(lock.contains(&format!("name = \"burn\"\nversion = \"{BURN}\"\n")));
     }
 }

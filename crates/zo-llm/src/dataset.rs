@@ -2,6 +2,7 @@
 
 mod encode;
 mod evaluate;
+mod fingerprint;
 mod train_batch;
 
 use std::path::Path;
@@ -16,6 +17,7 @@ use crate::tokenizer::{LmTokenizer, TokenizerError};
 
 use encode::Encoder;
 pub use evaluate::{Evaluation, evaluate, evaluate_rows};
+pub(crate) use fingerprint::digest;
 pub use train_batch::{TrainBatch, option_loss, predictions};
 
 /// What is wrong with a data set.

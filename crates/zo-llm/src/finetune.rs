@@ -27,7 +27,7 @@ use crate::batches::BatchSizeError;
 use crate::dataset::{DatasetError, Evaluation};
 use crate::model::CausalLm;
 
-pub use checkpoint::CheckpointError;
+pub use checkpoint::{CheckpointError, SavedRun, last_checkpoint};
 pub use config::{FinetuneConfig, Objective};
 pub use history::Evaluated;
 pub use objective::LossValue;
@@ -53,13 +53,36 @@ pub enum FinetuneError {
     /// A checkpoint cannot be written or read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The weights have become such that the loss is not finite.
+    #[error(
+        "the run diverged: after {step} step(s) the loss on {rows} is {loss}; lower the learning rate or epsilon. Checkpoints and the best \
+         weights of this run, if it keeps any, are as they were before"
+    )]
+    Diverged {
+        /// Steps done.
+        step: usize,
+        /// Which rows: `the held-out rows` or `the next batch`.
+        rows: &'static str,
+        /// The loss: NaN or an infinity.
+        loss: f64,
+    },
     /// The observer asked for an end.
     #[error("{0}")]
     Observer(String),
 }
 
-/// A run that failed: the reason, and the model as it was after the last step that was done. (If weights could not be read back from a
-/// checkpoint, some of them are the checkpoint's and others are not.)
+impl FinetuneError {
+    /// Whether it is training that went wrong: a loss that is not finite, though it was at the beginning.
+    pub fn is_divergence(&self) -> bool {
+        matches!(
+            self,
+            Self::Diverged { .. } | Self::Step(ZoError::NonFiniteLoss { .. })
+        )
+    }
+}
+
+/// A run that failed: the reason, and the model as it was after the last step that was done, or as of the best evaluation if `best` says
+/// so. (If weights could not be read back from a checkpoint, some of them are the checkpoint's and others are not.)
 #[derive(Error)]
 #[error("{error}")]
 pub struct RunError {
@@ -67,6 +90,8 @@ pub struct RunError {
     pub model: CausalLm,
     /// Steps done.
     pub step: usize,
+    /// The best evaluation, if the run [diverged](FinetuneError::is_divergence) and keeps the best: `model` has the weights of this one.
+    pub best: Option<Evaluated>,
     /// The reason.
     #[source]
     pub error: FinetuneError,
@@ -105,7 +130,7 @@ pub struct Outcome {
     pub step: usize,
     /// The evaluations, those before a resumption included.
     pub evaluations: Vec<Evaluated>,
-    /// The best of them: the highest score, of equals the lowest loss, of equals the first.
+    /// The best of them: the highest score, of equals the lowest loss, of equals the first. `None` if all are NaN.
     pub best: Option<Evaluated>,
 }
 

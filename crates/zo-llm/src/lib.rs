@@ -35,6 +35,7 @@ pub mod hub;
 pub mod load;
 pub mod metrics;
 pub mod model;
+pub mod replace;
 pub mod save;
 pub mod synthetic;
 pub mod task;
@@ -49,6 +50,7 @@ mod opt;
 mod part;
 mod rope;
 mod tensor_file;
+mod text;
 
 pub use batch::{BatchError, PaddingSide, TokenBatch};
 pub use config::{

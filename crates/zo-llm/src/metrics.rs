@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use crate::text::is_space;
+
 /// A text as answers are compared: in lower case, without ASCII punctuation, without the words a, an and the, and with single spaces.
 pub fn normalize_answer(text: &str) -> String {
     let lower = text.to_lowercase();
@@ -21,7 +23,8 @@ pub fn normalize_answer(text: &str) -> String {
             rest.push_str(piece);
         }
     }
-    rest.split_whitespace().collect::<Vec<_>>().join(" ")
+    let words = rest.split(is_space).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// The F1 score of the words of an answer, from 0 to 1, against the reference where it is the highest; 0 without references.
@@ -83,6 +86,7 @@ mod tests {
             ("  THE ", ""),
             ("the", ""),
             ("a b a", "b"),
+            ("a\u{1f}red\u{1c}\u{1d}house", "red house"),
             ("", ""),
         ] {
             assert_eq!(normalize_answer(text), normal, "{text:?}");

@@ -70,6 +70,34 @@ fn glue_has_tsv() {
     );
 }
 
+/// MeZO strips texts in Python, to which the separators U+001C to U+001F are white space.
+#[test]
+fn white_space_is_that_of_python() {
+    let row = r#"{"sentence": "\u001f fine \u001c", "label": 1}"#;
+    let words: &[&str] = &[" terrible", " great"];
+    choices(
+        read("sst2", "train.jsonl", row),
+        &[("fine It was", words, 1)],
+    );
+    let row = r#"{"passage": "\u001eRed.\u001e", "question": "\u001dis it?\u001d", "label": 1}"#;
+    let words: &[&str] = &["No", "Yes"];
+    choices(
+        read("boolq", "train.jsonl", row),
+        &[("Red. is it?\n", words, 1)],
+    );
+    let row = r#"{"premise": "Wet.\u001f", "choice1": "\u001fA", "choice2": "B\u001f", "question": "effect", "label": 0}"#;
+    choices(
+        read("copa", "train.jsonl", row),
+        &[("Wet so", &[" a", " b"], 0)],
+    );
+    let row = r#"{"title": "T", "context": "C", "question": "Q?\u001c", "answers": {"text": ["\u001f", "A"]}}"#;
+    let prompt = "Title: T\nContext: C\nQuestion: Q?\nAnswer:";
+    texts(read("squad", "train.jsonl", row), &[(prompt, &["A"])]);
+    let row = r#"{"passage": "P", "question": "\u001fQ?", "answers_spans": {"spans": ["A"]}}"#;
+    let prompt = "Passage: P\nQuestion: Q?\nAnswer:";
+    texts(read("drop", "train.jsonl", row), &[(prompt, &["A"])]);
+}
+
 #[test]
 fn superglue_and_hugging_face_name_or_number_the_labels() {
     let row = |label: &str| {

@@ -2,14 +2,15 @@
 
 use burn::tensor::Device;
 
-use super::train_batch::predictions;
-use super::{Dataset, DatasetError, Sequence, TrainBatch};
+use super::train_batch::{chosen, predictions};
+use super::{Dataset, DatasetError, EncodedExample, Sequence, TrainBatch};
 use crate::generate::generate;
 use crate::metrics::{exact_match, f1};
 use crate::model::CausalLm;
 use crate::task::{Answer, Kind};
+use crate::text::strip;
 
-/// How well a model does.
+/// How well a model does. Where scores of rows are not finite, the averages are NaN: nothing is left out without a word.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Evaluation {
     /// Share of rows that are right: the option with the largest score, or an answer that matches a reference exactly.
@@ -18,16 +19,31 @@ pub struct Evaluation {
     pub f1: Option<f64>,
     /// Mean loss over the rows: see [`TrainBatch::loss`].
     pub loss: f64,
-    /// Index of the option chosen for each row, in the order of the rows. None for generation.
-    pub predictions: Vec<usize>,
-    /// The answer to each row, for generation.
-    pub answers: Vec<String>,
+    /// Index of the option chosen for each row, in the order of the rows; `None` where the scores tell nothing (NaN, or infinite). Empty
+    /// for generation.
+    pub predictions: Vec<Option<usize>>,
+    /// The answer to each row, for generation; `None` where the model's scores tell nothing.
+    pub answers: Vec<Option<String>>,
+    /// Rows whose scores are not finite.
+    pub not_finite: usize,
 }
 
 impl Evaluation {
     /// What the papers report: F1 for generation, accuracy for the others.
     pub fn score(&self) -> f64 {
         self.f1.unwrap_or(self.accuracy)
+    }
+
+    /// What is to be said of an evaluation that is not finite; `None` for one that is.
+    pub fn note(&self) -> Option<String> {
+        let rows = self.predictions.len().max(self.answers.len());
+        if self.not_finite > 0 {
+            return Some(format!(
+                "the scores of {} of {rows} rows are not finite (NaN or infinite)",
+                self.not_finite
+            ));
+        }
+        (!self.loss.is_finite()).then(|| format!("the mean loss of {rows} rows is {}", self.loss))
     }
 }
 
@@ -58,37 +74,28 @@ pub fn evaluate_rows(
     pad: u32,
     device: &Device,
 ) -> Result<Evaluation, DatasetError> {
-    let mut evaluation = Evaluation {
-        predictions: vec![
-            0;
-            if dataset.kind == Kind::Generation {
-                0
-            } else {
-                rows.len()
-            }
-        ],
-        answers: vec![
-            String::new();
-            if dataset.kind == Kind::Generation {
-                rows.len()
-            } else {
-                0
-            }
-        ],
-        ..Evaluation::default()
-    };
+    let generates = dataset.kind == Kind::Generation;
+    let mut evaluation = Evaluation::default();
+    if generates {
+        evaluation.answers = vec![None; rows.len()];
+    } else {
+        evaluation.predictions = vec![None; rows.len()];
+    }
     let (mut right, mut sum, mut f1_sum) = (0.0, 0.0, 0.0);
     for places in dataset.length_buckets_of(rows, batch) {
         let bucket: Vec<usize> = places.iter().map(|place| rows[*place]).collect();
         let examples: Vec<_> = bucket.iter().map(|row| &dataset.examples[*row]).collect();
+        let mut choose = |place: usize, example: &EncodedExample, option: Option<usize>| {
+            evaluation.predictions[place] = option;
+            let is_right = option.is_some_and(|option| example.is_right(option));
+            right += f64::from(u8::from(is_right));
+            evaluation.not_finite += usize::from(option.is_none());
+        };
         if dataset.kind == Kind::MultipleChoice {
             // As many options as each row has.
             for (place, example) in places.iter().zip(&examples) {
                 let scores = option_scores(model, &example.sequences, batch, pad, device)?;
-                let best = (0..scores.len())
-                    .fold(0, |best, i| if scores[i] > scores[best] { i } else { best });
-                evaluation.predictions[*place] = best;
-                right += f64::from(u8::from(example.is_right(best)));
+                choose(*place, example, chosen(&scores));
                 sum -= f64::from(scores[example.label()]);
             }
             continue;
@@ -99,15 +106,24 @@ pub fn evaluate_rows(
             let labels: Vec<usize> = examples.iter().map(|e| e.label()).collect();
             let loss = super::option_loss(scores.clone(), &labels).into_scalar::<f32>();
             sum += f64::from(loss) * bucket.len() as f64;
-            for ((place, example), best) in places.iter().zip(&examples).zip(predictions(scores)) {
-                evaluation.predictions[*place] = best;
-                right += f64::from(u8::from(example.is_right(best)));
+            for ((place, example), option) in places.iter().zip(&examples).zip(predictions(scores))
+            {
+                choose(*place, example, option);
             }
             continue;
         }
-        let loss = ready.scores(model).sum().into_scalar::<f32>();
-        sum -= f64::from(loss);
-        let prompts: Vec<&[u32]> = examples.iter().map(|e| e.prompt()).collect();
+        let scores: Vec<f32> = ready.scores(model).into_data().iter().collect();
+        sum -= scores.iter().map(|score| f64::from(*score)).sum::<f64>();
+        // A model whose scores are not finite writes nothing that could be called its answer.
+        let finite = places.iter().zip(&examples).zip(&scores);
+        let finite: Vec<_> = finite
+            .filter_map(|(row, score)| (!score.is_nan()).then_some(row))
+            .collect();
+        evaluation.not_finite += places.len() - finite.len();
+        if finite.is_empty() {
+            continue;
+        }
+        let prompts: Vec<&[u32]> = finite.iter().map(|(_, e)| e.prompt()).collect();
         let texts = generate(
             model,
             &dataset.tokenizer,
@@ -115,19 +131,22 @@ pub fn evaluate_rows(
             &dataset.generation,
             device,
         )?;
-        for ((place, example), text) in places.iter().zip(&examples).zip(texts) {
-            let answer = text.text.trim().to_owned();
+        for ((place, example), text) in finite.into_iter().zip(texts) {
+            let answer = strip(&text.text).to_owned();
             if let Answer::Text { references } = &example.answer {
                 right += f64::from(u8::from(exact_match(&answer, references)));
                 f1_sum += f1(&answer, references);
             }
-            evaluation.answers[*place] = answer;
+            evaluation.answers[*place] = Some(answer);
         }
     }
-    let count = rows.len().max(1) as f64;
+    let count = match evaluation.not_finite {
+        0 => rows.len().max(1) as f64,
+        _ => f64::NAN,
+    };
     evaluation.accuracy = right / count;
-    evaluation.loss = sum / count;
-    evaluation.f1 = (dataset.kind == Kind::Generation).then_some(f1_sum / count);
+    evaluation.loss = sum / rows.len().max(1) as f64;
+    evaluation.f1 = generates.then_some(f1_sum / count);
     Ok(evaluation)
 }
 

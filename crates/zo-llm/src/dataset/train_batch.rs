@@ -142,10 +142,26 @@ pub fn option_loss(scores: Tensor<2>, labels: &[usize]) -> Tensor<1> {
     -log_softmax(scores, 1).gather(1, index).mean()
 }
 
-/// The option with the largest score of each row; the first of equals.
-pub fn predictions(scores: Tensor<2>) -> Vec<usize> {
-    let best = scores.argmax(1).into_data();
-    best.iter::<i64>().map(|option| option as usize).collect()
+/// The option with the largest score of each row, the first of equals. `scores` is `[rows, options]`. `None` for a row whose scores tell
+/// nothing: one of them is NaN or above all numbers, or none is above minus infinity.
+pub fn predictions(scores: Tensor<2>) -> Vec<Option<usize>> {
+    let [_, options] = scores.dims();
+    let scores: Vec<f32> = scores.into_data().iter().collect();
+    scores.chunks(options.max(1)).map(chosen).collect()
+}
+
+/// The largest of these scores: see [`predictions`].
+pub(super) fn chosen(scores: &[f32]) -> Option<usize> {
+    let mut best = None;
+    for (option, score) in scores.iter().enumerate() {
+        if score.is_nan() || *score == f32::INFINITY {
+            return None;
+        }
+        if *score > best.map_or(f32::NEG_INFINITY, |best: usize| scores[best]) {
+            best = Some(option);
+        }
+    }
+    best
 }
 
 #[cfg(test)]
@@ -158,6 +174,22 @@ mod tests {
         let loss = option_loss(scores.clone(), &[1, 0]).into_scalar::<f32>();
         let expected = (2f32.ln() + (1.0 + (-2f32).exp()).ln()) / 2.0;
         assert!((loss - expected).abs() < 1e-6, "{loss}");
-        assert_eq!(predictions(scores)[1], 0);
+        assert_eq!(predictions(scores), [Some(0), Some(0)]);
+    }
+
+    #[test]
+    fn what_is_not_finite_chooses_nothing() {
+        let (nan, inf) = (f32::NAN, f32::INFINITY);
+        let scores = [
+            [1.0, 2.0],
+            [nan, 2.0],
+            [2.0, nan],
+            [inf, 0.0],
+            [-inf, 0.0],
+            [-inf, -inf],
+        ];
+        let scores = Tensor::<2>::from_floats(scores, &Device::default());
+        let expected = [Some(1), None, None, None, Some(1), None];
+        assert_eq!(predictions(scores), expected);
     }
 }

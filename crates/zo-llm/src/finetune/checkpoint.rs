@@ -89,6 +89,18 @@ pub enum CheckpointError {
         /// The checkpoint.
         path: PathBuf,
     },
+    /// The checkpoint is further than the run is to go.
+    #[error(
+        "{path} has done {step} steps, more than the {steps} of this run: set `steps` to at least {step}"
+    )]
+    Beyond {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Steps done.
+        step: usize,
+        /// Steps asked for.
+        steps: usize,
+    },
     /// A parameter has changed that does not train.
     #[error(
         "parameter `{path}` has changed, though `trained` leaves it out, and the checkpoint would lack it: let `trained` match \
@@ -178,19 +190,7 @@ impl<'a> Store<'a> {
         let Some(path) = latest(self.dir)? else {
             return Ok(None);
         };
-        let file = path.join(STATE);
-        let text = fs::read(&file).map_err(|source| CheckpointError::io(&file, source))?;
-        let bad = |reason: String| CheckpointError::Format {
-            path: file.clone(),
-            reason,
-        };
-        let state: State = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
-        if state.version != VERSION {
-            return Err(bad(format!(
-                "version {} instead of {VERSION}",
-                state.version
-            )));
-        }
+        let state = read_state(&path)?;
         if let Some([field, saved, asked]) = difference("", &state.run, &self.run) {
             return Err(CheckpointError::Differs {
                 path,
@@ -320,6 +320,53 @@ impl<'a> Store<'a> {
         }
         Ok(())
     }
+}
+
+/// A checkpoint as far as it can be told without its model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SavedRun {
+    /// The folder of the checkpoint.
+    pub path: PathBuf,
+    /// Steps done.
+    pub step: usize,
+    /// What its run depends on: the fields of its [`FinetuneConfig`](super::FinetuneConfig), and what is known of model and data.
+    pub settings: Value,
+}
+
+/// The checkpoint from which a run with this `checkpoint_dir` would go on; `None` if the folder holds none, or does not exist.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn last_checkpoint(dir: &Path) -> Result<Option<SavedRun>, CheckpointError> {
+    if !dir.exists() {
+        return Ok(None);
+    }
+    let Some(path) = latest(dir)? else {
+        return Ok(None);
+    };
+    let state = read_state(&path)?;
+    Ok(Some(SavedRun {
+        path,
+        step: state.step,
+        settings: state.run,
+    }))
+}
+
+fn read_state(checkpoint: &Path) -> Result<State, CheckpointError> {
+    let file = checkpoint.join(STATE);
+    let text = fs::read(&file).map_err(|source| CheckpointError::io(&file, source))?;
+    let bad = |reason: String| CheckpointError::Format {
+        path: file.clone(),
+        reason,
+    };
+    let state: State = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
+    if state.version != VERSION {
+        return Err(bad(format!(
+            "version {} instead of {VERSION}",
+            state.version
+        )));
+    }
+    Ok(state)
 }
 
 /// The checkpoint with the most steps. Unfinished ones do not count.

@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 
 use burn::module::{Module, ParamGroup};
 use serde_json::{Map, Value, json};
-use zo_core::noise::derive_seed;
 
 use super::checkpoint::CheckpointError;
 use super::config::FinetuneConfig;
 use super::schedule::Schedule;
 use super::weights::{file_dtype, visit};
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, digest};
 
 /// Values of a parameter that does not train that are looked at.
 const SAMPLE: usize = 256;
@@ -84,25 +83,7 @@ pub(super) fn parameters<M: Module>(
 }
 
 fn rows(dataset: &Dataset) -> Value {
-    let labels = dataset
-        .examples
-        .iter()
-        .map(|example| example.label() as u64);
-    let sequences = dataset
-        .examples
-        .iter()
-        .flat_map(|example| &example.sequences);
-    // Each sequence ends with a number that is no token.
-    let tokens = sequences.flat_map(|sequence| {
-        let tokens = sequence.tokens.iter().map(|token| u64::from(*token));
-        tokens.chain([u64::MAX])
-    });
-    json!({ "rows": dataset.len(), "digest": digest(labels.chain(tokens)) })
-}
-
-fn digest(numbers: impl Iterator<Item = u64>) -> String {
-    let hash = numbers.fold(0, |hash, number| derive_seed(hash, number, 0));
-    format!("{hash:016x}")
+    json!({ "rows": dataset.len(), "digest": dataset.fingerprint() })
 }
 
 /// The first place where `saved` and `asked` differ: its name, and what is there in both.

@@ -35,7 +35,7 @@ impl Evaluated {
 pub(super) struct History(pub(super) Vec<Evaluated>);
 
 impl History {
-    /// Where the best one is; of equals the first.
+    /// Where the best one is; of equals the first. One that is not a number is never the best.
     fn best_index(&self) -> Option<usize> {
         let better = |best: usize, next: usize| {
             if self.0[next].is_better_than(&self.0[best]) {
@@ -44,7 +44,14 @@ impl History {
                 best
             }
         };
-        (0..self.0.len()).reduce(better)
+        let counts =
+            |index: &usize| !self.0[*index].score.is_nan() && !self.0[*index].loss.is_nan();
+        (0..self.0.len()).filter(counts).reduce(better)
+    }
+
+    /// Whether the loss of the first one, before any step, was finite.
+    pub(super) fn began_finite(&self) -> bool {
+        self.0.first().is_none_or(|first| first.loss.is_finite())
     }
 
     /// The best one; of equals the first.
@@ -52,10 +59,10 @@ impl History {
         self.best_index().map(|index| self.0[index])
     }
 
-    /// Evaluations since the best one.
+    /// Evaluations since the best one; without any, since the first.
     pub(super) fn stale(&self) -> usize {
-        self.best_index()
-            .map_or(0, |index| self.0.len() - 1 - index)
+        let best = self.best_index().unwrap_or(0);
+        (self.0.len() - best).saturating_sub(1)
     }
 
     /// Steps done at the last one.
@@ -95,6 +102,10 @@ mod tests {
             (Some(10), 1)
         );
         assert_eq!(best(&[(0.5, f64::INFINITY), (0.5, f64::NAN)]), (Some(0), 1));
+        let nan = f64::NAN;
+        assert_eq!(best(&[(nan, nan)]), (None, 0));
+        assert_eq!(best(&[(nan, 0.1), (0.9, nan), (nan, nan)]), (None, 2));
+        assert_eq!(best(&[(nan, nan), (0.1, 9.0), (nan, nan)]), (Some(10), 1));
     }
 
     #[test]

@@ -108,7 +108,8 @@ impl<'a> StepBatch<'a> {
         }
     }
 
-    fn loss(&self, model: &CausalLm) -> Result<LossValue, ObjectiveError> {
+    /// The mean loss of the batch.
+    pub(super) fn loss(&self, model: &CausalLm) -> Result<LossValue, ObjectiveError> {
         let tracked = model.is_tracked();
         if let [part] = &self.parts[..] {
             return Ok(LossValue::Tensor(part.on(tracked).loss(model)));

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use burn::tensor::Device;
-use zo_core::StepError;
+use zo_core::{Loss, StepError, ZoError};
 
 use super::checkpoint::{CheckpointError, Store};
 use super::config::FinetuneConfig;
@@ -25,6 +25,9 @@ use crate::model::CausalLm;
 /// folder for it, the dev rows are evaluated, and the run ends as [`Finish::Interrupted`]. That evaluation is told to the observer; it
 /// takes no part in keeping the best or in stopping early, so that the run goes on as if it had not been interrupted.
 ///
+/// A run that diverges ends with an error as soon as a loss shows it: in a step, in an evaluation, or on the next batch before a checkpoint
+/// would be written. No checkpoint holds such weights, and earlier ones stay.
+///
 /// # Errors
 /// [`RunError`], with the model in it, if a setting makes no sense, the data does not fit, a step fails, a checkpoint cannot be written
 /// or is not one of this run, or the observer returns an error.
@@ -40,8 +43,12 @@ pub fn finetune(
     let (batches, store) = match prepare(&model, [train, dev], config) {
         Ok(prepared) => prepared,
         Err(error) => {
-            let step = 0;
-            return Err(RunError { model, step, error });
+            return Err(RunError {
+                model,
+                step: 0,
+                best: None,
+                error,
+            });
         }
     };
     let mut run = Run {
@@ -120,6 +127,14 @@ impl<F: FnMut(Event<'_>) -> Result<(), String>> Run<'_, F> {
             Ok(None) => return Ok(model),
             Err(error) => return Err(self.failed(model, error)),
         };
+        if saved.step > self.config.steps {
+            let error = CheckpointError::Beyond {
+                path: saved.path,
+                step: saved.step,
+                steps: self.config.steps,
+            };
+            return Err(self.failed(model, error));
+        }
         let (model, loaded) = store.load(&saved, model);
         if let Err(error) = loaded {
             return Err(self.failed(model, error));
@@ -176,6 +191,13 @@ impl<F: FnMut(Event<'_>) -> Result<(), String>> Run<'_, F> {
         // A run that was resumed here has done it.
         if due && self.evaluations.last_step() != Some(step) {
             let evaluated = self.evaluate(model)?;
+            if step > 0 && !evaluated.loss.is_finite() && self.evaluations.began_finite() {
+                return Err(FinetuneError::Diverged {
+                    step,
+                    rows: "the held-out rows",
+                    loss: evaluated.loss,
+                });
+            }
             self.evaluations.0.push(evaluated);
             let best = self.evaluations.best().map(|best| best.step);
             if let Some(store) = &mut self.store
@@ -198,12 +220,31 @@ impl<F: FnMut(Event<'_>) -> Result<(), String>> Run<'_, F> {
             None
         };
         if finish.is_some() || step > 0 && every(config.checkpoint_every) {
+            if self.store.is_some() && step > 0 && self.evaluations.last_step() != Some(step) {
+                self.check_next_batch(model)?;
+            }
             self.save(model)?;
         }
         if finish == Some(Finish::Interrupted) && !due {
             self.evaluate(model)?;
         }
         Ok(finish)
+    }
+
+    /// Finds out whether the weights are worth a checkpoint: those that give no finite loss must not replace good ones.
+    fn check_next_batch(&self, model: &CausalLm) -> Result<(), FinetuneError> {
+        let mut batches = self.batches.clone();
+        let rows = batches.next_batch();
+        let batch = StepBatch::new(self.train, &rows, self.config, self.device)?;
+        let (step, rows) = (self.step, "the next batch");
+        match batch
+            .loss(model)
+            .and_then(Loss::value)
+            .map_err(ZoError::from)?
+        {
+            loss if loss.is_finite() => Ok(()),
+            loss => Err(FinetuneError::Diverged { step, rows, loss }),
+        }
     }
 
     /// Evaluates the dev rows and tells the observer.
@@ -260,11 +301,23 @@ impl<F: FnMut(Event<'_>) -> Result<(), String>> Run<'_, F> {
         }
     }
 
+    /// The error of a run that ends here. If it diverged and keeps the best, it ends with these weights.
     fn failed(&self, model: CausalLm, error: impl Into<FinetuneError>) -> RunError {
+        let error = error.into();
+        let keeps = self.config.keep_best && error.is_divergence();
+        let best = self.evaluations.best().filter(|_| keeps);
+        let (model, best) = match (&self.store, best) {
+            (Some(store), Some(best)) => {
+                let (model, loaded) = store.load_best(best.step, model);
+                (model, loaded.is_ok().then_some(best))
+            }
+            _ => (model, None),
+        };
         RunError {
             model,
             step: self.step,
-            error: error.into(),
+            best,
+            error,
         }
     }
 }

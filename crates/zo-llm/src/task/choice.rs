@@ -1,11 +1,13 @@
 //! Tasks whose rows bring their own options.
 
 use super::{Answer, Example, Fields, Kind, Task, TaskError};
+use crate::text::{is_space, strip};
 
 /// COPA: which of two sentences is the cause, or the effect, of a premise?
 ///
 /// Prompt `{premise} because` or `{premise} so`, the premise without its full stop; options the two sentences, their first word in lower
-/// case unless it is "I". Fields `premise`, `choice1`, `choice2`, `question` (`cause` or `effect`), `label` (0 or 1).
+/// case unless it is "I". Fields `premise`, `choice1`, `choice2`, `question` (`cause` or `effect`), `label` (0 or 1, or
+/// `choice1` or `choice2`).
 #[derive(Debug, Clone, Copy)]
 pub struct Copa;
 
@@ -19,7 +21,7 @@ impl Task for Copa {
     }
 
     fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
-        let premise = row.text("premise")?.trim_end();
+        let premise = row.text("premise")?.trim_end_matches(is_space);
         let conjunction = match row.text("question")? {
             "cause" => "because",
             "effect" => "so",
@@ -27,10 +29,10 @@ impl Task for Copa {
         };
         let premise = premise.strip_suffix('.').unwrap_or(premise);
         let option = |choice: &str| -> Result<String, TaskError> {
-            Ok(format!(" {}", uncapitalised(row.text(choice)?.trim())))
+            Ok(format!(" {}", uncapitalised(strip(row.text(choice)?))))
         };
         let options = [option("choice1")?, option("choice2")?];
-        let label = row.index("label", 2)?;
+        let label = row.class("label", &["choice1", "choice2"])?;
         let prompt = format!("{premise} {conjunction}");
         Ok(vec![Example::choice(prompt, &options, label)])
     }

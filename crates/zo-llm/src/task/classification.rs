@@ -3,10 +3,12 @@
 //! Prompts and words are those of MeZO (arXiv 2305.17333, appendix on prompts), as its code writes them where the two differ.
 
 use super::{Example, Fields, Kind, Task, TaskError};
+use crate::text::strip;
 
 /// SST-2: is a film review positive?
 ///
-/// Prompt `{sentence} It was`, then terrible or great. Fields `sentence`, `label` (1 is positive), in GLUE's tsv, too.
+/// Prompt `{sentence} It was`, then terrible or great. Fields `sentence`, `label` (`negative` or `positive`, or 0 or 1 for them), in
+/// GLUE's tsv, too.
 #[derive(Debug, Clone, Copy)]
 pub struct Sst2;
 
@@ -24,8 +26,8 @@ impl Task for Sst2 {
     }
 
     fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
-        let prompt = format!("{} It was", row.text("sentence")?.trim());
-        let label = row.flag("label")?;
+        let prompt = format!("{} It was", strip(row.text("sentence")?));
+        let label = row.flag_named("label", ["negative", "positive"])?;
         Ok(vec![Example::choice(prompt, self.label_words(), label)])
     }
 }
@@ -110,7 +112,7 @@ impl Task for BoolQ {
     }
 
     fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
-        let (passage, question) = (row.text("passage")?.trim(), row.text("question")?.trim());
+        let (passage, question) = (strip(row.text("passage")?), strip(row.text("question")?));
         let prompt = format!("{passage} {}?\n", question.trim_end_matches('?'));
         let label = row.flag(row.either("label", "answer"))?;
         Ok(vec![Example::choice(prompt, self.label_words(), label)])

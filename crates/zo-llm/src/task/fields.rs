@@ -15,7 +15,7 @@ pub enum TaskError {
         /// The names there are.
         known: String,
     },
-    /// A field is missing, or null.
+    /// A field is missing, or has no value (null; in tsv and csv files: nothing between the separators).
     #[error("field `{field}` is missing; there are {found}")]
     Missing {
         /// Its path from the row, such as `passage.questions[0].answers`.
@@ -84,7 +84,26 @@ impl<'a> Fields<'a> {
         self.read(name, "a string", Value::as_str)
     }
 
-    /// A number from 0 to `below - 1`, such as a label. A string of digits counts, too: tsv files have no numbers.
+    /// A text, or the text of a number: `3` for 3 and for 3.0, `2.5` for 2.5.
+    ///
+    /// # Errors
+    /// If the field is missing or anything else.
+    pub fn text_or_number(&self, name: &str) -> Result<String, TaskError> {
+        self.read(name, "a string or a number", text_or_number)
+    }
+
+    /// A list of what [`text_or_number`](Self::text_or_number) reads.
+    ///
+    /// # Errors
+    /// If the field is missing or no list of these.
+    pub fn texts_or_numbers(&self, name: &str) -> Result<Vec<String>, TaskError> {
+        self.list(name, "a string or a number", |_, value| {
+            text_or_number(value)
+        })
+    }
+
+    /// A number from 0 to `below - 1`, such as a label. `1.0` is 1, for a column of numbers with one missing comes out of pandas so. A
+    /// string of a number counts, too: tsv files have no numbers.
     ///
     /// # Errors
     /// If the field is missing or anything else.
@@ -95,20 +114,35 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// 0 or 1, or false or true: a label of two classes. Strings of these count, too.
+    /// 0 or 1, false or true, no or yes: a label of two classes. Strings of these count, too, whatever their case.
     ///
     /// # Errors
     /// If the field is missing or anything else.
     pub fn flag(&self, name: &str) -> Result<usize, TaskError> {
-        self.read(name, "0 or 1, or false or true", |value| match value {
+        self.flag_named(name, ["no", "yes"])
+    }
+
+    /// 0 or 1, false or true, or one of the two names: a label of two classes. Strings of these count, too, whatever their case.
+    ///
+    /// # Errors
+    /// If the field is missing or anything else.
+    pub fn flag_named(&self, name: &str, names: [&str; 2]) -> Result<usize, TaskError> {
+        let expected = format!("0 or 1, false or true, {} or {}", names[0], names[1]);
+        let spelt = ["false", "true", names[0], names[1]];
+        self.read(name, &expected, |value| match value {
             Value::Bool(yes) => Some(usize::from(*yes)),
-            Value::String(text) if text.eq_ignore_ascii_case("false") => Some(0),
-            Value::String(text) if text.eq_ignore_ascii_case("true") => Some(1),
-            number => index(number).filter(|index| *index < 2),
+            value => {
+                let text = value.as_str();
+                let named =
+                    text.and_then(|text| spelt.iter().position(|name| is_named(text, name)));
+                let index = named.map(|place| place % 2).or_else(|| index(value));
+                index.filter(|index| *index < 2)
+            }
         })
     }
 
-    /// The place of a label among the names of the classes. It may be given by name or by that place, counted from 0.
+    /// The place of a label among the names of the classes. It may be given by name, whatever its case, or by that place, counted
+    /// from 0.
     ///
     /// # Errors
     /// If the field is missing or anything else.
@@ -119,9 +153,9 @@ impl<'a> Fields<'a> {
             classes.len()
         );
         self.read(name, &expected, |value| {
-            let named = classes
-                .iter()
-                .position(|class| value.as_str() == Some(*class));
+            let named = value
+                .as_str()
+                .and_then(|text| classes.iter().position(|class| is_named(text, class)));
             named.or_else(|| index(value).filter(|index| *index < classes.len()))
         })
     }
@@ -181,15 +215,17 @@ impl<'a> Fields<'a> {
         convert: impl Fn(&'a Value) -> Option<T>,
     ) -> Result<T, TaskError> {
         let Some(value) = self.get(name) else {
-            let names: Vec<_> = self.map.keys().map(|key| format!("`{key}`")).collect();
-            return Err(TaskError::Missing {
-                field: self.path(name),
-                found: if names.is_empty() {
-                    "none".to_owned()
-                } else {
-                    shortened(&names.join(", "))
-                },
-            });
+            let keys = self.map.keys().filter(|key| *key != name);
+            let names: Vec<_> = keys.map(|key| format!("`{key}`")).collect();
+            let mut found = match &names[..] {
+                [] => "none".to_owned(),
+                names => shortened(&names.join(", ")),
+            };
+            if self.map.contains_key(name) {
+                found += &format!(", and `{name}` without a value (null)");
+            }
+            let field = self.path(name);
+            return Err(TaskError::Missing { field, found });
         };
         convert(value).ok_or_else(|| self.wrong(name, expected))
     }
@@ -205,17 +241,39 @@ impl<'a> Fields<'a> {
 
 fn index(value: &Value) -> Option<usize> {
     let number = match value {
-        Value::String(digits) => digits.parse::<u64>().ok()?,
-        number => number.as_u64()?,
+        Value::String(text) => text.trim().parse().ok()?,
+        number => number.as_f64()?,
     };
-    usize::try_from(number).ok()
+    // Numbers of this size are exact.
+    let whole = number.fract() == 0.0 && (0.0..1e9).contains(&number);
+    whole.then_some(number as usize)
+}
+
+fn is_named(text: &str, name: &str) -> bool {
+    text.trim().eq_ignore_ascii_case(name)
+}
+
+fn text_or_number(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        // Rust writes 3.0 as `3`.
+        Value::Number(number) if number.is_f64() => {
+            number.as_f64().map(|number| number.to_string())
+        }
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
 }
 
 fn wrong(field: String, value: Option<&Value>, expected: &str) -> TaskError {
+    let mut expected = expected.to_owned();
+    if value.is_some_and(|value| value.as_f64() == Some(-1.0) || value == "-1") {
+        expected += " (-1 stands for a hidden label: take a split whose labels are published)";
+    }
     TaskError::Field {
         field,
         found: value.map_or_else(|| "missing".to_owned(), |v| shortened(&v.to_string())),
-        expected: expected.to_owned(),
+        expected,
     }
 }
 
@@ -234,7 +292,8 @@ mod tests {
     fn row() -> Map<String, Value> {
         let row = json!({
             "text": "a", "number": 2, "digits": "1", "yes": true, "no": "False", "null": null,
-            "class": "neutral", "minus": -1, "long": "é".repeat(200),
+            "class": "neutral", "minus": -1, "long": "é".repeat(200), "float": 1.0, "spelt": " 2.0 ",
+            "half": 0.5, "large": 1e300, "name": "Yes", "Class": "NEUTRAL", "mixed": [3, 2.50, "x", 4.0],
             "deep": {"list": [{"name": "b"}, 3], "names": ["c", "d"]},
         });
         match row {
@@ -256,6 +315,18 @@ mod tests {
         for name in ["class", "number"] {
             assert_eq!(row.class(name, &classes).unwrap(), 2);
         }
+        assert_eq!(row.index("float", 2).unwrap(), 1);
+        assert_eq!(row.index("spelt", 3).unwrap(), 2);
+        assert_eq!(
+            [row.flag("float").unwrap(), row.flag("name").unwrap()],
+            [1, 1]
+        );
+        assert_eq!(row.class("Class", &classes).unwrap(), 2);
+        assert_eq!(
+            row.texts_or_numbers("mixed").unwrap(),
+            ["3", "2.5", "x", "4"]
+        );
+        assert_eq!(row.text_or_number("number").unwrap(), "2");
         let deep = row.object("deep").unwrap();
         assert_eq!(deep.texts("names").unwrap(), ["c", "d"]);
         assert_eq!(row.either("missing", "text"), "text");
@@ -277,7 +348,16 @@ mod tests {
         says(row.text("null").unwrap_err(), "`null` is missing");
         says(row.text("number").unwrap_err(), "`number` is 2, expected a");
         says(row.index("number", 2).unwrap_err(), "less than 2");
+        says(row.text("null").unwrap_err(), "and `null` without a value");
         says(row.index("minus", 2).unwrap_err(), "`minus` is -1");
+        says(row.index("minus", 2).unwrap_err(), "hidden label");
+        says(row.index("half", 2).unwrap_err(), "`half` is 0.5");
+        says(row.index("large", 2).unwrap_err(), "less than 2");
+        says(row.flag("spelt").unwrap_err(), "no or yes");
+        says(
+            row.text_or_number("yes").unwrap_err(),
+            "a string or a number",
+        );
         says(row.index("yes", 2).unwrap_err(), "`yes` is true");
         says(row.flag("number").unwrap_err(), "expected 0 or 1");
         says(row.class("text", &["b", "c"]).unwrap_err(), "one of b, c");

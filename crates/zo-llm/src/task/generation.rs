@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Example, Fields, Kind, Task, TaskError};
+use crate::text::strip;
 
 /// SQuAD: a question about a paragraph, answered in words of it.
 ///
@@ -25,7 +26,7 @@ impl Task for Squad {
         let title = row.text("title")?;
         let mut examples = Vec::new();
         let mut push = |context: &str, question: &Fields<'_>| -> Result<(), TaskError> {
-            let asked = question.text("question")?.trim();
+            let asked = strip(question.text("question")?);
             let prompt = format!("Title: {title}\nContext: {context}\nQuestion: {asked}\nAnswer:");
             examples.extend(answered(prompt, answers(question)?));
             Ok(())
@@ -65,14 +66,13 @@ impl Task for DropQa {
         let passage = row.text("passage")?;
         let mut examples = Vec::new();
         let mut push = |question: &Fields<'_>, references: Vec<String>| -> Result<(), TaskError> {
-            let asked = question.text("question")?.trim();
+            let asked = strip(question.text("question")?);
             let prompt = format!("Passage: {passage}\nQuestion: {asked}\nAnswer:");
             examples.extend(answered(prompt, references));
             Ok(())
         };
         if row.get("qa_pairs").is_none() {
-            let references = row.object("answers_spans")?.texts("spans")?;
-            push(row, references.into_iter().map(str::to_owned).collect())?;
+            push(row, row.object("answers_spans")?.texts_or_numbers("spans")?)?;
             return Ok(examples);
         }
         for question in row.objects("qa_pairs")? {
@@ -91,28 +91,32 @@ impl Task for DropQa {
 /// SQuAD's answers: an object of lists in flat rows, a list of objects in its own file.
 fn answers(question: &Fields<'_>) -> Result<Vec<String>, TaskError> {
     if !question.get("answers").is_some_and(Value::is_array) {
-        let texts = question.object("answers")?.texts("text")?;
-        return Ok(texts.into_iter().map(str::to_owned).collect());
+        return question.object("answers")?.texts_or_numbers("text");
     }
     let answers = question.objects("answers")?;
-    let texts = answers.iter().map(|a| a.text("text").map(str::to_owned));
-    texts.collect()
+    answers.iter().map(|a| a.text_or_number("text")).collect()
 }
 
-/// The texts of one of DROP's answers: its number, or else its date, and its spans.
+/// The texts of one of DROP's answers: its number, or else its date, and its spans. Of the three fields, those that say nothing may be
+/// empty, null or absent, but not all absent.
 fn spans(answer: &Fields<'_>) -> Result<Vec<String>, TaskError> {
-    let mut texts = vec![answer.text("number")?.to_owned()];
-    if texts[0].is_empty() && answer.get("date").is_some() {
+    let has = |name| answer.get(name).is_some();
+    let mut number = match has("number") || !has("date") && !has("spans") {
+        true => answer.text_or_number("number")?,
+        false => String::new(),
+    };
+    if number.is_empty() && has("date") {
         let date = answer.object("date")?;
-        let parts = ["day", "month", "year"].map(|part| match date.get(part) {
-            Some(_) => date.text(part),
-            None => Ok(""),
-        });
-        let parts: Result<Vec<_>, _> = parts.into_iter().collect();
+        let given = ["day", "month", "year"].into_iter();
+        let given = given.filter(|part| date.get(part).is_some());
+        let parts: Result<Vec<_>, _> = given.map(|part| date.text_or_number(part)).collect();
         let parts = parts?.into_iter().filter(|part| !part.is_empty());
-        texts[0] = parts.collect::<Vec<_>>().join(" ");
+        number = parts.collect::<Vec<_>>().join(" ");
     }
-    texts.extend(answer.texts("spans")?.into_iter().map(str::to_owned));
+    let mut texts = vec![number];
+    if has("spans") {
+        texts.extend(answer.texts_or_numbers("spans")?);
+    }
     Ok(texts)
 }
 
@@ -120,7 +124,7 @@ fn spans(answer: &Fields<'_>) -> Result<Vec<String>, TaskError> {
 fn answered(prompt: String, references: Vec<String>) -> Option<Example> {
     let mut distinct: Vec<String> = Vec::new();
     for reference in references {
-        if !reference.trim().is_empty() && !distinct.contains(&reference) {
+        if !strip(&reference).is_empty() && !distinct.contains(&reference) {
             distinct.push(reference);
         }
     }

@@ -1,10 +1,15 @@
-//! The rows of a data set's files: JSON lines, JSON, tsv or parquet, as the data sets' authors and Hugging Face publish them.
+//! The rows of a data set's files: JSON lines, JSON, tsv, csv or parquet, as the data sets' authors and Hugging Face publish them and as
+//! pandas and Polars write them.
+
+mod columns;
+mod json;
+mod table;
+mod text;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -64,6 +69,14 @@ pub enum RowsError {
         /// What is wrong.
         reason: String,
     },
+    /// There is nothing in the files.
+    #[error("{files}: no rows for the {split} split; it needs at least one that has an answer")]
+    Empty {
+        /// The files.
+        files: String,
+        /// The split.
+        split: &'static str,
+    },
     /// A row has not the fields of the task.
     #[error("{place}: {source}")]
     Row {
@@ -108,10 +121,37 @@ impl fmt::Display for Place {
 /// A row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// Its fields. Those of a tsv file are strings.
+    /// Its fields. Those of a tsv or csv file are strings, or null where nothing stands.
     pub fields: Map<String, Value>,
     /// Where it stands.
     pub place: Place,
+    /// The columns of a parquet file that were left out because they cannot be read, each with the reason. They matter only to a task
+    /// that uses them.
+    pub unread: Arc<BTreeMap<String, String>>,
+}
+
+impl Row {
+    fn new(fields: Map<String, Value>, place: Place) -> Self {
+        let unread = Arc::default();
+        Self {
+            fields,
+            place,
+            unread,
+        }
+    }
+
+    /// What is wrong with this row, as an error that names it.
+    fn refused(self, source: TaskError) -> RowsError {
+        let place = self.place;
+        if let TaskError::Missing { field, .. } = &source
+            && let Some(reason) = self.unread.get(field)
+        {
+            let reason = format!("column `{field}` {reason}");
+            let path = place.path;
+            return RowsError::File { path, reason };
+        }
+        RowsError::Row { place, source }
+    }
 }
 
 /// Rows as they are read. After an error there is nothing more to be had.
@@ -133,11 +173,19 @@ pub fn read_examples(
     while examples.len() < limit
         && let Some(row) = rows.next()
     {
-        let Row { fields, place } = row?;
-        match read_row(task, &fields) {
-            Ok(read) => examples.extend(read.into_iter().map(|e| (e, place.clone()))),
-            Err(source) => return Err(RowsError::Row { place, source }),
+        let row = row?;
+        match read_row(task, &row.fields) {
+            Ok(read) => examples.extend(read.into_iter().map(|e| (e, row.place.clone()))),
+            Err(source) => return Err(row.refused(source)),
         }
+    }
+    if examples.is_empty() && limit > 0 {
+        let (split, files) = (stems(split)[0], files(dir, split)?);
+        let files = files.iter().map(|path| path.display().to_string());
+        return Err(RowsError::Empty {
+            files: files.collect::<Vec<_>>().join(", "),
+            split,
+        });
     }
     examples.truncate(limit);
     Ok(examples)
@@ -146,10 +194,16 @@ pub fn read_examples(
 /// The rows of a split of the data set in folder `dir`, in the order of its [`files`].
 ///
 /// The ending of a file's name decides how it is read:
-/// - `.jsonl`: an object a line; blank lines do not count.
-/// - `.json`: a list of objects, `{"data": [..]}` with one, or an object of objects, read in the order of their keys.
-/// - `.tsv`: the first line names the columns; quotation marks have no meaning, spaces around a field do not count.
-/// - `.parquet`: columns of texts, numbers, booleans, and lists and structs of them (feature `parquet`).
+/// - `.jsonl`: one object per line; blank lines do not count. A file that holds a list after all is read as `.json`.
+/// - `.json`: a list of objects, `{"data": [..]}` with one, an object of objects in the order of their keys (of their numbers, if all
+///   keys are numbers), what pandas' `to_json` writes by columns or as `split`, or one object per line after all.
+/// - `.tsv`: the first line names the columns; spaces around a field do not count. Quotation marks are part of the text, as in GLUE's
+///   files, unless every field that holds one is quoted as spreadsheets and pandas do it.
+/// - `.csv`: the same with commas; quotation marks quote.
+/// - `.parquet`: columns of texts, numbers, booleans, and lists and structs of them, uncompressed or with snappy, gzip, brotli, lz4 or
+///   zstd (feature `parquet`). Other columns are left out, which is an error only where a task uses them.
+///
+/// Text files are UTF-8, or UTF-16 with a byte-order mark. In tsv and csv files, an empty field is a missing value.
 ///
 /// # Errors
 /// If no file is found, or one cannot be read. What is wrong with a row comes with that row.
@@ -161,7 +215,7 @@ pub fn rows(dir: &Path, split: Split) -> Result<Rows, RowsError> {
     Ok(Box::new(rows))
 }
 
-const ENDINGS: [&str; 4] = ["jsonl", "tsv", "json", "parquet"];
+const ENDINGS: [&str; 5] = ["jsonl", "tsv", "json", "parquet", "csv"];
 
 /// What the files of a split are called, without the ending: first here, then in GLUE, SuperGLUE, Hugging Face, SQuAD and DROP.
 fn stems(split: Split) -> &'static [&'static str] {
@@ -172,7 +226,7 @@ fn stems(split: Split) -> &'static [&'static str] {
 }
 
 /// The files of a split: one, or all shards `train-00000-of-00002.parquet`, `train-00001-of-00002.parquet`. The first found counts, in
-/// `dir` before its folder `data`, jsonl before tsv, json and parquet.
+/// `dir` before its folder `data`, jsonl before tsv, json, parquet and csv.
 ///
 /// # Errors
 /// If there is none, or a shard is missing.
@@ -238,147 +292,12 @@ fn shard(name: &str, stems: &[&str]) -> Option<(usize, usize)> {
 
 fn open(path: &Path) -> Result<Rows, RowsError> {
     match path.extension().and_then(|ending| ending.to_str()) {
-        Some("jsonl") => json_lines(path),
-        Some("json") => json_file(path),
-        Some("tsv") => tsv(path),
-        _ => parquet_rows(path),
+        Some("jsonl") => json::lines(path),
+        Some("json") => json::whole(path),
+        Some("tsv") => table::tsv(path),
+        Some("csv") => table::csv(path),
+        _ => columns::parquet(path),
     }
-}
-
-fn json_lines(path: &Path) -> Result<Rows, RowsError> {
-    let file = File::open(path).map_err(|source| io(path, source))?;
-    let path = path.to_owned();
-    let lines = (1..).zip(BufReader::new(file).lines());
-    let rows = lines.filter_map(move |(line, text)| {
-        let place = Place {
-            path: path.clone(),
-            at: At::Line(line),
-        };
-        let text = match text {
-            Ok(text) if text.trim().is_empty() => return None,
-            Ok(text) => text,
-            Err(error) => return Some(malformed(place, &error)),
-        };
-        Some(match serde_json::from_str(&text) {
-            Ok(fields) => Ok(Row { fields, place }),
-            Err(error) => malformed(place, &format!("not a JSON object: {error}")),
-        })
-    });
-    Ok(Box::new(rows))
-}
-
-fn json_file(path: &Path) -> Result<Rows, RowsError> {
-    let bytes = std::fs::read(path).map_err(|source| io(path, source))?;
-    let value: Value = serde_json::from_slice(&bytes).map_err(|error| file(path, &error))?;
-    let listed = |name: &str, items: Vec<Value>| -> Vec<(String, Value)> {
-        let items = items.into_iter().enumerate();
-        items
-            .map(|(index, item)| (format!("{name}[{index}]"), item))
-            .collect()
-    };
-    let items = match value {
-        Value::Array(items) => listed("", items),
-        Value::Object(mut map) => match map.remove("data") {
-            Some(Value::Array(items)) => listed("data", items),
-            other => {
-                map.extend(other.map(|item| ("data".to_owned(), item)));
-                // With some features of serde_json, maps are not sorted.
-                let sorted: BTreeMap<_, _> = map.into_iter().collect();
-                sorted.into_iter().collect()
-            }
-        },
-        _ => return Err(file(path, &"neither a list nor an object")),
-    };
-    let path = path.to_owned();
-    let rows = items.into_iter().map(move |(item, value)| {
-        let place = Place {
-            path: path.clone(),
-            at: At::Item(item),
-        };
-        match value {
-            Value::Object(fields) => Ok(Row { fields, place }),
-            _ => malformed(place, &"not a JSON object"),
-        }
-    });
-    Ok(Box::new(rows))
-}
-
-fn tsv(path: &Path) -> Result<Rows, RowsError> {
-    let source = File::open(path).map_err(|source| io(path, source))?;
-    let mut reader = csv::ReaderBuilder::new()
-        .delimiter(b'\t')
-        .quoting(false)
-        // Only so are lines counted right if they end with \r\n; the \r is trimmed.
-        .terminator(csv::Terminator::Any(b'\n'))
-        .trim(csv::Trim::All)
-        .from_reader(source);
-    let columns = reader
-        .headers()
-        .map_err(|error| file(path, &error))?
-        .clone();
-    let path = path.to_owned();
-    let rows = reader
-        .into_records()
-        .map(move |record| -> Result<Row, RowsError> {
-            let record = record.map_err(|error| match error.position() {
-                Some(position) => RowsError::Malformed {
-                    place: Place {
-                        path: path.clone(),
-                        at: At::Line(position.line()),
-                    },
-                    reason: error.to_string(),
-                },
-                None => file(&path, &error),
-            })?;
-            let fields = columns.iter().zip(&record);
-            let fields = fields.map(|(name, text)| (name.to_owned(), Value::from(text)));
-            Ok(Row {
-                fields: fields.collect(),
-                place: Place {
-                    path: path.clone(),
-                    at: At::Line(record.position().map_or(0, csv::Position::line)),
-                },
-            })
-        });
-    Ok(Box::new(rows))
-}
-
-#[cfg(feature = "parquet")]
-fn parquet_rows(path: &Path) -> Result<Rows, RowsError> {
-    use parquet::basic::{ConvertedType, Type};
-    use parquet::file::reader::{FileReader, SerializedFileReader};
-
-    let source = File::open(path).map_err(|source| io(path, source))?;
-    let reader = SerializedFileReader::new(source).map_err(|error| file(path, &error))?;
-    for column in reader.metadata().file_metadata().schema_descr().columns() {
-        // These would become text in base 64.
-        if column.physical_type() == Type::BYTE_ARRAY
-            && column.converted_type() == ConvertedType::NONE
-        {
-            let name = column.path().string();
-            let reason = format!("column `{name}` holds bytes that are not marked as text (UTF8)");
-            return Err(file(path, &reason));
-        }
-    }
-    let path = path.to_owned();
-    let rows = (1..).zip(reader).map(move |(number, row)| {
-        let place = Place {
-            path: path.clone(),
-            at: At::Row(number),
-        };
-        match row.map(|row| row.to_json_value()) {
-            Ok(Value::Object(fields)) => Ok(Row { fields, place }),
-            Ok(_) => malformed(place, &"not an object"),
-            Err(error) => malformed(place, &error),
-        }
-    });
-    Ok(Box::new(rows))
-}
-
-#[cfg(not(feature = "parquet"))]
-fn parquet_rows(path: &Path) -> Result<Rows, RowsError> {
-    let reason = "parquet files are read with the feature `parquet` only: build with it, or convert the file to jsonl";
-    Err(file(path, &reason))
 }
 
 fn io(path: &Path, source: std::io::Error) -> RowsError {

@@ -4,9 +4,12 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{AddedToken, Encoding, PostProcessor, Token, Tokenizer};
 
@@ -141,19 +144,26 @@ fn without_added(text: &str) -> serde_json::Result<String> {
 /// Out of `tokenizer.json`; `gpt2` says that it is of GPT-2's class.
 fn whole(text: &str, gpt2: bool, special: &Special) -> tokenizers::Result<Built> {
     let mut tokenizer = Tokenizer::from_bytes(text)?;
-    // GPT-2's tokenizer asks tokenizer_config.json alone whether a text begins with a space.
-    if let Some(PreTokenizerWrapper::ByteLevel(bytes)) = tokenizer.get_pre_tokenizer()
-        && gpt2
-        && bytes.add_prefix_space != special.add_prefix_space
-    {
-        let bytes = ByteLevel::new(
-            special.add_prefix_space,
-            bytes.trim_offsets,
-            bytes.use_regex,
-        );
-        tokenizer.with_pre_tokenizer(Some(bytes));
+    // GPT-2's class takes the vocabulary and the post-processor of the file, and splits texts in its own way.
+    let bytes = matches!(
+        tokenizer.get_pre_tokenizer(),
+        Some(PreTokenizerWrapper::ByteLevel(_))
+    );
+    let bpe = matches!(tokenizer.get_model(), ModelWrapper::BPE(_));
+    if gpt2 && bpe && (bytes || special.class.is_some()) {
+        tokenizer.with_normalizer(None::<NormalizerWrapper>)?;
+        split_as_gpt2(&mut tokenizer, special);
     }
-    special.add_to(&mut tokenizer);
+    let llama = (special.class.as_ref()).is_some_and(|(class, _)| LLAMA.contains(&class.as_str()));
+    let splits = serde_json::to_string(&tokenizer.get_pre_tokenizer())?;
+    if let ModelWrapper::BPE(bpe) = tokenizer.get_model()
+        && llama
+        && !splits.contains("ByteLevel")
+    {
+        let bpe = bpe.clone();
+        split_as_llama(&mut tokenizer, bpe, special)?;
+    }
+    special.add_to(&mut tokenizer)?;
     let (begin, end) = match tokenizer.get_post_processor() {
         Some(processor) => around(processor)?,
         None => Default::default(),
@@ -195,6 +205,34 @@ fn is_gpt2(special: &Special) -> Result<(), TokenizerError> {
     }
 }
 
+/// The classes that split texts as Llama 2 does, except where the file splits them into bytes, as Llama 3 does.
+const LLAMA: [&str; 2] = ["LlamaTokenizer", "LlamaTokenizerFast"];
+
+/// Splits texts as Llama's class does, which takes the vocabulary, the merges, the post-processor and the decoder of the file.
+fn split_as_llama(
+    tokenizer: &mut Tokenizer,
+    mut bpe: BPE,
+    special: &Special,
+) -> tokenizers::Result<()> {
+    (bpe.unk_token, bpe.fuse_unk, bpe.byte_fallback) = (None, true, true);
+    tokenizer.with_model(bpe);
+    tokenizer.with_normalizer(None::<NormalizerWrapper>)?;
+    let scheme = match (special.no_prefix_space, special.legacy) {
+        (true, _) => PrependScheme::Never,
+        (false, true) => PrependScheme::Always,
+        (false, false) => PrependScheme::First,
+    };
+    tokenizer.with_pre_tokenizer(Some(Metaspace::new('▁', scheme, false)));
+    Ok(())
+}
+
+/// Splits texts as GPT-2's class does: `tokenizer_config.json` alone says whether one begins with a space.
+fn split_as_gpt2(tokenizer: &mut Tokenizer, special: &Special) {
+    let bytes = ByteLevel::new(special.add_prefix_space, true, true);
+    tokenizer.with_pre_tokenizer(Some(bytes));
+    tokenizer.with_decoder(Some(ByteLevel::new(false, true, true)));
+}
+
 /// GPT-2's byte-level BPE, which OPT shares.
 fn byte_level(
     vocab: &Path,
@@ -204,13 +242,11 @@ fn byte_level(
 ) -> tokenizers::Result<Built> {
     let bpe = BPE::from_file(&vocab.to_string_lossy(), &merges.to_string_lossy()).build()?;
     let mut tokenizer = Tokenizer::new(bpe);
-    let bytes = ByteLevel::new(special.add_prefix_space, true, true);
-    tokenizer.with_pre_tokenizer(Some(bytes));
-    tokenizer.with_decoder(Some(ByteLevel::new(false, true, true)));
+    split_as_gpt2(&mut tokenizer, special);
     if !special.speaks {
         return by_config(tokenizer, config, special);
     }
-    special.add_to(&mut tokenizer);
+    special.add_to(&mut tokenizer)?;
     let around = |wanted: bool, role: &str| -> Vec<u32> {
         let token = special.role(role).filter(|_| wanted);
         let id = token.and_then(|token| tokenizer.token_to_id(token));
@@ -235,8 +271,8 @@ fn by_config(
         .map(|token| AddedToken::from(token, true))
         .collect();
     // `</s>` in a text is one token, not four.
-    tokenizer.add_special_tokens(&tokens);
-    special.add_to(&mut tokenizer);
+    tokenizer.add_special_tokens(tokens)?;
+    special.add_to(&mut tokenizer)?;
     // Every text that OPT was trained on begins so.
     let opt = config.architecture() == Architecture::Opt;
     let begin = config.bos_token_id().filter(|_| opt);

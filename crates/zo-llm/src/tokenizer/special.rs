@@ -30,6 +30,10 @@ pub(super) struct Special {
     pub(super) add_bos: bool,
     pub(super) add_eos: bool,
     pub(super) add_prefix_space: bool,
+    /// Whether `add_prefix_space` is said to be false.
+    pub(super) no_prefix_space: bool,
+    /// Llama's: whether a space goes before each part of a text between special tokens, not just the first.
+    pub(super) legacy: bool,
     /// Whether `added_tokens_decoder` lists all added tokens.
     pub(super) complete: bool,
     /// Whether special tokens in a text are split like other words.
@@ -55,6 +59,8 @@ impl Special {
             let flag = |key: &str| flag(config, key, &path);
             (special.add_bos, special.add_eos) = (flag("add_bos_token")?, flag("add_eos_token")?);
             special.add_prefix_space = flag("add_prefix_space")?;
+            special.no_prefix_space = config.get("add_prefix_space") == Some(&Value::Bool(false));
+            special.legacy = flag("legacy")?;
             special.split = flag("split_special_tokens")?;
             let class = config.get("tokenizer_class").and_then(Value::as_str);
             special.class = class.map(|class| (class.to_owned(), path.clone()));
@@ -187,7 +193,10 @@ impl Special {
     }
 
     /// Adds all tokens: those with ids in their order, then the special ones that are not there yet.
-    pub(super) fn add_to(&self, tokenizer: &mut Tokenizer) {
+    ///
+    /// # Errors
+    /// If a token cannot be added.
+    pub(super) fn add_to(&self, tokenizer: &mut Tokenizer) -> tokenizers::Result<()> {
         let mut tokens: Vec<AddedToken> = self.added.values().cloned().collect();
         let there = tokenizer.get_added_tokens_decoder();
         let roles = ROLES.iter();
@@ -206,7 +215,8 @@ impl Special {
                 tokens.push(token.clone().special(true));
             }
         }
-        tokenizer.add_tokens(&tokens);
+        tokenizer.add_tokens(tokens)?;
+        Ok(())
     }
 }
 

@@ -188,6 +188,60 @@ fn first_and_last_tokens_come_from_the_tokenizer_s_files() {
 }
 
 #[test]
+fn gpt2s_class_splits_texts_in_its_own_way() {
+    for (class, own) in [
+        ("GPT2TokenizerFast", true),
+        ("PreTrainedTokenizerFast", false),
+    ] {
+        let files = [("tokenizer_config.json", json!({"tokenizer_class": class}))];
+        let dir = with(&files, Some(template(&[], &[])));
+        let path = dir.path().join("tokenizer.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut json: Value = serde_json::from_str(&text).unwrap();
+        json["normalizer"] = json!({"type": "Lowercase"});
+        json["pre_tokenizer"]["add_prefix_space"] = json!(true);
+        std::fs::write(path, json.to_string()).unwrap();
+        let words = load(&dir).encode_word("great great").unwrap();
+        assert_eq!(words.last(), Some(&GREAT), "{class}");
+        // The file asks for a space before the text and for lower case.
+        assert_eq!(words == [GREAT, GREAT], !own, "{class}");
+        let large = load(&dir).encode_word(" GREAT").unwrap();
+        assert_eq!(large == [GREAT], !own, "{class}");
+    }
+}
+
+#[test]
+fn llamas_class_splits_texts_in_its_own_way() {
+    // A file of Llama 2's kind: a space before each part of a text.
+    let vocab = json!({"<s>": 0, "</s>": 1, "<unk>": 2, "▁": 3, "a": 4, "▁a": 5});
+    let added = ["<s>", "</s>"].iter().enumerate().map(|(id, token)| {
+        json!({"id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true})
+    });
+    let file = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added.collect::<Vec<_>>(),
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]},
+        "pre_tokenizer": null, "post_processor": null, "decoder": null,
+        "model": {"type": "BPE", "vocab": vocab, "merges": ["▁ a"], "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true},
+    });
+    let ids = |config: Value| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("tokenizer.json"), file.to_string()).unwrap();
+        let path = dir.path().join("tokenizer_config.json");
+        std::fs::write(path, config.to_string()).unwrap();
+        load(&dir).encode_word("a</s>a b").unwrap()
+    };
+    // As transformers 5.24 gives them.
+    let class = |class: &str| json!({"tokenizer_class": class});
+    let plain = ids(class("PreTrainedTokenizerFast"));
+    assert_eq!(plain, [5, 1, 5, 3, 2]);
+    assert_eq!(ids(class("LlamaTokenizer")), [5, 1, 4, 3]);
+    let with = |key: &str, value| json!({"tokenizer_class": "LlamaTokenizerFast", key: value});
+    assert_eq!(ids(with("legacy", true)), [5, 1, 5, 3]);
+    assert_eq!(ids(with("add_prefix_space", false)), [4, 1, 4, 3]);
+}
+
+#[test]
 fn added_tokens_are_one_id_each_wherever_they_are_listed() {
     let config = |fields: Value| {
         let mut all = json!({"bos_token": "</s>", "eos_token": "</s>", "unk_token": "<unk>"});

@@ -3,12 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype as FileDtype, TensorView};
-use zo_llm::{CausalLm, TokenBatch};
+use zo_llm::dataset::{Dataset, Encoding, Evaluation, Split, evaluate};
+use zo_llm::task::rows::read_examples;
+use zo_llm::tuning::load_adapter;
+use zo_llm::{CausalLm, Checkpoint, Dtype, TokenBatch};
 
 /// Every folder that `golden/make.py` writes.
 pub(crate) const CASES: [&str; 6] = [
@@ -137,4 +141,30 @@ pub(crate) fn edit_config(dir: &Path, from: &str, to: &str) {
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(text.contains(from), "{text}");
     std::fs::write(path, text.replace(from, to)).unwrap();
+}
+
+/// What `folder` holds, evaluated: `model`, `adapter` where there is one, and the held-out rows of `data`.
+pub(crate) fn evaluate_folder(
+    folder: &Path,
+    task: &str,
+    cut: bool,
+    device: &Device,
+) -> Result<Evaluation, Box<dyn Error>> {
+    let Checkpoint {
+        config,
+        mut model,
+        tokenizer,
+    } = zo_llm::load(&folder.join("model"), Dtype::F32, device)?;
+    let adapter = folder.join("adapter");
+    if adapter.exists() {
+        (model, _) = load_adapter(&adapter, model)?;
+    }
+    let task = zo_llm::task::task(task)?;
+    let rows = read_examples(task.as_ref(), &folder.join("data"), Split::Dev, None)?;
+    let encoding = Encoding {
+        cut,
+        ..Encoding::default()
+    };
+    let data = Dataset::encode(task.as_ref(), &rows, &tokenizer, model.context(), &encoding)?;
+    Ok(evaluate(&model, &data, 2, config.pad_token_id(), device)?)
 }

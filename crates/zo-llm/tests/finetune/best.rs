@@ -9,13 +9,15 @@ use zo_llm::CausalLm;
 use zo_llm::dataset::{Dataset, evaluate};
 use zo_llm::finetune::{FinetuneConfig, Finish, LmOptimizer, LossValue, Outcome};
 
-use crate::{bits, config, data, model, names, quiet, run, saving};
+use crate::{bits, config, data, model, names, quiet, run, saving, spoiled};
 
-/// Step k leads to the model of seed number k.
-struct Scripted {
-    seeds: Vec<u64>,
-    step: usize,
+/// Step k leads to the model of seed number k, or to one of NaN alone for [`SPOILED`].
+pub(crate) struct Scripted {
+    pub(crate) seeds: Vec<u64>,
+    pub(crate) step: usize,
 }
+
+pub(crate) const SPOILED: u64 = u64::MAX;
 
 impl LmOptimizer for Scripted {
     fn step_lm(
@@ -38,7 +40,11 @@ impl LmOptimizer for Scripted {
         };
         let seed = self.seeds[self.step];
         self.step += 1;
-        Ok((model(seed), report))
+        let model = match seed {
+            SPOILED => spoiled(),
+            seed => model(seed),
+        };
+        Ok((model, report))
     }
 
     fn record_lm(&self) -> OptimizerRecord {
@@ -55,7 +61,7 @@ impl LmOptimizer for Scripted {
 }
 
 /// Seeds of three models, from the worst to the best.
-fn ranked(data: &Dataset) -> [u64; 3] {
+pub(crate) fn ranked(data: &Dataset) -> [u64; 3] {
     let mut seeds = [11, 12, 13].map(|seed| {
         let evaluation = evaluate(&model(seed), data, 3, 0, &Device::flex()).unwrap();
         (evaluation.score(), evaluation.loss, seed)
@@ -71,7 +77,7 @@ fn follow(start: u64, seeds: &[u64], data: &Dataset, config: &FinetuneConfig) ->
     run(model(start), &mut optim, data, config, quiet).unwrap()
 }
 
-fn keeping(steps: usize, dir: &Path) -> FinetuneConfig {
+pub(crate) fn keeping(steps: usize, dir: &Path) -> FinetuneConfig {
     let config = FinetuneConfig {
         eval_every: 1,
         keep_best: true,

@@ -1,7 +1,7 @@
 //! Files of every kind, found and read; broken ones are named.
 
 use super::*;
-use crate::task::task;
+use crate::task::{Answer, task};
 
 type Read = Result<Vec<(Example, Place)>, RowsError>;
 
@@ -49,7 +49,10 @@ fn malformed_files_are_named_with_the_place() {
         tsv("b\tgood\n"),
         &["train.tsv, line 3: field `label` is \"good\""],
     );
-    refused(tsv("b\n"), &["train.tsv, line 3", "1 field"]);
+    refused(
+        tsv("b\n"),
+        &["train.tsv, line 3: 1 field(s), but the first line names 2 columns"],
+    );
     refused(
         read("sst2", "train.tsv", "text\tlabel\na\t1\n"),
         &["`sentence` is missing"],
@@ -133,180 +136,228 @@ fn a_limit_ends_the_reading() {
     assert_eq!((row.fields.len(), row.place.at), (2, At::Line(2)));
 }
 
-#[cfg(feature = "parquet")]
-mod parquet_files {
-    use std::fs::File;
-    use std::sync::Arc;
+/// The labels of a file's examples.
+fn labels(name: &str, file: &str, text: &[u8]) -> Vec<usize> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join(file), text).unwrap();
+    let read = read_dir(name, dir.path(), Split::Train).unwrap();
+    let labels = read.iter().map(|(example, _)| example.label().unwrap());
+    labels.collect()
+}
 
-    use parquet::basic::Compression;
-    use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
-    use parquet::file::properties::WriterProperties;
-    use parquet::file::writer::SerializedFileWriter;
-    use parquet::schema::parser::parse_message_type;
-
-    use super::*;
-
-    /// The values of one column; `level` is the definition level of a present one, `repeated` their repetition levels.
-    struct Column {
-        texts: &'static [&'static str],
-        numbers: &'static [i64],
-        level: i16,
-        repeated: Option<&'static [i16]>,
-    }
-
-    const EMPTY: Column = Column {
-        texts: &[],
-        numbers: &[],
-        level: 1,
-        repeated: None,
+fn utf16(text: &str, big_endian: bool) -> Vec<u8> {
+    let units = format!("\u{FEFF}{text}");
+    let bytes = |unit: u16| match big_endian {
+        true => unit.to_be_bytes(),
+        false => unit.to_le_bytes(),
     };
+    units.encode_utf16().flat_map(bytes).collect()
+}
 
-    fn write(path: &Path, schema: &str, compression: Compression, columns: &[Column]) {
-        let schema = Arc::new(parse_message_type(schema).unwrap());
-        let properties = WriterProperties::builder().set_compression(compression);
-        let file = File::create(path).unwrap();
-        let mut writer =
-            SerializedFileWriter::new(file, schema, Arc::new(properties.build())).unwrap();
-        let mut group = writer.next_row_group().unwrap();
-        for column in columns {
-            let mut out = group.next_column().unwrap().unwrap();
-            if column.numbers.is_empty() {
-                let texts = column.texts.iter().map(|text| ByteArray::from(*text));
-                let texts: Vec<ByteArray> = texts.collect();
-                let levels = vec![column.level; texts.len()];
-                let typed = out.typed::<ByteArrayType>();
-                typed
-                    .write_batch(&texts, Some(&levels), column.repeated)
-                    .unwrap();
-            } else {
-                let levels = vec![column.level; column.numbers.len()];
-                let typed = out.typed::<Int64Type>();
-                typed
-                    .write_batch(column.numbers, Some(&levels), column.repeated)
-                    .unwrap();
-            }
-            out.close().unwrap();
+#[test]
+fn byte_order_marks_and_line_ends_of_windows_do_not_count() {
+    let jsonl =
+        "{\"sentence\": \"é\", \"label\": 1}\r\n{\"sentence\": \"b\", \"label\": 0}\r\n\r\n";
+    let json = "[{\"sentence\": \"é\", \"label\": 1},\r\n{\"sentence\": \"b\", \"label\": 0}]\r\n";
+    let tsv = "sentence\tlabel\r\né\t1\r\nb\t0\r\n\r\n  \r\n";
+    let csv = "sentence,label\r\n\"é, \"\"so\"\"\r\nmore\",1\r\nb,0\r\n\r\n";
+    for (file, text) in [
+        ("train.jsonl", jsonl),
+        ("train.json", jsonl),
+        ("train.json", json),
+        ("train.jsonl", json),
+        ("train.tsv", tsv),
+        ("train.csv", csv),
+    ] {
+        let marked = format!("\u{FEFF}{text}").into_bytes();
+        for bytes in [
+            text.as_bytes().to_vec(),
+            marked,
+            utf16(text, true),
+            utf16(text, false),
+        ] {
+            assert_eq!(labels("sst2", file, &bytes), [1, 0], "{file}");
         }
-        group.close().unwrap();
-        writer.close().unwrap();
-    }
-
-    const SST2: &str = "message schema { optional binary sentence (UTF8); optional int64 label; }";
-
-    #[test]
-    fn shards_are_read_in_turn() {
-        let dir = tempfile::tempdir().unwrap();
-        let data = dir.path().join("data");
-        std::fs::create_dir(&data).unwrap();
-        let columns = |texts, numbers| [Column { texts, ..EMPTY }, Column { numbers, ..EMPTY }];
-        let path = data.join("train-00000-of-00002.parquet");
-        let rows = columns(&["good , ", "bad"], &[1, 0]);
-        write(&path, SST2, Compression::SNAPPY, &rows);
-        let path = data.join("train-00001-of-00002.parquet");
-        let snappy = Compression::SNAPPY;
-        write(&path, SST2, snappy, &columns(&["fine"], &[1]));
-        let read = read_dir("sst2", dir.path(), Split::Train).unwrap();
-        let found = read.iter().map(|(example, place)| {
-            let label = example.label().unwrap();
-            (example.prompt.as_str(), label, place.at.clone())
-        });
-        let expected = [
-            ("good , It was", 1, At::Row(1)),
-            ("bad It was", 0, At::Row(2)),
-            ("fine It was", 1, At::Row(1)),
-        ];
-        assert_eq!(found.collect::<Vec<_>>(), expected);
-
-        write(
-            &path,
-            SST2,
-            Compression::UNCOMPRESSED,
-            &columns(&["a", "b"], &[1, -1]),
-        );
-        let read = read_dir("sst2", dir.path(), Split::Train);
-        refused(
-            read,
-            &["train-00001-of-00002.parquet, row 2: field `label` is -1"],
-        );
-    }
-
-    #[test]
-    fn lists_and_structs_are_read() {
-        let schema = "message schema {
-            optional binary title (UTF8);
-            optional binary context (UTF8);
-            optional binary question (UTF8);
-            optional group answers {
-                optional group text (LIST) {
-                    repeated group list { optional binary element (UTF8); }
-                }
-                optional group answer_start (LIST) {
-                    repeated group list { optional int64 element; }
-                }
-            }
-        }";
-        let list = Column {
-            level: 4,
-            repeated: Some(&[0, 1, 0]),
-            ..EMPTY
-        };
-        let columns = [
-            Column {
-                texts: &["T", "T"],
-                ..EMPTY
-            },
-            Column {
-                texts: &["C.", "D."],
-                ..EMPTY
-            },
-            Column {
-                texts: &["Q?", "R?"],
-                ..EMPTY
-            },
-            Column {
-                texts: &["one", "two", "three"],
-                ..list
-            },
-            Column {
-                numbers: &[0, 5, 9],
-                ..list
-            },
-        ];
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("validation-00000-of-00001.parquet");
-        write(&path, schema, Compression::SNAPPY, &columns);
-        let read = read_dir("squad", dir.path(), Split::Dev).unwrap();
-        let found: Vec<Example> = read.into_iter().map(|(example, _)| example).collect();
-        let text = |context: &str, question: &str, answers: &[&str]| {
-            let prompt = format!("Title: T\nContext: {context}\nQuestion: {question}\nAnswer:");
-            Example::text(prompt, answers.iter().map(|a| (*a).to_owned()).collect())
-        };
-        let expected = [
-            text("C.", "Q?", &["one", "two"]),
-            text("D.", "R?", &["three"]),
-        ];
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn bad_files_are_named() {
-        refused(
-            read("sst2", "train.parquet", "no parquet"),
-            &["train.parquet: "],
-        );
-        let dir = tempfile::tempdir().unwrap();
-        let schema = "message schema { optional binary sentence; optional int64 label; }";
-        let texts: &[&str] = &["a"];
-        let columns = [
-            Column { texts, ..EMPTY },
-            Column {
-                numbers: &[1],
-                ..EMPTY
-            },
-        ];
-        let path = dir.path().join("train.parquet");
-        write(&path, schema, Compression::UNCOMPRESSED, &columns);
-        let read = read_dir("sst2", dir.path(), Split::Train);
-        refused(read, &["train.parquet: column `sentence` holds bytes"]);
     }
 }
+
+#[test]
+fn what_only_looks_like_text_is_named() {
+    let read = |file: &str, bytes: &[u8]| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(file), bytes).unwrap();
+        read_dir("sst2", dir.path(), Split::Train)
+    };
+    let row = "{\"sentence\": \"a\", \"label\": 1}\n";
+    for file in ["train.jsonl", "train.json", "train.tsv", "train.csv"] {
+        let mut wide = utf16(row, false);
+        refused(read(file, &wide[2..]), &[file, "without a byte-order mark"]);
+        wide.pop();
+        refused(read(file, &wide), &[file, "breaks off"]);
+        wide.extend([0, 0, 0xD8, 0x20, 0]);
+        refused(
+            read(file, &wide),
+            &[file, "line 2 is not well-formed UTF-16"],
+        );
+        let utf32 = [0xFF, 0xFE, 0, 0, b'{', 0, 0, 0];
+        refused(read(file, &utf32), &[file, "UTF-32"]);
+        refused(read(file, &[0x1F, 0x8B, 8, 0]), &[file, "gzip"]);
+        let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n";
+        refused(read(file, pointer), &[file, "git lfs pull"]);
+        let latin = [row.as_bytes(), b"caf\xE9\n"].concat();
+        refused(read(file, &latin), &[file, "line 2", "UTF-8", "iconv"]);
+    }
+}
+
+#[test]
+fn labels_are_read_however_programs_write_them() {
+    let row = |label: &str| format!("{{\"sentence\": \"a\", \"label\": {label}}}\n");
+    for (label, expected) in [
+        ("1.0", 1),
+        ("\"1\"", 1),
+        ("\"0.0\"", 0),
+        ("true", 1),
+        ("\"False\"", 0),
+        ("\"Positive\"", 1),
+        ("\"negative\"", 0),
+    ] {
+        assert_eq!(
+            labels("sst2", "train.jsonl", row(label).as_bytes()),
+            [expected]
+        );
+    }
+    for label in ["0.5", "2", "-1", "null", "\"good\"", "[1]", "\"\""] {
+        refused(
+            read("sst2", "train.jsonl", &(row("1") + &row(label))),
+            &["train.jsonl, line 2: field `label`"],
+        );
+    }
+    let copa =
+        "premise,choice1,choice2,question,label\nIt rained.,I ran.,I slept.,effect,choice2\n";
+    assert_eq!(labels("copa", "train.csv", copa.as_bytes()), [1]);
+}
+
+#[test]
+fn missing_values_are_named_by_row_and_column() {
+    for (file, text, line) in [
+        ("train.tsv", "sentence\tlabel\na\t1\nb\t\n", "line 3"),
+        ("train.csv", "sentence,label\na,1\n\n,0\n", "line 4"),
+        (
+            "train.json",
+            "{\"label\": {\"0\": 1}, \"sentence\": {\"0\": null}}",
+            "row 0",
+        ),
+    ] {
+        let error = read("sst2", file, text);
+        refused(error, &[file, line, "` is missing", "without a value"]);
+    }
+    refused(
+        read(
+            "sst2",
+            "train.jsonl",
+            "{\"sentence\": \"a\", \"label\": NaN}",
+        ),
+        &["line 1: not a JSON object: ", "at column", "NaN"],
+    );
+}
+
+#[test]
+fn files_without_rows_are_refused_by_name() {
+    for (file, text) in [
+        ("train.jsonl", ""),
+        ("train.jsonl", "\n\n"),
+        ("train.json", ""),
+        ("train.json", "[]"),
+        ("train.tsv", "sentence\tlabel\n\n"),
+        ("train.csv", ""),
+    ] {
+        refused(
+            read("sst2", file, text),
+            &[file, "no rows for the train split"],
+        );
+    }
+}
+
+#[test]
+fn json_is_read_in_the_forms_of_pandas() {
+    let by_column =
+        r#"{"label": {"0": 1, "2": 0, "10": 1}, "sentence": {"0": "a", "2": "b", "10": "c"}}"#;
+    let by_row = r#"{"0": {"sentence": "a", "label": 1}, "2": {"sentence": "b", "label": 0}, "10": {"sentence": "c", "label": 1}}"#;
+    let split = r#"{"columns": ["label", "sentence"], "index": [0, 2, 10], "data": [[1, "a"], [0, "b"], [1, "c"]]}"#;
+    let spread = "[\n  {\n    \"sentence\": \"a\",\n    \"label\": 1\n  },\n  {\"sentence\": \"b\", \"label\": 0}, {\"sentence\": \"c\", \"label\": 1}\n]";
+    for text in [by_column, by_row, split, spread] {
+        for file in ["train.json", "train.jsonl"] {
+            if file == "train.jsonl" && text.starts_with('{') {
+                continue;
+            }
+            assert_eq!(labels("sst2", file, text.as_bytes()), [1, 0, 1], "{text}");
+        }
+    }
+    let one = "{\"sentence\": \"a\", \"label\": 1}";
+    assert_eq!(labels("sst2", "train.json", one.as_bytes()), [1]);
+    // An object over several lines is none per line.
+    let nested = "{\n\"data\": [{\"sentence\": \"a\", \"label\": 1}]\n}";
+    assert_eq!(labels("sst2", "train.jsonl", nested.as_bytes()), [1]);
+}
+
+#[test]
+fn quotation_marks_in_tables() {
+    let prompts = |file: &str, text: &str| -> Vec<String> {
+        let read = read("sst2", file, text).unwrap();
+        read.into_iter()
+            .map(|(example, _)| example.prompt)
+            .collect()
+    };
+    // GLUE's habit, and pandas'.
+    let plain = "sentence\tlabel\n\"great\" film\t1\n\"so bad\"\t0\n";
+    let expected = ["\"great\" film It was", "\"so bad\" It was"];
+    assert_eq!(prompts("train.tsv", plain), expected);
+    let quoted = "sentence\tlabel\n\"\"\"great\"\" film\"\t1\n\"so\tbad\"\t0\n";
+    let expected = ["\"great\" film It was", "so\tbad It was"];
+    assert_eq!(prompts("train.tsv", quoted), expected);
+    refused(
+        read("sst2", "train.csv", "sentence;label\na;1\n"),
+        &["train.csv", "`sentence;label`", "by commas"],
+    );
+}
+
+#[test]
+fn numbers_in_drop_are_numbers() {
+    let section = |answer: &str| {
+        format!(
+            r#"{{"nfl_1": {{"passage": "P.", "qa_pairs": [{{"question": "Q?", "answer": {answer}}}]}}}}"#
+        )
+    };
+    for (answer, expected) in [
+        (r#"{"number": 3, "date": {}, "spans": []}"#, "3"),
+        (r#"{"number": 3.0, "date": null, "spans": null}"#, "3"),
+        (r#"{"number": 2.5, "spans": []}"#, "2.5"),
+        (
+            r#"{"number": null, "date": {"day": 4, "month": "July", "year": 1776.0}}"#,
+            "4 July 1776",
+        ),
+        (r#"{"spans": [7]}"#, "7"),
+    ] {
+        let read = read("drop", "train.json", &section(answer)).unwrap();
+        let expected = Answer::Text {
+            references: vec![expected.to_owned()],
+        };
+        assert_eq!(read[0].0.answer, expected, "{answer}");
+    }
+    refused(
+        read("drop", "train.json", &section("{}")),
+        &["nfl_1: field `qa_pairs[0].answer.number` is missing"],
+    );
+    refused(
+        read("drop", "train.json", &section(r#"{"number": [3]}"#)),
+        &["`qa_pairs[0].answer.number` is [3], expected a string or a number"],
+    );
+    let flat =
+        "{\"passage\": \"P.\", \"question\": \"Q?\", \"answers_spans\": {\"spans\": [12, \"a\"]}}";
+    let read = read("drop", "train.jsonl", flat).unwrap();
+    let references = vec!["12".to_owned(), "a".to_owned()];
+    assert_eq!(read[0].0.answer, Answer::Text { references });
+}
+
+#[cfg(feature = "parquet")]
+mod parquet_files;
