@@ -47,7 +47,7 @@ struct Args {
     #[arg(long, default_value_t = 400)]
     forwards: usize,
     /// MeZO's learning rate, in the middle of its grid; that of other methods is in proportion [default: 1e-6; bundled: 1e-4]
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, allow_hyphen_values = true)]
     lr: Option<f64>,
     /// Factors on the learning rate
     #[arg(long, value_delimiter = ',', default_values_t = [1.0 / 3.0, 1.0, 3.0, 10.0])]

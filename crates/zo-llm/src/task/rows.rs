@@ -70,12 +70,12 @@ pub enum RowsError {
         reason: String,
     },
     /// There is nothing in the files.
-    #[error("{files}: no rows for the {split} split; it needs at least one that has an answer")]
+    #[error("{files} ({split:?}) has no rows with an answer: a split needs at least one")]
     Empty {
         /// The files.
         files: String,
         /// The split.
-        split: &'static str,
+        split: Split,
     },
     /// A row has not the fields of the task.
     #[error("{place}: {source}")]
@@ -180,7 +180,7 @@ pub fn read_examples(
         }
     }
     if examples.is_empty() && limit > 0 {
-        let (split, files) = (stems(split)[0], files(dir, split)?);
+        let files = files(dir, split)?;
         let files = files.iter().map(|path| path.display().to_string());
         return Err(RowsError::Empty {
             files: files.collect::<Vec<_>>().join(", "),
