@@ -273,7 +273,9 @@ fn columns_that_no_task_uses_cannot_refuse_a_file() {
             }
             _ => {
                 let typed = out.typed::<FixedLenByteArrayType>();
-                typed.write_batch(&[fixed.clone()], levels, None).unwrap()
+                typed
+                    .write_batch(std::slice::from_ref(&fixed), levels, None)
+                    .unwrap()
             }
         };
         out.close().unwrap();
