@@ -69,7 +69,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Failure> {
     let (plain, options) = (|seed| Setup { seed, queries: 1 }, Unbiased::default());
     check_unbiased(|seed| optimizer(plain(seed), true), &options, |_| 1.0)?;
-    println!("the estimate is the gradient in the mean");
+    println!("the estimate is the gradient on average");
     check_unbiased(|seed| optimizer(plain(seed), false), &options, probability)?;
     println!("without the correction it is the gradient times each tensor's probability");
     // What the check says when it finds a bias.

@@ -77,7 +77,7 @@ pub enum RowsError {
         /// The split.
         split: Split,
     },
-    /// A row has not the fields of the task.
+    /// A row lacks a field of the task, or has one of the wrong type or value.
     #[error("{place}: {source}")]
     Row {
         /// The row.

@@ -26,7 +26,7 @@ fn table(path: &Path, all: String, delimiter: u8, quoting: bool) -> Result<Rows,
         // Only so are lines counted right if they end with \r\n; the \r is trimmed.
         .terminator(Terminator::Any(b'\n'))
         .trim(Trim::All)
-        // Lengths are compared below: a line of spaces at the end is no row.
+        // Lengths are compared below: a line of spaces at the end is not a row.
         .flexible(true)
         .from_reader(std::io::Cursor::new(all));
     let columns = reader
