@@ -142,6 +142,15 @@ fn compare(args: Args) -> Result<(), Box<dyn Error>> {
         read(Split::Train, args.train_rows)?,
         read(Split::Dev, args.eval_rows)?,
     );
+    for factor in &args.grid {
+        let lr = mezo_lr * factor;
+        if !(lr >= 0.0 && lr.is_finite()) {
+            return Err(format!(
+                "--lr {mezo_lr} times {factor} of --grid is {lr}: learning rates must be finite and not negative"
+            )
+            .into());
+        }
+    }
     // Now that nothing can be refused any more.
     let out = new_folder(args.out.as_deref())?;
     let bench = Bench {
