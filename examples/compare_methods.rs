@@ -214,7 +214,7 @@ impl Bench {
         let middle = mezo_lr * method.bundled_lr / methods::BUNDLED_LR;
         let mut grid = Vec::new();
         for factor in &self.args.grid {
-            let lr = middle * factor;
+            let lr = methods::rounded(middle * factor);
             let (evaluation, _) = self.run(method, lr, GRID_SEED)?;
             let loss = evaluation.map_or(f64::INFINITY, |evaluation| evaluation.loss);
             grid.push(Tried { lr, loss });
