@@ -163,6 +163,7 @@ fn byte_order_marks_and_line_ends_of_windows_do_not_count() {
     let csv = "sentence,label\r\n\"é, \"\"so\"\"\r\nmore\",1\r\nb,0\r\n\r\n";
     for (file, text) in [
         ("train.jsonl", jsonl),
+        ("train.ndjson", jsonl),
         ("train.json", jsonl),
         ("train.json", json),
         ("train.jsonl", json),
