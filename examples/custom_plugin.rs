@@ -6,7 +6,6 @@
 
 use std::process::ExitCode;
 
-use burn::tensor::Device;
 use zo_examples::exit::exit;
 use zo_optim::testing::{Common, Failure, Setup, Unbiased, check_common, check_unbiased};
 use zo_optim::*;
@@ -54,12 +53,16 @@ fn probability(tensor: &TensorInfo) -> f64 {
     if tensor.elements() > 6 { 0.5 } else { 1.0 }
 }
 
-fn optimizer(setup: Setup, corrected: bool) -> ZeroOrder<Mixture, SparingLarge, Sgd> {
-    let config = MezoConfig::new()
-        .with_seed(setup.seed)
-        .with_queries(setup.queries);
-    ZeroOrder::new(config.settings(), Mixture, SparingLarge { corrected }, Sgd)
+fn optimizer(settings: Settings, corrected: bool) -> ZeroOrder<Mixture, SparingLarge, Sgd> {
+    ZeroOrder::new(settings, Mixture, SparingLarge { corrected }, Sgd)
         .expect("these parts go together")
+}
+
+fn seeded(seed: u64) -> Settings {
+    Settings {
+        seed,
+        ..Settings::default()
+    }
 }
 
 fn main() -> ExitCode {
@@ -67,23 +70,25 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Failure> {
-    let (plain, options) = (|seed| Setup { seed, queries: 1 }, Unbiased::default());
-    check_unbiased(|seed| optimizer(plain(seed), true), &options, |_| 1.0)?;
+    let options = Unbiased::default();
+    check_unbiased(|seed| optimizer(seeded(seed), true), &options, |_| 1.0)?;
     println!("the estimate is the gradient on average");
-    check_unbiased(|seed| optimizer(plain(seed), false), &options, probability)?;
+    check_unbiased(|seed| optimizer(seeded(seed), false), &options, probability)?;
     println!("without the correction it is the gradient times each tensor's probability");
     // What the check says when it finds a bias.
-    if let Err(failure) = check_unbiased(|seed| optimizer(plain(seed), false), &options, |_| 1.0) {
+    if let Err(failure) = check_unbiased(|seed| optimizer(seeded(seed), false), &options, |_| 1.0) {
         println!("  and not the gradient: {failure}");
     }
     let common = Common {
-        lr: 0.01,
         steps: 2500,
-        reach: 0.02,
-        devices: vec![Device::default()],
-        dtypes: Vec::new(),
+        ..Common::default()
     };
-    check_common(|setup| optimizer(setup, true), &common)?;
+    let with = |setup: Setup| {
+        let mut settings = Settings::default();
+        setup.apply(&mut settings);
+        optimizer(settings, true)
+    };
+    check_common(with, &common)?;
     println!("it passes the test that every optimizer of the library passes");
     Ok(())
 }

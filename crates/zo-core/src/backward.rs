@@ -21,6 +21,7 @@ pub(crate) fn derivative<M: Module, L: Loss>(
     let mut sum = Dot {
         gradients: &gradients,
         tangent,
+        next: 0,
         sum: 0.0,
     };
     module.visit(&mut sum);
@@ -31,13 +32,17 @@ pub(crate) fn derivative<M: Module, L: Loss>(
 struct Dot<'a> {
     gradients: &'a Gradients,
     tangent: &'a Tangent<'a>,
+    next: usize,
     sum: f64,
 }
 
 impl ModuleVisitor for Dot<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        // By number, not by id: clones of a layer share their ids.
+        let number = self.next;
+        self.next += 1;
         if let Some(gradient) = param.val().grad(self.gradients) {
-            let product = gradient.cast(DType::F32) * self.tangent.of(param);
+            let product = gradient.cast(DType::F32) * self.tangent.at(Some(number), param);
             self.sum += f64::from(product.sum().into_scalar::<f32>());
         }
     }

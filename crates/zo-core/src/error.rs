@@ -65,9 +65,48 @@ pub enum ZoError {
     /// The objective gave no scalar, or failed by itself.
     #[error("the objective failed: {0}")]
     Objective(#[from] ObjectiveError),
-    /// The learning rate is NaN or infinite.
-    #[error("the learning rate is {0}: it must be finite")]
+    /// Finite losses whose difference quotient is not.
+    #[error(
+        "step {step}: the projected gradient is {value}, from losses {loss_plus} and {loss_other}: the losses are finite, but too far \
+         apart. Scale the objective down"
+    )]
+    NonFiniteGradient {
+        /// The step's number, from 0.
+        step: u64,
+        /// The value.
+        value: f64,
+        /// L(theta + epsilon z).
+        loss_plus: f64,
+        /// The loss it was compared with.
+        loss_other: f64,
+    },
+    /// The learning rate is NaN, infinite or negative.
+    #[error("the learning rate is {0}: it must be finite and not negative")]
     LearningRate(f64),
+    /// A change of the weights is too large for their dtype.
+    #[error(
+        "weights of `{path}` would change by up to {change:e}, which {dtype} cannot hold: lower the learning rate, or epsilon, or scale the \
+         objective down"
+    )]
+    Overflow {
+        /// The parameter's module path.
+        path: String,
+        /// Its dtype.
+        dtype: String,
+        /// The bound on the change of a weight.
+        change: f64,
+    },
+    /// Perturbed weights are the weights themselves, rounded to their dtype.
+    #[error(
+        "epsilon {epsilon} is too small for these weights: rounded to their dtype, only {percent:.2}% of them change when they are moved by \
+         it, so that the losses show noise or no difference at all. Use a larger epsilon (MeZO: 1e-3), or weights of higher precision"
+    )]
+    EpsilonTooSmall {
+        /// The perturbation radius.
+        epsilon: f64,
+        /// The share of the weights that would move by it, in percent.
+        percent: f64,
+    },
     /// A step would decay weights to nothing, or beyond.
     #[error(
         "weight decay {weight_decay} at learning rate {lr} takes {} times each weight away: the product must be below 1", lr * weight_decay
@@ -107,6 +146,59 @@ pub enum ZoError {
         /// Elements of the parameter.
         expected: usize,
     },
+    /// The optimizer's record belongs to another model.
+    #[error(
+        "the optimizer's record belongs to another model: parameter `{path}` was {found} there and is {expected} here. Load the record of \
+         this model's run, or build a new optimizer"
+    )]
+    Model {
+        /// The parameter's module path.
+        path: String,
+        /// What the record knows of it.
+        found: String,
+        /// What the module has.
+        expected: String,
+    },
+    /// Two parameters cannot be told apart.
+    #[error(
+        "parameters `{other}` and `{path}` cannot be told apart by their module paths, which noise and saved state are keyed on: give \
+         them names of their own in the module's `visit` and `map`"
+    )]
+    SamePath {
+        /// The path of one.
+        path: String,
+        /// The path of the other, as a rule the same.
+        other: String,
+    },
+    /// A module shows other parameters to mappers than to visitors.
+    #[error(
+        "the module's `map` does not find parameter `{path}` where its `visit` does: derive `Module`, or enter the same submodules in both"
+    )]
+    Mapped {
+        /// The module path in `visit`.
+        path: String,
+    },
+    /// Two parameters have one id, and the method finds derivatives by id.
+    #[error(
+        "parameters `{other}` and `{path}` have the same id, as clones of one layer do, and this method finds derivatives by id: build each \
+         layer anew instead of cloning one"
+    )]
+    SameId {
+        /// The path of one.
+        path: String,
+        /// The path of the other.
+        other: String,
+    },
+    /// The gradient of a parameter that a first-order optimizer trains is not finite.
+    #[error(
+        "step {step}: the gradient of `{path}` is not finite; lower the learning rate, or let such steps be skipped with `NonFinite::Skip`"
+    )]
+    Gradient {
+        /// The step's number, from 0.
+        step: u64,
+        /// The parameter's module path.
+        path: String,
+    },
     /// A selected parameter cannot be perturbed.
     #[error(
         "parameter `{path}` has dtype {dtype}, which cannot be perturbed: leave it out with a parameter group, or \
@@ -129,8 +221,8 @@ pub enum ZoError {
     },
     /// A selected parameter cannot be displaced where it is used.
     #[error(
-        "parameter `{path}` cannot be perturbed on the fly: it has a reparameterization of its own (with LoRA, train the factors alone) \
-         or is a running statistic. Leave it out with a parameter group, or use `Perturbation::InPlace`"
+        "parameter `{path}` cannot be perturbed on the fly: it has a reparameterization of its own (with LoRA, train the factors alone). \
+         Leave it out with a parameter group, or use `Perturbation::InPlace`"
     )]
     OnTheFly {
         /// Its module path.
@@ -142,6 +234,25 @@ pub enum ZoError {
          `*param` give the weights themselves. Read them with `val()`, or use `Perturbation::InPlace`"
     )]
     Unread,
+    /// The objective gives one loss for all weights, without looking at them.
+    #[error(
+        "the objective read no parameter of the module it was given, and its loss was {loss} wherever the weights stood: compute the loss \
+         from the closure's argument, not from another copy of the module"
+    )]
+    Ignored {
+        /// The loss.
+        loss: f64,
+    },
+}
+
+impl ZoError {
+    /// Whether the objective's value, or what was computed from it, is not finite: what [`NonFinite::Skip`](crate::NonFinite::Skip) skips.
+    pub fn is_non_finite(&self) -> bool {
+        matches!(
+            self,
+            Self::NonFiniteLoss { .. } | Self::NonFiniteGradient { .. } | Self::Gradient { .. }
+        )
+    }
 }
 
 /// Why an objective has no value.
@@ -200,7 +311,7 @@ pub enum RecordError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// The file is no optimizer record.
+    /// The file is not an optimizer record.
     #[error("{path} is not an optimizer record: {source}")]
     Format {
         /// The file.
@@ -209,12 +320,24 @@ pub enum RecordError {
         source: serde_json::Error,
     },
     /// The file of buffers cannot be used.
-    #[error("{path}: these are no optimizer buffers: {reason}")]
+    #[error("{path} is not a file of optimizer buffers: {reason}")]
     Buffers {
         /// The file.
         path: PathBuf,
         /// What is wrong.
         reason: String,
+    },
+    /// The record was written by a method with other settings.
+    #[error(
+        "the record does not fit this optimizer: its setting `{setting}` is {found}, here it is {expected}"
+    )]
+    Method {
+        /// The setting, by its place in the record: `mask.random-layers.drop`.
+        setting: String,
+        /// The record's value.
+        found: String,
+        /// The optimizer's.
+        expected: String,
     },
     /// The record was written by another optimizer or another version.
     #[error("the record does not fit this optimizer: its {field} is {found}, expected {expected}")]

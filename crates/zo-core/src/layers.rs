@@ -2,6 +2,7 @@
 
 use burn::module::ParamGroup;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::tensors::TensorInfo;
 
@@ -67,6 +68,28 @@ impl Layers {
     }
 }
 
+impl Layers {
+    /// What counts as a layer, for records. Groups are told by their number: they can go by ids, which are new in every process.
+    pub fn describe(&self) -> Value {
+        match self {
+            Self::Groups(groups) => json!({ "groups": groups.len() }),
+            other => json!(other),
+        }
+    }
+}
+
+/// `floor(share * count)`, for shares as people write them: 0.29 of 100 is 29, though the product of the floats is a little less.
+pub fn share_of(share: f64, count: usize) -> usize {
+    let exact = share * count as f64;
+    let nearest = exact.round();
+    let rounding = 4.0 * f64::EPSILON * nearest;
+    if (exact - nearest).abs() <= rounding {
+        nearest as usize
+    } else {
+        exact.floor() as usize
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use burn::module::ParamId;
@@ -87,6 +110,17 @@ mod tests {
         let tensor =
             |path: &str| TensorInfo::new(path, ParamId::new(), Shape::new([1]), DType::F32);
         layers.assign(&paths.map(tensor))
+    }
+
+    #[test]
+    fn shares_are_those_of_the_decimal_number() {
+        assert!(0.29 * 100.0 < 29.0);
+        for count in 0..=200 {
+            for percent in 0..=100 {
+                let share = f64::from(percent) / 100.0;
+                assert_eq!(share_of(share, count), percent as usize * count / 100);
+            }
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Sparsity masks: what moves in a step.
 
+use dyn_clone::DynClone;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -7,7 +8,7 @@ use crate::error::{RecordError, ZoError};
 use crate::report::QueryReport;
 use crate::sampler::Seeds;
 use crate::tensors::{TensorInfo, Weights};
-use crate::update::stateless;
+use crate::update::{stateless, type_name};
 
 /// Which elements of a tensor move. Never stored: each pass works it out anew.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -90,6 +91,41 @@ impl Selection {
         choices.any(|choice| choice.elements.depends_on_weights())
     }
 
+    /// Checks a mask's answer.
+    ///
+    /// # Errors
+    /// If there is not one entry for each tensor, or a number in them makes no sense.
+    pub(crate) fn check(&self, tensors: &[TensorInfo]) -> Result<(), ZoError> {
+        let bad = |reason| {
+            let mask = "given";
+            Err(ZoError::Mask { mask, reason })
+        };
+        if self.0.len() != tensors.len() {
+            return bad(format!(
+                "its selection has {} entries and the module {} float parameters: return one entry for each",
+                self.0.len(),
+                tensors.len()
+            ));
+        }
+        for (choice, tensor) in self.0.iter().zip(tensors) {
+            let Some(choice) = choice else { continue };
+            let fits = match choice.elements {
+                Elements::All => true,
+                Elements::Random { keep, .. } => keep > 0.0 && keep <= 1.0,
+                Elements::Small { threshold } | Elements::Large { threshold } => {
+                    !threshold.is_nan()
+                }
+            };
+            if !choice.scale.is_finite() || !fits {
+                return bad(format!(
+                    "its choice for `{}` is {choice:?}: a scale must be finite, `keep` above 0 and at most 1, and a threshold a number",
+                    tensor.path
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// The same tensors and elements with factor 1: what is perturbed.
     #[must_use]
     pub(crate) fn unscaled(&self) -> Self {
@@ -99,7 +135,9 @@ impl Selection {
 }
 
 /// Chooses what is perturbed and updated.
-pub trait SparsityMask {
+///
+/// Masks are `Clone`: a step that fails goes back to a clone from before.
+pub trait SparsityMask: DynClone {
     /// The choice among `tensors`; one entry for each. Entries of tensors that are not trainable are ignored. `weights` gives the
     /// unperturbed values to those who need them.
     ///
@@ -141,12 +179,17 @@ pub trait SparsityMask {
         false
     }
 
+    /// The mask and its settings, for records: by default the name of the type.
+    fn describe(&self) -> Value {
+        type_name::<Self>()
+    }
+
     /// The state to save: by default none.
     fn record(&self) -> Value {
         Value::Null
     }
 
-    /// Takes up a saved state.
+    /// Restores a saved state.
     ///
     /// # Errors
     /// If the record is not one of this mask's.
@@ -167,5 +210,9 @@ impl SparsityMask for Dense {
         _: &mut Seeds,
     ) -> Result<Selection, ZoError> {
         Ok(Selection::all(tensors.len()))
+    }
+
+    fn describe(&self) -> Value {
+        Value::from("dense")
     }
 }

@@ -82,6 +82,29 @@ impl MaskedDirection {
         self.parts.iter().any(|part| part.mask.depends_on_weights())
     }
 
+    /// A bound on the magnitude of its elements on tensor number `tensor`.
+    pub fn bound(&self, tensor: usize) -> f64 {
+        let largest =
+            |(term, _): (Term, Elements)| term.coefficient.abs() * term.distribution.largest();
+        self.terms(tensor).map(largest).sum()
+    }
+
+    /// A bound on the magnitude of its elements on all tensors.
+    pub fn largest(&self) -> f64 {
+        let of = |part: &Part| {
+            let scales = part
+                .mask
+                .0
+                .iter()
+                .flatten()
+                .map(|choice| choice.scale.abs());
+            let terms = part.direction.terms().iter();
+            let bounds = terms.map(|term| term.coefficient.abs() * term.distribution.largest());
+            scales.fold(0.0, f64::max) * bounds.sum::<f64>()
+        };
+        self.parts.iter().map(of).sum()
+    }
+
     /// Its noise vectors on tensor number `tensor`, the masks' factors included, each with the elements it moves.
     pub fn terms(&self, tensor: usize) -> impl Iterator<Item = (Term, Elements)> {
         let chosen = self

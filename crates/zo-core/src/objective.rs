@@ -75,6 +75,11 @@ impl<L: Loss, E: Into<Box<dyn std::error::Error + Send + Sync>>> Loss for Result
 pub(crate) trait Objective<M> {
     fn loss(&mut self, module: &M) -> Result<f64, ObjectiveError>;
 
+    /// Whether tangents are asked for by the ids of parameters.
+    fn finds_by_id(&self) -> bool {
+        false
+    }
+
     /// The loss and its exact derivative along `tangent`.
     fn derivative(
         &mut self,
@@ -116,6 +121,10 @@ where
     fn loss(&mut self, module: &M) -> Result<f64, ObjectiveError> {
         self.derivative(module, &Tangent::zero())
             .map(|(loss, _)| loss)
+    }
+
+    fn finds_by_id(&self) -> bool {
+        true
     }
 
     fn derivative(

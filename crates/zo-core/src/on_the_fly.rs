@@ -5,10 +5,11 @@
 //! replaced nor taken off without folding in those of the user, so it is attached to a clone of the module. The clone shares all weights
 //! and is dropped when the module moves on; the module itself is never changed.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use burn::module::{Module, ModuleVisitor, Param, Reparameterization, Reparameterizer};
+use burn::module::{Module, Param, Reparameterization, Reparameterizer};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -31,36 +32,22 @@ pub enum Perturbation {
     ///
     /// What reads weights past [`Param::val`] (module visitors and mappers, [`Param::base`], `*param`) sees `theta`: an objective must not.
     /// Parameters with a reparameterization of the user's cannot be perturbed this way, but the parameters of that one can: with LoRA,
-    /// train the factors alone. Running statistics cannot either. Steps refuse both with an error.
+    /// train the factors alone. Steps refuse them with an error.
     OnTheFly,
 }
 
 impl Perturbation {
-    /// Checks that every trainable parameter of `module` can be perturbed this way.
+    /// Checks that every trainable parameter can be perturbed this way.
     ///
     /// # Errors
     /// Names the first that cannot.
-    pub(crate) fn check<M: Module>(
-        self,
-        module: &M,
-        tensors: &[TensorInfo],
-    ) -> Result<(), ZoError> {
-        if self == Self::InPlace {
-            return Ok(());
-        }
-        let none = MaskedDirection::zero();
-        let trainable = tensors.iter().enumerate().map(|(number, tensor)| {
-            let displaced = || Displaced::new(number, tensor, &none, &Arc::default());
-            tensor.trainable.then(displaced)
-        });
-        let mut carriers = Carriers(Vec::with_capacity(tensors.len()));
-        attach(module, trainable).visit(&mut carriers);
-        let mut carriers = tensors.iter().zip(carriers.0);
-        match carriers.find(|(tensor, carries)| tensor.trainable && !carries) {
-            None => Ok(()),
-            Some((tensor, _)) => Err(ZoError::OnTheFly {
+    pub(crate) fn check(self, tensors: &[TensorInfo]) -> Result<(), ZoError> {
+        let carried = |tensor: &&TensorInfo| tensor.trainable && tensor.is_reparameterized();
+        match tensors.iter().find(carried) {
+            Some(tensor) if self == Self::OnTheFly => Err(ZoError::OnTheFly {
                 path: tensor.path.clone(),
             }),
+            _ => Ok(()),
         }
     }
 }
@@ -95,7 +82,7 @@ pub(crate) struct OnTheFly<M> {
     whole: bool,
     /// Weights computed so far.
     swept: Arc<AtomicU64>,
-    /// As many had been when the view was made.
+    /// `swept` when the view was created.
     begin: u64,
 }
 
@@ -119,8 +106,7 @@ impl<M: Module> OnTheFly<M> {
         self.swept.load(Ordering::Relaxed)
     }
 
-    /// Whether not one weight of this view has been used though all that train are displaced: whoever looked at the module cannot have
-    /// seen it displaced.
+    /// Whether every trainable tensor is displaced and none was read: whoever looked at the module cannot have seen it displaced.
     pub(crate) fn unread(&self) -> bool {
         self.view.is_some() && self.whole && self.swept() == self.begin
     }
@@ -131,9 +117,13 @@ impl<M: Module> OnTheFly<M> {
         self.whole = numbered.all(|(number, tensor)| !tensor.trainable || target.covers(number));
         self.begin = self.swept();
         let swept = &self.swept;
-        let displaced = tensors.iter().enumerate().map(|(number, tensor)| {
-            let takes_part = tensor.trainable && target.covers(number);
-            takes_part.then(|| Displaced::new(number, tensor, target, swept))
+        let moves = tensors
+            .iter()
+            .enumerate()
+            .filter(|(number, tensor)| tensor.trainable && target.covers(*number));
+        let displaced = moves.map(|(number, tensor)| {
+            let displaced = Displaced::new(number, tensor, target, swept);
+            (tensor.path.as_str(), displaced)
         });
         self.view = (!target.is_zero()).then(|| attach(module, displaced));
     }
@@ -177,41 +167,24 @@ impl Reparameterization for Displaced {
     }
 }
 
-/// A clone of `module` with `displaced`, one for each float parameter in the order of traversal.
-fn attach<M: Module>(module: &M, displaced: impl Iterator<Item = Option<Displaced>>) -> M {
-    module.clone().apply_reparameterization(Attach(displaced))
+/// A clone of `module` in which the parameters at these paths are displaced.
+fn attach<'a, M: Module>(module: &M, displaced: impl Iterator<Item = (&'a str, Displaced)>) -> M {
+    module
+        .clone()
+        .apply_reparameterization(Attach(displaced.collect()))
 }
 
-struct Attach<I>(I);
+struct Attach<'a>(HashMap<&'a str, Displaced>);
 
-impl<I: Iterator<Item = Option<Displaced>>> Reparameterizer for Attach<I> {
+impl Reparameterizer for Attach<'_> {
     type Reparam = Displaced;
 
     fn reparameterize<const D: usize>(
         &mut self,
-        _path: &str,
+        path: &str,
         param: Param<Tensor<D>>,
     ) -> (Param<Tensor<D>>, Option<Displaced>) {
-        (param, self.0.next().flatten())
-    }
-}
-
-/// Which float parameters carry a displacement. Those with a reparameterization of the user's keep that one instead, and running
-/// statistics carry none.
-struct Carriers(Vec<bool>);
-
-impl ModuleVisitor for Carriers {
-    fn visit_float<const D: usize>(&mut self, _param: &Param<Tensor<D>>) {
-        self.0.push(false);
-    }
-
-    /// A reparameterization is entered right after its parameter was visited.
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        if name == Displaced::NAME
-            && let Some(carries) = self.0.last_mut()
-        {
-            *carries = true;
-        }
+        (param, self.0.remove(path))
     }
 }
 

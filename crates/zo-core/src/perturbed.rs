@@ -1,5 +1,6 @@
 //! A module that remembers where it stands.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -28,6 +29,8 @@ pub struct Perturbed<M> {
     module: Option<M>,
     /// Every float parameter, in the order of traversal.
     tensors: Arc<[TensorInfo]>,
+    /// Their places there, by module path: a module may map in another order than it visits.
+    numbers: HashMap<String, usize>,
     displacement: MaskedDirection,
     /// Whether updates wait where they can.
     lazy: bool,
@@ -66,8 +69,11 @@ pub(crate) struct Cost {
 
 impl<M: Module> Perturbed<M> {
     pub(crate) fn new(module: M, tensors: Arc<[TensorInfo]>) -> Self {
+        let numbered = tensors.iter().enumerate();
+        let numbers = numbered.map(|(number, tensor)| (tensor.path.clone(), number));
         Self {
             module: Some(module),
+            numbers: numbers.collect(),
             tensors,
             displacement: MaskedDirection::zero(),
             lazy: false,
@@ -107,6 +113,11 @@ impl<M: Module> Perturbed<M> {
     /// Whether nobody can have seen the module where it stands: see [`OnTheFly::unread`].
     pub(crate) fn unread(&self) -> bool {
         self.on_the_fly.as_ref().is_some_and(OnTheFly::unread)
+    }
+
+    /// Whether displaced weights are shown rather than written.
+    pub(crate) fn is_view(&self) -> bool {
+        self.on_the_fly.is_some()
     }
 
     /// Where the module stands.
@@ -180,11 +191,11 @@ impl<M: Module> Perturbed<M> {
     /// Applies `update` to `theta` and ends the displacement: in one pass, or in that of the next move if it can wait. `decay` gives the
     /// weight decay of each tensor that moves, `None` for those that do not.
     ///
-    /// `rounding` is the seed that rounds half-precision weights by chance; they are rounded to nearest without one, and by custom
+    /// `rounding` is the seed of stochastic rounding of half-precision weights; they are rounded to nearest without one, and by custom
     /// changes.
     ///
-    /// There is no pass if there is nothing to do, or if the module stands on its new weights already. Where chance rounds it does not,
-    /// and an update does not wait: displacements are rounded to nearest.
+    /// There is no pass if there is nothing to do, or if the module stands on its new weights already. With stochastic rounding it does
+    /// not stand there, and an update does not wait: displacements are rounded to nearest.
     pub(crate) fn update(
         &mut self,
         update: Update<'_>,
@@ -224,7 +235,9 @@ impl<M: Module> Perturbed<M> {
         let factor_of =
             |number: usize, tensor: &TensorInfo| factors[number].filter(|_| tensor.trainable);
         match change {
-            Change::Custom { gradient, apply } => {
+            Change::Custom {
+                gradient, apply, ..
+            } => {
                 let decay: Vec<f64> = (self.tensors.iter().enumerate())
                     .map(|(number, tensor)| factor_of(number, tensor).unwrap_or(1.0))
                     .collect();
@@ -277,7 +290,9 @@ impl<M: Module> Perturbed<M> {
             .sum::<u64>();
         let module = self.module.take().expect("no pass is under way");
         self.module = Some(module.map(&mut Pass {
-            sweeps: sweeps.into_iter().enumerate(),
+            path: Vec::new(),
+            numbers: &self.numbers,
+            sweeps,
             tensors: &self.tensors,
             custom,
         }));
@@ -293,22 +308,36 @@ struct Custom<'a, 'b> {
     apply: Box<Apply<'b>>,
 }
 
-struct Pass<'a, 'b, I> {
-    sweeps: I,
+struct Pass<'a, 'b> {
+    path: Vec<String>,
+    numbers: &'a HashMap<String, usize>,
+    sweeps: Vec<Option<Sweep>>,
     tensors: &'a [TensorInfo],
     custom: Option<Custom<'a, 'b>>,
 }
 
-impl<I: Iterator<Item = (usize, Option<Sweep>)>> ModuleMapper for Pass<'_, '_, I> {
+impl ModuleMapper for Pass<'_, '_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some((number, Some(with))) = self.sweeps.next() else {
+        let number = self.numbers.get(&self.path.join(".")).copied();
+        let found = number.and_then(|number| Some((number, self.sweeps[number].take()?)));
+        let Some((number, with)) = found else {
             return param;
         };
+        let tensor = &self.tensors[number];
+        assert_eq!(param.id, tensor.id, "`{}` was replaced", tensor.path);
         // `map` drops the parameter's own handle first, so that the sweep is the tensor's only owner.
-        param.map(|tensor| {
-            let theta = sweep(tensor, with);
+        param.map(|weights| {
+            let theta = sweep(weights, with);
             match &mut self.custom {
-                Some(custom) => custom.apply(number, &self.tensors[number], theta),
+                Some(custom) => custom.apply(number, tensor, theta),
                 None => theta,
             }
         })
@@ -324,10 +353,11 @@ impl Custom<'_, '_> {
     ) -> Tensor<D> {
         let gradient = displacement_of(number, tensor, self.gradient, theta.clone());
         let (shape, dtype) = (theta.shape(), theta.dtype());
-        // After the masks have looked at the weights.
-        let theta = match self.decay[number] {
-            1.0 => theta,
-            decay => theta * decay,
+        // In f32 or better: in half precision most decays are lost or doubled by rounding. After the masks have looked at the weights.
+        let theta = match (dtype, self.decay[number]) {
+            (_, 1.0) => theta,
+            (DType::F64, decay) => theta * decay,
+            (_, decay) => theta.cast(DType::F32) * decay,
         };
         let flat = |tensor: Tensor<D>| tensor.reshape([-1]);
         (self.apply)(tensor, flat(theta), flat(gradient))

@@ -1,4 +1,4 @@
-//! The saved state of an optimizer: JSON, a few entries a tensor at most, however many weights; buffers, if a method keeps any, beside it.
+//! The saved state of an optimizer: JSON, a few entries per tensor at most, however many weights; buffers, if a method keeps any, beside it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,17 +11,22 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::RecordError;
+use crate::model::ModelRecord;
 
 /// Buffers the size of weights, by name: flat, f32, or bytes.
 pub type Buffers = BTreeMap<String, TensorData>;
 
-/// Everything that is needed to go on exactly where an optimizer stopped.
+/// Everything that is needed to go on exactly where an optimizer stopped, and to know that it is the same optimizer and model.
 ///
 /// Noise is a function of the run's seed and the step's number, so these two are all that MeZO has to remember.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OptimizerRecord {
-    /// Version of this layout: 1.
+    /// Version of this layout: 2.
     pub version: u32,
+    /// The method: the settings all methods share, and the sampler, mask and update rule with theirs.
+    pub method: Value,
+    /// The model of the steps done; `None` before the first.
+    pub model: Option<ModelRecord>,
     /// Steps done.
     pub step: u64,
     /// The seed of the run.
@@ -37,12 +42,29 @@ pub struct OptimizerRecord {
     pub buffers: Buffers,
 }
 
+/// Of an optimizer that has done nothing and remembers nothing.
+impl Default for OptimizerRecord {
+    fn default() -> Self {
+        Self {
+            version: Self::VERSION,
+            method: Value::Null,
+            model: None,
+            step: 0,
+            seed: 0,
+            sampler: Value::Null,
+            mask: Value::Null,
+            update: Value::Null,
+            buffers: Buffers::new(),
+        }
+    }
+}
+
 impl OptimizerRecord {
     /// The version this build reads and writes.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
 
     /// Writes the record to `path` as JSON, and buffers to a safetensors file of the same name with the number of steps done in it
-    /// (`optimizer.json`: `optimizer-200.safetensors`). The JSON is replaced as a whole, after the buffers are written: a crash leaves
+    /// (`optimizer.json`: `optimizer.json-200.safetensors`). The JSON is replaced as a whole, after the buffers are written: a crash leaves
     /// the old record or the new one. Buffers of an earlier record are removed then.
     ///
     /// # Errors
@@ -70,11 +92,10 @@ impl OptimizerRecord {
     /// Reads a record and its buffers.
     ///
     /// # Errors
-    /// If a file cannot be read, is no record, or has another version.
+    /// If a file cannot be read, is not a record, or has another version.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, RecordError> {
         let path = path.as_ref();
         let mut record = Self::load_json(path)?;
-        record.check("version", record.version, Self::VERSION)?;
         let file = record.buffers_path(path);
         if file.exists() {
             let bytes = std::fs::read(&file).map_err(|source| io_error(&file, source))?;
@@ -84,13 +105,42 @@ impl OptimizerRecord {
     }
 
     fn load_json(path: &Path) -> Result<Self, RecordError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
         let json = std::fs::read(path).map_err(|source| io_error(path, source))?;
+        let parsed = serde_json::from_slice::<Versioned>(&json);
+        let version = parsed.map_err(|source| format_error(path, source))?.version;
+        if version != Self::VERSION {
+            return Err(RecordError::Mismatch {
+                field: "version",
+                found: version.to_string(),
+                expected: Self::VERSION.to_string(),
+            });
+        }
         serde_json::from_slice(&json).map_err(|source| format_error(path, source))
     }
 
     fn buffers_path(&self, path: &Path) -> PathBuf {
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        path.with_file_name(format!("{stem}-{}.safetensors", self.step))
+        // The whole name: `a.json` and `a.record` are two records.
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        path.with_file_name(format!("{name}-{}.safetensors", self.step))
+    }
+
+    /// Whether the record is one of this method's.
+    ///
+    /// # Errors
+    /// [`RecordError::Method`], naming the first setting that differs.
+    pub fn check_method(&self, method: &Value) -> Result<(), RecordError> {
+        match difference(&self.method, method, String::new()) {
+            None => Ok(()),
+            Some((setting, found, expected)) => Err(RecordError::Method {
+                setting,
+                found,
+                expected,
+            }),
+        }
     }
 
     pub(crate) fn check<T: PartialEq + ToString>(
@@ -108,6 +158,31 @@ impl OptimizerRecord {
             expected: expected.to_string(),
         })
     }
+}
+
+/// The first place where two values differ, and what stands there.
+fn difference(a: &Value, b: &Value, place: String) -> Option<(String, String, String)> {
+    if a == b {
+        return None;
+    }
+    let at = |key: &str| match place.as_str() {
+        "" => key.to_owned(),
+        place => format!("{place}.{key}"),
+    };
+    if let (Value::Object(a), Value::Object(b)) = (a, b) {
+        let missing = Value::from("missing");
+        let keys = a.keys().chain(b.keys().filter(|key| !a.contains_key(*key)));
+        return keys.into_iter().find_map(|key| {
+            let [a, b] = [a, b].map(|map| map.get(key).unwrap_or(&missing));
+            difference(a, b, at(key))
+        });
+    }
+    let place = if place.is_empty() {
+        "method".to_owned()
+    } else {
+        place
+    };
+    Some((place, a.to_string(), b.to_string()))
 }
 
 /// Writes beside `path` first, so that it holds all of the old bytes or all of the new ones.
@@ -192,13 +267,11 @@ mod tests {
             .map(|i| (f64::from(i) * 0.7).exp2().recip())
             .collect();
         OptimizerRecord {
-            version: OptimizerRecord::VERSION,
             step,
             seed: u64::MAX,
-            sampler: Value::Null,
             mask: serde_json::json!(numbers),
-            update: Value::Null,
             buffers,
+            ..OptimizerRecord::default()
         }
     }
 
@@ -220,16 +293,61 @@ mod tests {
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         files.sort();
-        assert_eq!(files, ["optimizer-20.safetensors", "optimizer.json"]);
-        std::fs::write(dir.path().join("optimizer-20.safetensors"), "no").unwrap();
+        assert_eq!(files, ["optimizer.json", "optimizer.json-20.safetensors"]);
+        std::fs::write(dir.path().join("optimizer.json-20.safetensors"), "no").unwrap();
         let error = OptimizerRecord::load(&path).unwrap_err().to_string();
-        assert!(error.contains("optimizer-20.safetensors"), "{error}");
+        assert!(error.contains("optimizer.json-20.safetensors"), "{error}");
         let halves = TensorView::new(Dtype::BF16, vec![1], &[0, 0]).unwrap();
         let halves = safetensors::serialize([("m.a", halves)], None).unwrap();
-        std::fs::write(dir.path().join("optimizer-20.safetensors"), halves).unwrap();
+        std::fs::write(dir.path().join("optimizer.json-20.safetensors"), halves).unwrap();
         let error = OptimizerRecord::load(&path).unwrap_err().to_string();
         assert!(error.contains("`m.a` is BF16"), "{error}");
         record(30, Buffers::new()).save(&path).unwrap();
         assert!(OptimizerRecord::load(&path).unwrap().buffers.is_empty());
+    }
+
+    #[test]
+    fn records_of_one_stem_keep_their_buffers_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let buffers = |x: f32| {
+            let data = TensorData::new(vec![x], [1]);
+            Buffers::from([("m".to_owned(), data)])
+        };
+        let [a, b] = ["run.json", "run.record"].map(|name| dir.path().join(name));
+        record(5, buffers(1.0)).save(&a).unwrap();
+        record(5, buffers(2.0)).save(&b).unwrap();
+        assert_eq!(OptimizerRecord::load(&a).unwrap().buffers, buffers(1.0));
+        assert_eq!(OptimizerRecord::load(&b).unwrap().buffers, buffers(2.0));
+    }
+
+    #[test]
+    fn another_method_is_refused_by_the_setting_that_differs() {
+        let method =
+            |drop: f64| serde_json::json!({ "mask": { "random-layers": { "drop": drop } } });
+        let record = OptimizerRecord {
+            method: method(0.5),
+            ..record(1, Buffers::new())
+        };
+        assert!(record.check_method(&method(0.5)).is_ok());
+        let error = record.check_method(&method(0.75)).unwrap_err().to_string();
+        assert!(
+            error.contains("`mask.random-layers.drop` is 0.5, here it is 0.75"),
+            "{error}"
+        );
+        let other = serde_json::json!({ "mask": "dense" });
+        let error = record.check_method(&other).unwrap_err().to_string();
+        assert!(
+            error.contains("`mask`") && error.contains("dense"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn another_version_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("optimizer.json");
+        std::fs::write(&path, r#"{ "version": 1, "step": 3, "seed": 0 }"#).unwrap();
+        let error = OptimizerRecord::load(&path).unwrap_err().to_string();
+        assert!(error.contains("version is 1, expected 2"), "{error}");
     }
 }

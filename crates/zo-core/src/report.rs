@@ -19,7 +19,7 @@ pub struct QueryReport {
 }
 
 /// The account of one step.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepReport {
     /// The step's number, from 0.
     pub step: u64,

@@ -1,12 +1,13 @@
 //! Perturbation samplers: along which direction a step probes the loss.
 
+use dyn_clone::DynClone;
 use serde_json::Value;
 
 use crate::direction::Direction;
 use crate::error::{RecordError, ZoError};
 use crate::masked::MaskedDirection;
 use crate::noise::{Distribution, derive_seed};
-use crate::update::stateless;
+use crate::update::{stateless, type_name};
 
 /// The seeds of one step: a pure function of the run's seed, the step's number, and how many were drawn before.
 #[derive(Debug, Clone)]
@@ -75,8 +76,19 @@ pub trait Probe {
     /// objective once.
     ///
     /// # Errors
-    /// If the objective fails or is not finite.
+    /// If the objective fails, is not finite, or if the displacement does not fit the weights' dtype.
     fn loss_at(&mut self, displacement: &Direction) -> Result<f64, ZoError>;
+
+    /// As [`loss_at`](Self::loss_at), for candidates that are compared with each other: infinity is a loss like any other, the worst.
+    ///
+    /// # Errors
+    /// As [`loss_at`](Self::loss_at), but for infinity.
+    fn rank_at(&mut self, displacement: &Direction) -> Result<f64, ZoError> {
+        match self.loss_at(displacement) {
+            Err(ZoError::NonFiniteLoss { value, .. }) if value == f64::INFINITY => Ok(value),
+            other => other,
+        }
+    }
 
     /// L(theta), evaluated at most once in a step.
     ///
@@ -104,19 +116,26 @@ pub trait Probe {
 ///
 /// A sampler may evaluate the loss at candidates before it decides; every evaluation is a forward pass that the report counts. For an
 /// unbiased estimate `E[z z^T]` must be the identity and `z` must not depend on the losses.
-pub trait PerturbationSampler {
+///
+/// Samplers are `Clone`: a step that fails goes back to a clone from before.
+pub trait PerturbationSampler: DynClone {
     /// The direction of one query.
     ///
     /// # Errors
     /// If an evaluation of `probe` fails.
     fn sample(&mut self, seeds: &mut Seeds, probe: &mut dyn Probe) -> Result<Direction, ZoError>;
 
+    /// The sampler and its settings, for records: by default the name of the type.
+    fn describe(&self) -> Value {
+        type_name::<Self>()
+    }
+
     /// The state to save: by default none.
     fn record(&self) -> Value {
         Value::Null
     }
 
-    /// Takes up a saved state.
+    /// Restores a saved state.
     ///
     /// # Errors
     /// If the record is not one of this sampler's.
@@ -129,5 +148,9 @@ pub trait PerturbationSampler {
 impl PerturbationSampler for Distribution {
     fn sample(&mut self, seeds: &mut Seeds, _: &mut dyn Probe) -> Result<Direction, ZoError> {
         Ok(Direction::noise(*self, seeds.draw()))
+    }
+
+    fn describe(&self) -> Value {
+        Value::from(self.to_string())
     }
 }

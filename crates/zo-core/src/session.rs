@@ -22,7 +22,7 @@ use crate::update::UpdateRule;
 ///
 /// So MeZO takes 2q passes a step instead of 2q + 1. Steps are those of [`step`](crate::ZerothOrderOptimizer::step) up to rounding: `theta`
 /// after the update is rounded at the displaced point. In bf16 and f16 with Gaussian noise this keeps updates that are too small for
-/// `theta` itself, in the mean; see the page *How it works*.
+/// `theta` itself, on average; see the page *How it works*.
 ///
 /// Updates wait if they are [linear](crate::Change::Linear) and no element is chosen by magnitude. All others are made at once, and steps
 /// are then those of `step`, bit for bit. An update does not wait longer than until `theta` itself is needed: by a one-sided or an exact

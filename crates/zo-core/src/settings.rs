@@ -2,6 +2,7 @@
 
 use burn::module::ParamGroup;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::difference::Difference;
 use crate::error::ConfigError;
@@ -121,13 +122,25 @@ impl Settings {
         }
     }
 
+    /// What a run's numbers depend on, for records. Which parameters train, and how they decay, stands in a record's
+    /// [model](crate::ModelRecord): parameter groups can go by ids, which are new in every process.
+    pub(crate) fn describe(&self) -> Value {
+        json!({
+            "epsilon": self.epsilon,
+            "queries": self.queries,
+            "difference": self.difference,
+            "rounding": self.rounding,
+            "perturbation": self.perturbation,
+        })
+    }
+
     /// The weight decay of each group, and that of the rest.
     pub(crate) fn decays(&self) -> impl Iterator<Item = f64> {
         let grouped = self.weight_decay_groups.iter().map(|(_, decay)| *decay);
         grouped.chain([self.weight_decay])
     }
 
-    /// The seed that rounds update number `update` of step `step`, if chance rounds it.
+    /// The seed of the stochastic rounding of update number `update` of step `step`, if it is rounded that way.
     pub(crate) fn rounding_seed(&self, step: u64, update: usize) -> Option<u64> {
         let stochastic = self.rounding == Rounding::Stochastic;
         stochastic.then(|| Seeds::for_rounding(self.seed, step, update))

@@ -1,9 +1,11 @@
 //! The zeroth-order step. The whole algorithm is `ZeroOrder::estimate` and `ZeroOrder::descend`.
 
 use burn::module::Module;
+use serde_json::{Value, json};
 
 use crate::error::{ConfigError, JvpError, RecordError, StepError, ZoError};
 use crate::mask::SparsityMask;
+use crate::model::{ModelRecord, check_same, model_of};
 use crate::objective::{JvpObjective, Loss, LossObjective, Objective};
 use crate::perturbed::Perturbed;
 use crate::record::OptimizerRecord;
@@ -11,7 +13,7 @@ use crate::report::StepReport;
 use crate::sampler::{PerturbationSampler, Seeds};
 use crate::settings::{NonFinite, Rounding, Settings};
 use crate::tangent::{Jvp, Tangent};
-use crate::tensors::tensors;
+use crate::tensors::{TensorInfo, tensors};
 use crate::update::{Estimate, Measured, UpdateRule};
 use crate::walk::Walk;
 
@@ -24,7 +26,7 @@ pub trait ZerothOrderOptimizer {
     /// [`Perturbation::OnTheFly`](crate::Perturbation::OnTheFly) only the update writes them.
     ///
     /// # Errors
-    /// [`StepError`] holds the module, restored. The optimizer does not count a failed step: trying again draws the same noise.
+    /// [`StepError`] holds the module, restored. The optimizer is what it was before a failed step: trying again draws the same noise.
     fn step<M: Module, L: Loss>(
         &mut self,
         lr: f64,
@@ -32,14 +34,21 @@ pub trait ZerothOrderOptimizer {
         objective: impl FnMut(&M) -> L,
     ) -> Result<(M, StepReport), StepError<M>>;
 
+    /// Steps done, those skipped included: the number of the next one, from 0.
+    fn steps(&self) -> u64;
+
+    /// Counts a step without taking it, for optimizers that are parts of others: the next step draws other noise. Gives the number of the
+    /// step left out.
+    fn skip(&mut self) -> u64;
+
     /// The state to save.
     fn record(&self) -> OptimizerRecord;
 
-    /// Takes up a saved state, so that the run goes on as if it had not stopped.
+    /// Restores a saved state, so that the run goes on as if it had not stopped.
     ///
     /// # Errors
-    /// If the record was written by another kind of optimizer, or for another seed. The optimizer is then what it was. (That a record
-    /// belongs to another model is found by the next step.)
+    /// If the record was written by another method, with other settings, or for another seed. The optimizer is then what it was. (That a
+    /// record belongs to another model is found by the next step, which fails and changes nothing.)
     fn load_record(&mut self, record: OptimizerRecord) -> Result<(), RecordError>;
 }
 
@@ -54,6 +63,20 @@ pub struct ZeroOrder<S, K, U> {
     mask: K,
     update: U,
     step: u64,
+    /// The model of the steps done.
+    model: Option<ModelRecord>,
+    /// Whether `model` came with a record, so that the next step has to be one of the same model.
+    loaded: bool,
+    /// Whether no step of this optimizer has succeeded yet.
+    first: bool,
+}
+
+/// The parts of an optimizer as they were before a step.
+struct Snapshot<S, K, U> {
+    sampler: S,
+    mask: K,
+    /// `None` for rules that keep buffers: those change when nothing can fail any more.
+    update: Option<U>,
 }
 
 impl<S, K, U> ZeroOrder<S, K, U>
@@ -98,6 +121,9 @@ where
             mask,
             update,
             step: 0,
+            model: None,
+            loaded: false,
+            first: true,
         })
     }
 
@@ -112,11 +138,11 @@ where
         seeds: &mut Seeds,
         walk: &mut Walk<'_, M, impl Objective<M>>,
     ) -> Result<Estimate, ZoError> {
-        let mut estimate = Estimate::default();
+        let mut estimate = self.no_estimate();
         for _ in 0..self.settings.queries {
             let z = self.sampler.sample(seeds, walk)?;
             let query = self.settings.difference.measure(z, walk)?;
-            walk.check_gradient(&query)?;
+            walk.check_query(&query)?;
             estimate.queries.push(Measured {
                 projected_gradient: query.projected_gradient,
                 direction: walk.masked(&query.direction),
@@ -125,6 +151,13 @@ where
             walk.queries.push(query);
         }
         Ok(estimate)
+    }
+
+    fn no_estimate(&self) -> Estimate {
+        Estimate {
+            step: self.step,
+            queries: Vec::new(),
+        }
     }
 
     /// Selects, estimates, updates: once, or once for each round of the mask.
@@ -137,19 +170,19 @@ where
         let (mut seeds, mut mask_seeds) = (Seeds::new(run, step), Seeds::for_mask(run, step));
         self.update.check(walk.tensors())?;
         let rounds = self.mask.rounds(walk.tensors())?;
-        let mut estimate = Estimate::default();
+        let mut estimate = self.no_estimate();
         for round in 0..rounds {
             mask_seeds.begin_round(round);
             let tensors = walk.tensors_shared();
             let selection = self.mask.select(&tensors, walk, &mut mask_seeds)?;
-            walk.select(selection);
+            walk.select(selection)?;
             estimate
                 .queries
                 .extend(self.estimate(&mut seeds, walk)?.queries);
             if round + 1 == rounds || self.mask.updates_each_round() {
                 let update = self.update.update(lr, &estimate, walk)?;
-                walk.update(update);
-                estimate = Estimate::default();
+                walk.update(update)?;
+                estimate = self.no_estimate();
             }
         }
         Ok(())
@@ -159,7 +192,7 @@ where
     pub(crate) fn hold<M: Module>(&self, module: M) -> Result<Perturbed<M>, StepError<M>> {
         let perturbation = self.settings.perturbation;
         let tensors = tensors(&module, &self.settings.trainable).and_then(|tensors| {
-            perturbation.check(&module, &tensors)?;
+            perturbation.check(&tensors)?;
             Ok(tensors)
         });
         match tensors {
@@ -175,26 +208,23 @@ where
         perturbed: &mut Perturbed<M>,
         objective: impl Objective<M>,
     ) -> Result<StepReport, ZoError> {
-        if !lr.is_finite() {
+        if !(lr >= 0.0 && lr.is_finite()) {
             return Err(ZoError::LearningRate(lr));
         }
         if let Some(weight_decay) = self.settings.decays().find(|decay| lr * decay >= 1.0) {
             return Err(ZoError::Decay { lr, weight_decay });
         }
-        // With updates between its rounds, a step can fail after the rule has moved on.
-        let rule = self.mask.updates_each_round().then(|| self.update.record());
-        let mut walk = Walk::new(perturbed, objective, self.settings.clone(), self.step);
+        self.recognise(perturbed.tensors())?;
+        let before = self.snapshot();
+        let (settings, step) = (self.settings.clone(), self.step);
+        let mut walk = Walk::new(perturbed, objective, settings, step, self.first);
         let skipped = match self.descend(lr, &mut walk) {
             Ok(()) => false,
             Err(error) => {
                 walk.undo();
-                if let Some(rule) = rule {
-                    self.update
-                        .load_record(rule)
-                        .expect("a rule takes up its own record");
-                }
+                self.go_back(before);
                 let skip = self.settings.non_finite == NonFinite::Skip;
-                if !(skip && matches!(error, ZoError::NonFiniteLoss { .. })) {
+                if !(skip && error.is_non_finite()) {
                     return Err(error);
                 }
                 true
@@ -204,19 +234,47 @@ where
             for (selection, queries) in walk.observations() {
                 self.mask.observe(walk.tensors(), selection, queries);
             }
+            self.first = false;
         }
         self.step += 1;
         Ok(walk.report(skipped))
     }
 
-    /// Loads the parts of a record one after the other.
-    fn take_up(&mut self, record: OptimizerRecord) -> Result<(), RecordError> {
-        self.sampler.load_record(record.sampler)?;
-        self.mask.load_record(record.mask)?;
-        self.update.load_record(record.update)?;
-        self.update.load_buffers(record.buffers)?;
-        self.step = record.step;
+    /// Whether these are the tensors that the record, if one was loaded, belongs to. From then on they are.
+    fn recognise(&mut self, tensors: &[TensorInfo]) -> Result<(), ZoError> {
+        let model = model_of(tensors, &self.settings);
+        if let Some(known) = self.model.as_ref().filter(|_| self.loaded) {
+            check_same(known, &model)?;
+        }
+        self.model = Some(model);
+        self.loaded = false;
         Ok(())
+    }
+
+    fn snapshot(&self) -> Snapshot<S, K, U> {
+        Snapshot {
+            sampler: dyn_clone::clone(&self.sampler),
+            mask: dyn_clone::clone(&self.mask),
+            update: (!self.update.keeps_buffers()).then(|| dyn_clone::clone(&self.update)),
+        }
+    }
+
+    fn go_back(&mut self, before: Snapshot<S, K, U>) {
+        self.sampler = before.sampler;
+        self.mask = before.mask;
+        if let Some(update) = before.update {
+            self.update = update;
+        }
+    }
+
+    /// The method and its settings, for records.
+    fn method(&self) -> Value {
+        json!({
+            "settings": self.settings.describe(),
+            "sampler": self.sampler.describe(),
+            "mask": self.mask.describe(),
+            "update": self.update.describe(),
+        })
     }
 
     fn step_with<M: Module>(
@@ -265,9 +323,20 @@ where
         self.step_with(lr, module, LossObjective(objective))
     }
 
+    fn steps(&self) -> u64 {
+        self.step
+    }
+
+    fn skip(&mut self) -> u64 {
+        self.step += 1;
+        self.step - 1
+    }
+
     fn record(&self) -> OptimizerRecord {
         OptimizerRecord {
             version: OptimizerRecord::VERSION,
+            method: self.method(),
+            model: self.model.clone(),
             step: self.step,
             seed: self.settings.seed,
             sampler: self.sampler.record(),
@@ -279,12 +348,17 @@ where
 
     fn load_record(&mut self, record: OptimizerRecord) -> Result<(), RecordError> {
         record.check("version", record.version, OptimizerRecord::VERSION)?;
+        record.check_method(&self.method())?;
         record.check("seed", record.seed, self.settings.seed)?;
-        let before = self.record();
-        self.take_up(record).inspect_err(|_| {
-            self.take_up(before)
-                .expect("an optimizer takes up its own record");
-        })
+        let mut sampler = dyn_clone::clone(&self.sampler);
+        let mut mask = dyn_clone::clone(&self.mask);
+        sampler.load_record(record.sampler)?;
+        mask.load_record(record.mask)?;
+        self.update.load_record(record.update, record.buffers)?;
+        (self.sampler, self.mask) = (sampler, mask);
+        (self.step, self.model) = (record.step, record.model);
+        (self.loaded, self.first) = (true, true);
+        Ok(())
     }
 }
 

@@ -37,6 +37,18 @@ impl<'a> Tangent<'a> {
     /// The tangent of `param`: of its shape, in f32, on its device. 0 where the mask leaves it out. It takes memory the size of the
     /// parameter, so drop it before you ask for the next.
     pub fn of<const D: usize>(&self, param: &Param<Tensor<D>>) -> Tensor<D> {
+        let number = self
+            .direction
+            .and_then(|(tensors, _)| tensors.iter().position(|tensor| tensor.id == param.id));
+        self.at(number, param)
+    }
+
+    /// The tangent of `param`, which is float parameter number `number` of its module.
+    pub(crate) fn at<const D: usize>(
+        &self,
+        number: Option<usize>,
+        param: &Param<Tensor<D>>,
+    ) -> Tensor<D> {
         let theta = param.val();
         let theta = if theta.device().is_autodiff() {
             theta.inner()
@@ -44,7 +56,7 @@ impl<'a> Tangent<'a> {
             theta
         };
         let known = self.direction.and_then(|(tensors, direction)| {
-            let number = tensors.iter().position(|tensor| tensor.id == param.id)?;
+            let number = number?;
             let chosen = tensors[number].trainable && direction.covers(number);
             chosen.then_some((number, &tensors[number], direction))
         });

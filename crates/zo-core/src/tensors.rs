@@ -1,11 +1,14 @@
 //! The list of a module's float parameters, as an optimizer sees it.
 
-use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId};
+use std::collections::HashMap;
+
+use burn::module::{Module, ModuleVisitor, Param, ParamGroup, ParamId, Reparameterization};
 use burn::tensor::{DType, Shape, Tensor, TensorData};
 
 use crate::backend::is_supported;
 use crate::error::ZoError;
 use crate::noise::TensorKey;
+use crate::watch::{Watch, Watched};
 
 /// A float parameter of a module.
 #[derive(Debug, Clone)]
@@ -23,6 +26,7 @@ pub struct TensorInfo {
     /// Whether it may be trained (a mask can still leave it out of a step).
     pub trainable: bool,
     autodiff: bool,
+    kind: Kind,
 }
 
 impl TensorInfo {
@@ -36,13 +40,29 @@ impl TensorInfo {
             dtype,
             trainable: true,
             autodiff: false,
+            kind: Kind::Plain,
         }
+    }
+
+    /// Whether [`Param::val`] shows something else than the stored values.
+    pub(crate) fn is_reparameterized(&self) -> bool {
+        self.kind == Kind::Reparameterized
     }
 
     /// The number of elements.
     pub fn elements(&self) -> usize {
         self.shape.num_elements()
     }
+}
+
+/// What burn shows to visitors as a float parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    /// With a reparameterization of the user's, LoRA for example.
+    Reparameterized,
+    /// A running statistic: not a parameter at all.
+    Statistic,
 }
 
 /// The unperturbed weights, for masks that look at them.
@@ -95,23 +115,54 @@ pub(crate) fn visit_values<M: Module>(module: &M, visit: &mut dyn FnMut(usize, &
     module.visit(&mut Visitor { next: 0, visit });
 }
 
-/// All float parameters of `module`, in the order of traversal. `trainable` is set for those in `group`.
+/// The first `most` values of each float parameter of a module, in f32 or better.
+pub(crate) fn samples<M: Module>(module: &M, most: usize) -> Vec<Vec<f64>> {
+    struct Visitor(usize, Vec<Vec<f64>>);
+    impl ModuleVisitor for Visitor {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if !is_supported(param.dtype()) {
+                self.1.push(Vec::new());
+                return;
+            }
+            let flat = param.val().reshape([-1]);
+            let n = flat.dims()[0].min(self.0);
+            self.1.push(flat.slice(0..n).into_data().iter().collect());
+        }
+    }
+    let mut visitor = Visitor(most, Vec::new());
+    module.visit(&mut visitor);
+    visitor.1
+}
+
+/// All float parameters of `module`, in the order of traversal. `trainable` is set for those in `group`, but never for running
+/// statistics, which a forward pass writes itself.
+///
+/// burn's [`no_grad`](Module::no_grad) and `freeze` cannot be seen on a module that is not on an autodiff device: leave frozen parameters
+/// out of the group.
 ///
 /// # Errors
-/// If no parameter is trainable, or if one that is cannot be perturbed (quantized, or on an autodiff device).
+/// - If no parameter is trainable.
+/// - If one that is cannot be perturbed (quantized, or on an autodiff device).
+/// - If parameters cannot be told apart: two with one module path, or a module whose mappers meet others than its visitors.
 pub fn tensors<M: Module>(module: &M, group: &ParamGroup) -> Result<Vec<TensorInfo>, ZoError> {
+    let watch = Watch::new(module);
     let mut collector = Collector {
         group,
         path: Vec::new(),
         tensors: Vec::new(),
+        seen: false,
     };
-    module.visit(&mut collector);
-    let tensors = collector.tensors;
+    watch.module.visit(&mut collector);
+    let mut tensors = collector.tensors;
+    for tensor in &mut tensors {
+        tensor.trainable &= tensor.kind != Kind::Statistic;
+    }
     if !tensors.iter().any(|tensor| tensor.trainable) {
         return Err(ZoError::NothingToTrain {
             parameters: tensors.len(),
         });
     }
+    check_identity(&tensors, &watch.mapped)?;
     for tensor in tensors.iter().filter(|tensor| tensor.trainable) {
         if !is_supported(tensor.dtype) {
             let (path, dtype) = (tensor.path.clone(), format!("{:?}", tensor.dtype));
@@ -126,23 +177,76 @@ pub fn tensors<M: Module>(module: &M, group: &ParamGroup) -> Result<Vec<TensorIn
     Ok(tensors)
 }
 
+/// Whether each trainable tensor has a path, and so noise, of its own, and whether mappers find it there.
+fn check_identity(tensors: &[TensorInfo], mapped: &[(String, ParamId)]) -> Result<(), ZoError> {
+    let mapped: HashMap<&str, ParamId> = mapped.iter().map(|(p, id)| (p.as_str(), *id)).collect();
+    let mut known: HashMap<TensorKey, &TensorInfo> = HashMap::new();
+    for tensor in tensors {
+        if let Some(other) = known.insert(tensor.key, tensor)
+            && (tensor.trainable || other.trainable)
+        {
+            return Err(ZoError::SamePath {
+                path: tensor.path.clone(),
+                other: other.path.clone(),
+            });
+        }
+    }
+    let lost = |tensor: &&TensorInfo| mapped.get(tensor.path.as_str()) != Some(&tensor.id);
+    match tensors.iter().filter(|tensor| tensor.trainable).find(lost) {
+        None => Ok(()),
+        Some(tensor) => Err(ZoError::Mapped {
+            path: tensor.path.clone(),
+        }),
+    }
+}
+
+/// Whether parameters that train can be found by their ids, as burn's gradients and [`Tangent::of`](crate::Tangent::of) find them.
+///
+/// # Errors
+/// [`ZoError::SameId`], naming two that share one.
+pub fn check_ids(tensors: &[TensorInfo]) -> Result<(), ZoError> {
+    let mut known: HashMap<ParamId, &TensorInfo> = HashMap::new();
+    for tensor in tensors {
+        if let Some(other) = known.insert(tensor.id, tensor)
+            && (tensor.trainable || other.trainable)
+        {
+            let (path, other) = (tensor.path.clone(), other.path.clone());
+            return Err(ZoError::SameId { path, other });
+        }
+    }
+    Ok(())
+}
+
 struct Collector<'a> {
     group: &'a ParamGroup,
     path: Vec<String>,
     tensors: Vec<TensorInfo>,
+    /// Whether the last event was a float parameter: a reparameterization would be entered next.
+    seen: bool,
 }
 
 impl ModuleVisitor for Collector<'_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        if let Some(last) = self.tensors.last_mut()
+            && std::mem::take(&mut self.seen)
+            && container_type == "Reparameterization"
+        {
+            last.kind = match name {
+                Watched::NAME => Kind::Plain,
+                _ => Kind::Reparameterized,
+            };
+        }
         self.path.push(name.to_owned());
     }
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.seen = false;
         self.path.pop();
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let path = self.path.join(".");
+        self.seen = true;
         self.tensors.push(TensorInfo {
             key: TensorKey::new(&path),
             id: param.id,
@@ -150,6 +254,7 @@ impl ModuleVisitor for Collector<'_> {
             dtype: param.dtype(),
             trainable: self.group.matches(&param.id, Some(&path)),
             autodiff: param.device().is_autodiff(),
+            kind: Kind::Statistic,
             path,
         });
     }

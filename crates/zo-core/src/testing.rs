@@ -20,7 +20,7 @@ mod unbiased;
 
 use thiserror::Error;
 
-pub use common::{Common, Setup, check_common};
+pub use common::{Common, Scaling, Setup, check_common};
 pub use toy::{Target, Toy, ToyLayer, toy};
 pub use unbiased::{Unbiased, check_unbiased, estimates};
 

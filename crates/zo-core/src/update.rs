@@ -1,6 +1,7 @@
 //! Update rules: how a gradient estimate changes the weights.
 
 use burn::tensor::Tensor;
+use dyn_clone::DynClone;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -24,6 +25,8 @@ pub struct Measured {
 /// What the queries of a step found out.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Estimate {
+    /// The number of the step. Masks with several rounds can make several estimates in a step.
+    pub step: u64,
     /// The queries; with several rounds in a step those of all rounds.
     pub queries: Vec<Measured>,
 }
@@ -67,7 +70,11 @@ pub enum Change<'a> {
     Custom {
         /// The estimate, handed to the closure tensor by tensor.
         gradient: MaskedDirection,
-        /// From a tensor's decayed weights and the estimate in f32, both flattened, to its new weights.
+        /// A bound on the change of a weight. The step fails before a weight or the rule's state is touched if the weights' dtype cannot
+        /// hold it.
+        largest: f64,
+        /// From a tensor's decayed weights, in f32 or better, and the estimate in f32, both flattened, to its new weights. The rule's state
+        /// changes here and nowhere else.
         apply: Box<Apply<'a>>,
     },
 }
@@ -126,11 +133,14 @@ impl Update<'_> {
 }
 
 /// Turns a gradient estimate into an update. Rules may keep state; they must save all of it.
-pub trait UpdateRule {
+///
+/// Rules are `Clone`: a step works on the rule, and goes back to a clone from before if it fails. A rule that [keeps
+/// buffers](Self::keeps_buffers) is not cloned; its state changes in [`Change::Custom`]'s closure, when nothing can fail any more.
+pub trait UpdateRule: DynClone {
     /// The update for `estimate` at learning rate `lr`. A rule may evaluate the loss before it decides.
     ///
     /// # Errors
-    /// If an evaluation of `probe` fails. The rule's state must be what it was before.
+    /// If an evaluation of `probe` fails.
     fn update(
         &mut self,
         lr: f64,
@@ -157,17 +167,14 @@ pub trait UpdateRule {
         false
     }
 
+    /// The rule and its settings, for records: by default the name of the type.
+    fn describe(&self) -> Value {
+        type_name::<Self>()
+    }
+
     /// The state to save: by default none.
     fn record(&self) -> Value {
         Value::Null
-    }
-
-    /// Takes up a saved state.
-    ///
-    /// # Errors
-    /// If the record is not one of this rule's.
-    fn load_record(&mut self, record: Value) -> Result<(), RecordError> {
-        stateless("update rule", &record)
     }
 
     /// The buffers to save: by default none.
@@ -175,20 +182,36 @@ pub trait UpdateRule {
         Buffers::default()
     }
 
-    /// Takes up saved buffers, after [`load_record`](Self::load_record).
+    /// Restores a saved state and its buffers.
     ///
     /// # Errors
-    /// If they are not this rule's.
-    fn load_buffers(&mut self, buffers: Buffers) -> Result<(), RecordError> {
-        if buffers.is_empty() {
-            return Ok(());
-        }
-        Err(RecordError::Mismatch {
-            field: "buffers",
-            found: format!("{} tensors", buffers.len()),
-            expected: "none".to_owned(),
-        })
+    /// If they are not this rule's. The rule must be what it was before.
+    fn load_record(&mut self, record: Value, buffers: Buffers) -> Result<(), RecordError> {
+        stateless("update rule", &record)?;
+        no_buffers(&buffers)
     }
+}
+
+/// For rules without buffers.
+///
+/// # Errors
+/// If there is one.
+pub fn no_buffers(buffers: &Buffers) -> Result<(), RecordError> {
+    match buffers.keys().next() {
+        None => Ok(()),
+        Some(name) => Err(RecordError::Mismatch {
+            field: "buffers",
+            found: format!("`{name}`"),
+            expected: "none of this name".to_owned(),
+        }),
+    }
+}
+
+/// The last part of a type's name.
+pub(crate) fn type_name<T: ?Sized>() -> Value {
+    let name = std::any::type_name::<T>();
+    let (path, _) = name.split_once('<').unwrap_or((name, ""));
+    Value::from(path.rsplit("::").next().unwrap_or(path))
 }
 
 /// For plug-ins without state: accepts the record they write, refuses any other.
@@ -208,6 +231,10 @@ pub(crate) fn stateless(field: &'static str, record: &Value) -> Result<(), Recor
 pub struct Sgd;
 
 impl UpdateRule for Sgd {
+    fn describe(&self) -> Value {
+        Value::from("sgd")
+    }
+
     fn update(
         &mut self,
         lr: f64,

@@ -7,6 +7,7 @@ use burn::module::Module;
 
 use crate::direction::Direction;
 use crate::error::{ObjectiveError, ZoError};
+use crate::fits;
 use crate::mask::Selection;
 use crate::masked::MaskedDirection;
 use crate::objective::Objective;
@@ -15,8 +16,9 @@ use crate::report::{QueryReport, StepReport};
 use crate::sampler::Probe;
 use crate::settings::Settings;
 use crate::tangent::Tangent;
-use crate::tensors::{TensorInfo, Values, Weights, visit_values};
+use crate::tensors::{TensorInfo, Values, Weights, check_ids, samples, visit_values};
 use crate::update::{Change, Update};
+use crate::watch::Watch;
 
 pub(crate) struct Walk<'a, M, O> {
     perturbed: &'a mut Perturbed<M>,
@@ -40,6 +42,17 @@ pub(crate) struct Walk<'a, M, O> {
     before: Cost,
     forwards: usize,
     forward_time: Duration,
+    trial: Option<Trial>,
+}
+
+/// What the first step of an optimizer finds out, so that a run does not go on for nothing.
+#[derive(Default)]
+struct Trial {
+    /// Whether epsilon is known to move the weights.
+    moves: bool,
+    /// Whether an evaluation was watched, and whether the objective has read a parameter.
+    watched: bool,
+    read: bool,
 }
 
 /// How to take an update back.
@@ -55,6 +68,7 @@ impl<'a, M: Module, O: Objective<M>> Walk<'a, M, O> {
         objective: O,
         settings: Settings,
         step: u64,
+        first: bool,
     ) -> Self {
         Self {
             tensors: Arc::clone(perturbed.tensors()),
@@ -72,6 +86,7 @@ impl<'a, M: Module, O: Objective<M>> Walk<'a, M, O> {
             undo: Vec::new(),
             forwards: 0,
             forward_time: Duration::ZERO,
+            trial: first.then(Trial::default),
         }
     }
 
@@ -84,9 +99,14 @@ impl<'a, M: Module, O: Objective<M>> Walk<'a, M, O> {
     }
 
     /// Begins a round.
-    pub(crate) fn select(&mut self, selection: Selection) {
+    ///
+    /// # Errors
+    /// If the selection does not fit the module.
+    pub(crate) fn select(&mut self, selection: Selection) -> Result<(), ZoError> {
+        selection.check(&self.tensors)?;
         self.perturbs = Arc::new(selection.unscaled());
         self.rounds.push((Arc::new(selection), self.queries.len()));
+        Ok(())
     }
 
     /// `direction` on what this round has selected, with its factors.
@@ -98,7 +118,10 @@ impl<'a, M: Module, O: Objective<M>> Walk<'a, M, O> {
     }
 
     /// Updates what was selected since the last update.
-    pub(crate) fn update(&mut self, update: Update<'_>) {
+    ///
+    /// # Errors
+    /// If the update does not fit the weights, which are then as they were.
+    pub(crate) fn update(&mut self, update: Update<'_>) -> Result<(), ZoError> {
         let rounds = &self.rounds[self.updated..];
         let decay: Vec<Option<f64>> = (self.tensors.iter().enumerate())
             .map(|(number, tensor)| {
@@ -108,6 +131,9 @@ impl<'a, M: Module, O: Objective<M>> Walk<'a, M, O> {
                 moves.then(|| self.settings.weight_decay_of(tensor))
             })
             .collect();
+        let tensors = self.tensors_shared();
+        let moves = |number: usize| decay[number].is_some();
+        fits::check(&update.change, &tensors, moves, self)?;
         let rounding = self.settings.rounding_seed(self.step, self.undo.len());
         self.undo.push(Undo {
             change: update.change.reversed(),
@@ -117,9 +143,10 @@ impl<'a, M: Module, O: Objective<M>> Walk<'a, M, O> {
         self.perturbed.update(update, &decay, rounding);
         self.updated = self.rounds.len();
         self.loss_here = None;
+        Ok(())
     }
 
-    /// Takes back the updates of this step, last first. The module ends at `theta`, an update of the step before in it.
+    /// Takes back the updates of this step, last first. The module ends at `theta`, including the previous step's pending update.
     pub(crate) fn undo(&mut self) {
         self.perturbed.settle();
         while let Some(undo) = self.undo.pop() {
@@ -173,15 +200,53 @@ impl<'a, M: Module, O: Objective<M>> Walk<'a, M, O> {
         }
     }
 
-    /// Refuses a projected gradient that overflowed: finite losses, but far too large.
-    pub(crate) fn check_gradient(&self, query: &QueryReport) -> Result<(), ZoError> {
-        if query.projected_gradient.is_finite() {
+    /// Refuses a projected gradient that overflowed, and losses that have nothing to do with the module.
+    pub(crate) fn check_query(&self, query: &QueryReport) -> Result<(), ZoError> {
+        let QueryReport {
+            projected_gradient: value,
+            loss_plus,
+            loss_other,
+            ..
+        } = *query;
+        if !value.is_finite() {
+            return Err(ZoError::NonFiniteGradient {
+                step: self.step,
+                value,
+                loss_plus,
+                loss_other,
+            });
+        }
+        let unread = |trial: &Trial| trial.watched && !trial.read;
+        if self.trial.as_ref().is_some_and(unread) && loss_plus == loss_other {
+            return Err(ZoError::Ignored { loss: loss_plus });
+        }
+        Ok(())
+    }
+
+    /// Refuses a perturbation that rounding takes back on nearly all weights. (A thousandth of them that move still say something.)
+    fn check_epsilon(&self, displacement: &MaskedDirection) -> Result<(), ZoError> {
+        const MOST: usize = 4096;
+        let (mut moving, mut all) = (0.0, 0.0);
+        let samples = samples(self.perturbed.module(), MOST);
+        for (number, (tensor, sample)) in self.tensors.iter().zip(samples).enumerate() {
+            if !(tensor.trainable && displacement.covers(number)) || sample.is_empty() {
+                continue;
+            }
+            let squares = displacement
+                .terms(number)
+                .map(|(term, _)| term.coefficient.powi(2));
+            let typical = squares.sum::<f64>().sqrt();
+            let moves = |weight: &&f64| typical >= fits::half_ulp(**weight, tensor.dtype);
+            let share = sample.iter().filter(moves).count() as f64 / sample.len() as f64;
+            moving += share * tensor.elements() as f64;
+            all += tensor.elements() as f64;
+        }
+        if moving >= 1e-3 * all {
             return Ok(());
         }
-        Err(ZoError::NonFiniteLoss {
-            step: self.step,
-            value: query.loss_plus,
-            displaced: true,
+        Err(ZoError::EpsilonTooSmall {
+            epsilon: self.settings.epsilon,
+            percent: 100.0 * moving / all,
         })
     }
 
@@ -204,7 +269,18 @@ impl<'a, M: Module, O: Objective<M>> Walk<'a, M, O> {
         evaluate: impl FnOnce(&mut O, &M) -> Result<T, ObjectiveError>,
     ) -> Result<T, ZoError> {
         let start = Instant::now();
-        let value = evaluate(&mut self.objective, self.perturbed.module())?;
+        let module = self.perturbed.module();
+        let value = match &mut self.trial {
+            // A view counts its reads itself.
+            Some(trial) if !self.perturbed.is_view() => {
+                let watch = Watch::new(module);
+                let value = evaluate(&mut self.objective, &watch.module)?;
+                trial.watched = true;
+                trial.read |= watch.read();
+                value
+            }
+            _ => evaluate(&mut self.objective, module)?,
+        };
         self.forward_time += start.elapsed();
         self.forwards += 1;
         Ok(value)
@@ -214,10 +290,17 @@ impl<'a, M: Module, O: Objective<M>> Walk<'a, M, O> {
 impl<M: Module, O: Objective<M>> Probe for Walk<'_, M, O> {
     fn loss_at(&mut self, displacement: &Direction) -> Result<f64, ZoError> {
         let masked = MaskedDirection::new(&self.perturbs, displacement.clone());
+        if let Some(trial) = &mut self.trial
+            && !std::mem::replace(&mut trial.moves, true)
+        {
+            self.check_epsilon(&masked)?;
+        }
         self.loss_after(&masked)
     }
 
     fn loss_after(&mut self, change: &MaskedDirection) -> Result<f64, ZoError> {
+        let (tensors, linear) = (self.tensors_shared(), Change::Linear(change.clone()));
+        fits::check(&linear, &tensors, |number| change.covers(number), self)?;
         self.perturbed.move_to(change);
         let value = self.evaluate(|objective, module| objective.loss(module))?;
         if self.perturbed.unread() {
@@ -239,7 +322,10 @@ impl<M: Module, O: Objective<M>> Probe for Walk<'_, M, O> {
         let here = MaskedDirection::zero();
         self.perturbed.move_to(&here);
         let direction = MaskedDirection::new(&self.perturbs, direction.clone());
-        let tensors = Arc::clone(&self.tensors);
+        let tensors = self.tensors_shared();
+        if self.objective.finds_by_id() {
+            check_ids(&tensors)?;
+        }
         let tangent = Tangent::new(&tensors, &direction);
         let (loss, derivative) =
             self.evaluate(|objective, module| objective.derivative(module, &tangent))?;

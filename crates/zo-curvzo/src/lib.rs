@@ -82,6 +82,7 @@ impl CurvZoConfig {
             });
         }
         Ok(CurvatureSampling {
+            budget: self.budget,
             adapt_every: self.adapt_every,
             rate: self.rate,
             clip: self.clip,
@@ -120,6 +121,8 @@ impl CurvZoConfig {
 /// The state is one number a tensor, saved with the optimizer.
 #[derive(Debug, Clone)]
 pub struct CurvatureSampling {
+    /// The share to begin with.
+    budget: f64,
     adapt_every: usize,
     rate: f64,
     clip: Option<f64>,
@@ -221,12 +224,106 @@ impl SparsityMask for CurvatureSampling {
         }
     }
 
+    fn describe(&self) -> Value {
+        serde_json::json!({ "curvature-sampling": {
+            "budget": self.budget,
+            "adapt_every": self.adapt_every,
+            "rate": self.rate,
+            "clip": self.clip,
+        } })
+    }
+
     fn record(&self) -> Value {
         serde_json::json!(self.state)
     }
 
     fn load_record(&mut self, record: Value) -> Result<(), RecordError> {
-        self.state = from_record("mask", record)?;
+        let state: State = from_record("mask", record)?;
+        let positive = |score: &f64| *score > 0.0 && score.is_finite();
+        if !(positive(&state.budget) && state.scores.values().all(positive)) {
+            return Err(RecordError::Mismatch {
+                field: "mask",
+                found: "a budget or a score that is not positive and finite".to_owned(),
+                expected: "the state of this mask".to_owned(),
+            });
+        }
+        self.state = state;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use burn::module::ParamId;
+    use burn::tensor::{DType, Shape};
+
+    use super::*;
+
+    fn tensors(n: usize) -> Vec<TensorInfo> {
+        let tensor = |i| {
+            TensorInfo::new(
+                &format!("t{i}"),
+                ParamId::new(),
+                Shape::new([4]),
+                DType::F32,
+            )
+        };
+        (0..n).map(tensor).collect()
+    }
+
+    fn query(seed: u64, projected_gradient: f64) -> QueryReport {
+        QueryReport {
+            direction: zo_core::Direction::noise(Distribution::Rademacher, seed),
+            loss_plus: 0.0,
+            loss_other: 0.0,
+            projected_gradient,
+        }
+    }
+
+    /// Every twentieth step, by a tenth of the way to the target; a tensor that stayed out keeps its score.
+    #[test]
+    fn the_budget_adapts_by_a_tenth_every_twenty_steps() {
+        let (config, tensors) = (CurvZoConfig::new().with_budget(0.3), tensors(5));
+        let mut mask = config.mask().unwrap();
+        let selection = |step: u64| {
+            let enters = |i: u64| (i != 3 && (i + step) % 2 == 0).then_some(Choice::WHOLE);
+            Selection((0..5).map(enters).collect())
+        };
+        for step in 0..40 {
+            let before = mask.budget();
+            let g = if step % 4 == 0 { -7.0 } else { 2.0 };
+            mask.observe(&tensors, &selection(step), &[query(step, g)]);
+            if (step + 1) % 20 != 0 {
+                assert_eq!(mask.budget(), before, "step {step}");
+                continue;
+            }
+            let target = target_share(&mask.scores(&tensors));
+            assert_eq!(mask.budget(), 0.9 * before + 0.1 * target);
+            assert_ne!(mask.budget(), before);
+        }
+        assert_eq!(mask.score("t3"), 1.0);
+        assert_ne!(mask.score("t0"), 1.0);
+        let mut fixed = config.with_adapt_every(0).mask().unwrap();
+        for step in 0..40 {
+            fixed.observe(&tensors, &selection(step), &[query(step, 2.0)]);
+        }
+        assert_eq!(fixed.budget(), 0.3);
+    }
+
+    #[test]
+    fn states_that_make_no_sense_are_refused() {
+        let mut mask = CurvZoConfig::new().mask().unwrap();
+        let good = mask.record();
+        for (place, value) in [("budget", -1.0), ("budget", 0.0)] {
+            let mut bad = good.clone();
+            bad[place] = value.into();
+            assert!(mask.load_record(bad).is_err());
+        }
+        let mut bad = good.clone();
+        bad["scores"] = serde_json::json!({ "t0": 0.0 });
+        assert!(mask.load_record(bad).is_err());
+        assert_eq!(mask.record(), good);
     }
 }

@@ -64,7 +64,7 @@ impl MezoGvConfig {
         &self,
         inner: S,
     ) -> Result<GuidingVector<S>, ConfigError> {
-        let low = (self.alpha * self.candidates as f64).floor();
+        let low = zo_core::share_of(self.alpha.max(0.0), self.candidates);
         if self.candidates < 2 {
             return Err(ConfigError::Setting {
                 name: "candidates",
@@ -72,7 +72,7 @@ impl MezoGvConfig {
                 expected: "at least 2: the guiding vector is a difference",
             });
         }
-        if !(low >= 1.0 && low < self.candidates as f64) {
+        if !(1..self.candidates).contains(&low) {
             return Err(ConfigError::Setting {
                 name: "alpha",
                 value: self.alpha.to_string(),
@@ -82,7 +82,7 @@ impl MezoGvConfig {
         Ok(GuidingVector {
             inner,
             candidates: self.candidates,
-            low: low as usize,
+            low,
             normalize: self.normalize,
             history: self.history,
             best: None,
@@ -112,7 +112,7 @@ pub struct GuidingVector<S> {
     best: Option<Direction>,
 }
 
-impl<S: PerturbationSampler> PerturbationSampler for GuidingVector<S> {
+impl<S: PerturbationSampler + Clone> PerturbationSampler for GuidingVector<S> {
     fn sample(&mut self, seeds: &mut Seeds, probe: &mut dyn Probe) -> Result<Direction, ZoError> {
         let mut ranked = Vec::with_capacity(self.candidates);
         let mut kept = self.best.clone();
@@ -121,7 +121,7 @@ impl<S: PerturbationSampler> PerturbationSampler for GuidingVector<S> {
                 Some(z) => z,
                 None => self.inner.sample(seeds, probe)?,
             };
-            let loss = probe.loss_at(&z.scaled(probe.epsilon()))?;
+            let loss = probe.rank_at(&z.scaled(probe.epsilon()))?;
             ranked.push((loss, z));
         }
         // Stable: of equal losses the earlier candidate counts as lower.
@@ -146,6 +146,16 @@ impl<S: PerturbationSampler> PerturbationSampler for GuidingVector<S> {
         Ok(v)
     }
 
+    fn describe(&self) -> Value {
+        serde_json::json!({ "guiding-vector": {
+            "candidates": self.candidates,
+            "low": self.low,
+            "normalize": self.normalize,
+            "history": self.history,
+            "inner": self.inner.describe(),
+        } })
+    }
+
     fn record(&self) -> Value {
         serde_json::json!({ "best": self.best, "inner": self.inner.record() })
     }
@@ -157,8 +167,9 @@ impl<S: PerturbationSampler> PerturbationSampler for GuidingVector<S> {
             inner: Value,
         }
         let saved: Saved = zo_core::from_record("sampler", record)?;
+        self.inner.load_record(saved.inner)?;
         self.best = saved.best;
-        self.inner.load_record(saved.inner)
+        Ok(())
     }
 }
 

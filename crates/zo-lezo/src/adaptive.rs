@@ -3,7 +3,7 @@
 use serde_json::Value;
 use zo_core::{
     Choice, ConfigError, Distribution, Layers, QueryReport, RecordError, Seeds, Selection, Sgd,
-    SparsityMask, TensorInfo, Weights, ZeroOrder, ZoError, from_record,
+    SparsityMask, TensorInfo, Weights, ZeroOrder, ZoError, from_record, share_of,
 };
 
 use crate::layers_of;
@@ -17,7 +17,7 @@ zo_core::method_config! {
         /// Draws in a step, as a share of the layers: `K = max(1, floor(share L))`. Default 0.2.
         #[config(default = 0.2)]
         pub share: f64,
-        /// The share gamma of uniform draws. Default 0.1 (our choice: the paper's value was not at hand).
+        /// The share gamma of uniform draws, from 0 to 1. Default 0.1 (the paper: 0 or 0.1).
         #[config(default = 0.1)]
         pub exploration: f64,
         /// The temperature of the softmax. Default 0.6.
@@ -53,12 +53,8 @@ impl AdaLezoConfig {
                 "a share of the layers, above 0 and at most 1",
             );
         }
-        if !(self.exploration > 0.0 && self.exploration <= 1.0) {
-            return bad(
-                "exploration",
-                self.exploration,
-                "above 0, so that every layer can be drawn, and at most 1",
-            );
+        if !(0.0..=1.0).contains(&self.exploration) {
+            return bad("exploration", self.exploration, "from 0 to 1");
         }
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             return bad("temperature", self.temperature, "positive and finite");
@@ -90,12 +86,16 @@ impl AdaLezoConfig {
 /// Draws layers in proportion to their value (arXiv 2604.18264):
 ///
 /// ```text
-/// p = (1 - gamma) softmax(Q / T) + gamma / L            K draws with replacement, n_l of them layer l
+/// p = (1 - gamma) softmax((Q / max Q) / T) + gamma / L    K draws with replacement, n_l of them layer l
 /// update of layer l scaled by n_l min(1 / (K p_l), C)
-/// Q_l <- 0.9 Q_l + 0.1 |g|                              for the layers drawn
+/// Q_l <- 0.9 Q_l + 0.1 |g|                                for the layers drawn
 /// ```
 ///
-/// Without the clip the estimate is unbiased: `E[n_l] = K p_l`. Tensors outside the layers always take part.
+/// Q is measured in units of its largest value, as the authors' code does: |g| has the scale of the loss, and a temperature has not. So no
+/// layer is more than `e^(1/T)` times (5.3 at the default) as likely as another. While all of Q is 0, draws are uniform.
+///
+/// Without the clip the estimate is unbiased: `E[n_l] = K p_l`. With it, layer l gets `min(1, C K p_l)` of its gradient on average. Tensors
+/// outside the layers always take part.
 #[derive(Debug, Clone)]
 pub struct AdaptiveLayers {
     share: f64,
@@ -112,13 +112,10 @@ pub struct AdaptiveLayers {
 impl AdaptiveLayers {
     /// The probability of each layer in one draw.
     fn probabilities(&self) -> Vec<f64> {
-        let largest = self
-            .values
-            .iter()
-            .copied()
-            .fold(f64::NEG_INFINITY, f64::max);
+        let largest = self.values.iter().copied().fold(0.0, f64::max);
+        let unit = if largest > 0.0 { largest } else { 1.0 };
         let exps: Vec<f64> = (self.values.iter())
-            .map(|q| ((q - largest) / self.temperature).exp())
+            .map(|q| ((q - largest) / unit / self.temperature).exp())
             .collect();
         let (sum, uniform) = (exps.iter().sum::<f64>(), 1.0 / exps.len() as f64);
         exps.iter()
@@ -148,7 +145,7 @@ impl SparsityMask for AdaptiveLayers {
             });
         }
         let p = self.probabilities();
-        let draws = ((self.share * count as f64).floor() as usize).max(1);
+        let draws = share_of(self.share, count).max(1);
         let mut times = vec![0usize; count];
         for _ in 0..draws {
             let mut left = seeds.uniform();
@@ -182,6 +179,16 @@ impl SparsityMask for AdaptiveLayers {
         }
     }
 
+    fn describe(&self) -> Value {
+        serde_json::json!({ "adaptive-layers": {
+            "share": self.share,
+            "exploration": self.exploration,
+            "temperature": self.temperature,
+            "clip": self.clip,
+            "layers": self.layers.describe(),
+        } })
+    }
+
     fn record(&self) -> Value {
         serde_json::json!({ "values": self.values })
     }
@@ -191,7 +198,15 @@ impl SparsityMask for AdaptiveLayers {
         struct Saved {
             values: Vec<f64>,
         }
-        self.values = from_record::<Saved>("mask", record)?.values;
+        let values = from_record::<Saved>("mask", record)?.values;
+        if let Some(bad) = values.iter().find(|q| !(**q >= 0.0 && q.is_finite())) {
+            return Err(RecordError::Mismatch {
+                field: "mask",
+                found: format!("a layer of value {bad}"),
+                expected: "values that are finite and not negative".to_owned(),
+            });
+        }
+        self.values = values;
         Ok(())
     }
 }
@@ -203,19 +218,68 @@ mod tests {
     #[test]
     fn probabilities_mix_softmax_and_uniform() {
         let mut mask = AdaLezoConfig::new().mask().unwrap();
-        mask.values = vec![0.0, 0.6, 1.2];
-        let e = std::f64::consts::E;
-        let sum = 1.0 + e + e * e;
-        let expected = [1.0, e, e * e].map(|x| 0.9 * x / sum + 0.1 / 3.0);
-        for (p, expected) in mask.probabilities().iter().zip(expected) {
-            assert!((p - expected).abs() < 1e-12);
+        // In units of the largest value: of any scale.
+        for scale in [1e-9, 1.0, 15.0, 1e300] {
+            mask.values = [0.0, 0.5, 1.0].map(|q| q * scale).to_vec();
+            let x = [0.0, 0.5 / 0.6, 1.0 / 0.6].map(f64::exp);
+            let expected = x.map(|e| 0.9 * e / x.iter().sum::<f64>() + 0.1 / 3.0);
+            for (p, expected) in mask.probabilities().iter().zip(expected) {
+                assert!((p - expected).abs() < 1e-12);
+            }
         }
-        mask.values = vec![0.0, 1e6];
-        let p = mask.probabilities();
-        assert!(
-            p[0] == 0.05 && (p[1] - 0.95).abs() < 1e-12,
-            "no overflow: {p:?}"
-        );
+        mask.values = vec![0.0; 4];
+        assert_eq!(mask.probabilities(), [0.25; 4]);
+    }
+
+    fn query(projected_gradient: f64) -> QueryReport {
+        QueryReport {
+            direction: zo_core::Direction::zero(),
+            loss_plus: 0.0,
+            loss_other: 0.0,
+            projected_gradient,
+        }
+    }
+
+    /// A moving average of |g|, whatever its sign, of the layers drawn.
+    #[test]
+    fn values_follow_the_magnitude_of_the_gradient() {
+        let mut mask = AdaLezoConfig::new().mask().unwrap();
+        mask.values = vec![2.0, 2.0];
+        mask.drawn = vec![1];
+        mask.observe(&[], &Selection(Vec::new()), &[query(-3.0), query(5.0)]);
+        assert_eq!(mask.values, [2.0, 0.9 * 2.0 + 0.1 * 4.0]);
+    }
+
+    /// At the size of real gradients (SmolLM2: 15) draws stay spread, and the clip costs a layer what the documentation says.
+    #[test]
+    fn draws_do_not_collapse_at_large_gradients() {
+        let layers = 30;
+        let mut mask = AdaLezoConfig::new().mask().unwrap();
+        let tensors: Vec<TensorInfo> = (0..layers)
+            .map(|layer| {
+                let id = burn::module::ParamId::new();
+                let shape = burn::tensor::Shape::new([4]);
+                let path = format!("layers.{layer}.weight");
+                TensorInfo::new(&path, id, shape, burn::tensor::DType::F32)
+            })
+            .collect();
+        struct Nothing;
+        impl Weights for Nothing {
+            fn for_each(&mut self, _: &mut dyn FnMut(usize, &zo_core::Values<'_>)) {}
+        }
+        let (mut distinct, mut gradients) = (0, Seeds::new(1, u64::MAX));
+        for step in 0..200 {
+            let mut seeds = Seeds::new(0, step);
+            let selection = mask.select(&tensors, &mut Nothing, &mut seeds).unwrap();
+            distinct += if step >= 100 { mask.drawn.len() } else { 0 };
+            let g = 15.0 * (0.5 + gradients.uniform());
+            mask.observe(&tensors, &selection, &[query(g)]);
+        }
+        let distinct = distinct as f64 / 100.0;
+        assert!(distinct >= 3.5, "{distinct} of 30 layers in 6 draws");
+        let least = mask.probabilities().into_iter().fold(1.0, f64::min);
+        let most = mask.probabilities().into_iter().fold(0.0, f64::max);
+        assert!(most / least <= (1.0f64 / 0.6).exp(), "{most} {least}");
     }
 
     #[test]
@@ -223,12 +287,15 @@ mod tests {
         let config = AdaLezoConfig::new;
         for (bad, name) in [
             (config().with_share(0.0), "share"),
-            (config().with_exploration(0.0), "exploration"),
+            (config().with_exploration(-0.1), "exploration"),
+            (config().with_exploration(1.1), "exploration"),
             (config().with_temperature(0.0), "temperature"),
             (config().with_clip(f64::NAN), "clip"),
         ] {
             let error = bad.init().unwrap_err().to_string();
             assert!(error.contains(name), "{error}");
         }
+        // The paper's other value.
+        assert!(config().with_exploration(0.0).init().is_ok());
     }
 }

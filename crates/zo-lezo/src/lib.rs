@@ -23,9 +23,10 @@
 
 mod adaptive;
 
+use serde_json::{Value, json};
 use zo_core::{
     Choice, ConfigError, Dense, Distribution, Layers, Seeds, Selection, Sgd, SparsityMask,
-    TensorInfo, Weights, ZeroOrder, ZoError,
+    TensorInfo, Weights, ZeroOrder, ZoError, share_of,
 };
 
 pub use adaptive::{AdaLezo, AdaLezoConfig, AdaptiveLayers};
@@ -92,7 +93,7 @@ impl SparsityMask for RandomLayers {
             return Dense.select(tensors, weights, seeds);
         }
         let (layer_of, count) = layers_of("RandomLayers", &self.layers, tensors)?;
-        let dropped = (self.drop * count as f64).floor() as usize;
+        let dropped = share_of(self.drop, count);
         // The first `dropped` places of a random permutation (Fisher and Yates).
         let mut order: Vec<usize> = (0..count).collect();
         for place in 0..dropped {
@@ -105,6 +106,10 @@ impl SparsityMask for RandomLayers {
             _ => Some(Choice::WHOLE),
         };
         Ok(Selection(layer_of.iter().map(choose).collect()))
+    }
+
+    fn describe(&self) -> Value {
+        json!({ "random-layers": { "drop": self.drop, "layers": self.layers.describe() } })
     }
 }
 

@@ -76,15 +76,12 @@ impl LmOptimizer for Backpropagation {
         let model = self.optimizer.step(lr, model.train(), gradients).valid();
         let report = StepReport {
             step: self.step,
-            queries: Vec::new(),
             loss_unperturbed: Some(loss),
             forwards: 1,
             passes: 1,
-            swept: 0,
-            skipped: false,
-            copied: 0,
             seconds_forward,
             seconds_sweep: start.elapsed().as_secs_f64(),
+            ..StepReport::default()
         };
         self.step += 1;
         Ok((model, report))
@@ -92,13 +89,9 @@ impl LmOptimizer for Backpropagation {
 
     fn record_lm(&self) -> OptimizerRecord {
         let mut record = OptimizerRecord {
-            version: OptimizerRecord::VERSION,
+            method: Value::from(STATE),
             step: self.step,
-            seed: 0,
-            sampler: Value::Null,
-            mask: Value::Null,
-            update: Value::Null,
-            buffers: Default::default(),
+            ..OptimizerRecord::default()
         };
         if let Ok(bytes) = self.optimizer.into_bytes() {
             let (bytes, length) = (bytes.to_vec(), bytes.len());
@@ -109,6 +102,7 @@ impl LmOptimizer for Backpropagation {
     }
 
     fn load_record_lm(&mut self, mut record: OptimizerRecord) -> Result<(), RecordError> {
+        record.check_method(&Value::from(STATE))?;
         let mismatch = |found: String| RecordError::Mismatch {
             field: "optimizer",
             found,

@@ -188,7 +188,7 @@ fn stopping_saving_loading_and_going_on_changes_nothing() {
         net = second.step(2e-3, net, distance).unwrap().0;
     }
     assert_eq!(values(&whole), values(&net));
-    let mut other = MezoConfig::new().with_seed(1).init().unwrap();
+    let mut other = config.with_seed(1).init().unwrap();
     let error = other.load_record(second.record()).unwrap_err().to_string();
     assert!(error.contains("seed"), "{error}");
     std::fs::write(&path, "{").unwrap();
@@ -229,7 +229,9 @@ fn groups_choose_what_trains_and_what_decays() {
     let (after, _) = config
         .init()
         .unwrap()
-        .step(0.1, net(device), |_: &Net| 1.0)
+        .step(0.1, net(device), |net: &Net| {
+            net.first.weight.val().sum() * 0.0 + 1.0
+        })
         .unwrap();
     // A constant objective has gradient 0: what is left is the decay.
     let close = |t: Tensor<1>, v: f32| t.to_data().iter::<f32>().all(|x| (x - v).abs() < 1e-6);
@@ -342,9 +344,14 @@ fn steps_that_cannot_work_are_refused() {
         let error = refused(0.1, decay, 1.0);
         assert!(matches!(error, ZoError::Decay { .. }), "{error}");
     }
+    let error = refused(-1e-3, 0.0, 1.0);
+    assert!(matches!(error, ZoError::LearningRate(_)), "{error}");
     // A quotient that overflows.
     let error = refused(0.1, 0.0, 1e306);
-    assert!(matches!(error, ZoError::NonFiniteLoss { .. }), "{error}");
+    assert!(
+        matches!(error, ZoError::NonFiniteGradient { .. }),
+        "{error}"
+    );
 }
 
 #[cfg(feature = "flex")]

@@ -30,6 +30,8 @@ fn check<O: ZerothOrderOptimizer>(lr: f64, reach: f64, make: impl Fn(Setup) -> O
         reach,
         dtypes: dtypes.collect(),
         devices: devices.clone(),
+        thorough: false,
+        ..Common::default()
     };
     check_common(make, &options).unwrap();
 }
@@ -39,7 +41,11 @@ macro_rules! methods {
         #[test]
         fn $name() {
             check($lr, $reach, |setup: Setup| {
-                let config = $config.with_seed(setup.seed).with_queries(setup.queries);
+                let config = $config
+                    .with_seed(setup.seed)
+                    .with_queries(setup.queries)
+                    .with_weight_decay(setup.weight_decay())
+                    .with_weight_decay_groups(setup.weight_decay_groups());
                 config.$init().unwrap()
             });
         }

@@ -19,11 +19,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zo_core::{
     Buffers, Change, ConfigError, Dense, Distribution, Estimate, Moment, Probe, RecordError,
-    TensorInfo, Update, UpdateRule, ZeroOrder, ZoError, from_record,
+    TensorInfo, Update, UpdateRule, ZeroOrder, ZoError, from_record, no_buffers,
 };
 
 use crate::check;
-use crate::momentum::{Buffer, Saved, check_sizes, fill, none_left, step_by};
+use crate::momentum::{Buffer, Saved, check_sizes, step_by};
 use crate::window::Window;
 
 /// ZO-Adam with moments in buffers.
@@ -60,6 +60,7 @@ impl AdamConfig {
             betas: [self.beta_1, self.beta_2],
             epsilon: self.adam_epsilon,
             step: 0,
+            largest: 0.0,
             first: BTreeMap::new(),
             second: BTreeMap::new(),
         })
@@ -111,8 +112,14 @@ impl AdamConfig {
             "from 0 to below 1",
         )?;
         let epsilon = self.adam_epsilon;
-        let valid = epsilon > 0.0 && epsilon.is_finite();
-        check("adam_epsilon", epsilon, valid, "positive and finite")?;
+        // What is smaller is 0 in f32, and 0 / 0 where the estimate is 0.
+        let valid = (f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&epsilon);
+        check(
+            "adam_epsilon",
+            epsilon,
+            valid,
+            "positive, and a number that f32 can hold",
+        )?;
         check("window", self.window, self.window > 0, "at least 1 step")
     }
 }
@@ -125,6 +132,8 @@ pub struct Adam {
     betas: [f64; 2],
     epsilon: f64,
     step: u64,
+    /// A bound on the elements of the first moment.
+    largest: f64,
     /// By module path.
     first: BTreeMap<String, Buffer>,
     second: BTreeMap<String, Buffer>,
@@ -137,14 +146,19 @@ impl UpdateRule for Adam {
         estimate: &Estimate,
         _: &mut dyn Probe,
     ) -> Result<Update<'_>, ZoError> {
-        self.step += 1;
-        let ([beta_1, beta_2], epsilon, step) = (self.betas, self.epsilon, self.step);
+        let ([beta_1, beta_2], epsilon, step) = (self.betas, self.epsilon, self.step + 1);
         let correction = |beta: f64| 1.0 - beta.powi(step as i32);
         let (unbias_1, unbias_2) = (correction(beta_1), correction(beta_2));
-        let (first, second) = (&mut self.first, &mut self.second);
+        let gradient = estimate.gradient();
+        let largest = beta_1 * self.largest + (1.0 - beta_1) * gradient.largest();
+        let quotient =
+            (largest / epsilon).min(largest_quotient(self.betas, step) * unbias_2.sqrt());
         let change = Change::Custom {
-            gradient: estimate.gradient(),
+            gradient,
+            largest: lr * quotient / unbias_1,
             apply: Box::new(move |tensor, theta, gradient| {
+                (self.step, self.largest) = (step, largest);
+                let (first, second) = (&mut self.first, &mut self.second);
                 let path = &tensor.path;
                 let square = gradient.clone() * gradient.clone() * (1.0 - beta_2);
                 let m = Buffer::add(first.remove(path), step, beta_1, gradient * (1.0 - beta_1));
@@ -169,16 +183,13 @@ impl UpdateRule for Adam {
         true
     }
 
-    fn record(&self) -> Value {
-        let steps: BTreeMap<_, _> = self.first.iter().map(|(path, b)| (path, b.step)).collect();
-        serde_json::json!({ "step": self.step, "steps": steps })
+    fn describe(&self) -> Value {
+        serde_json::json!({ "adam": { "betas": self.betas, "epsilon": self.epsilon } })
     }
 
-    fn load_record(&mut self, record: Value) -> Result<(), RecordError> {
-        let saved = Saved::read(record)?;
-        self.step = saved.step;
-        (self.first, self.second) = (saved.waiting(), saved.waiting());
-        Ok(())
+    fn record(&self) -> Value {
+        let steps: BTreeMap<_, _> = self.first.iter().map(|(path, b)| (path, b.step)).collect();
+        serde_json::json!({ "step": self.step, "largest": self.largest, "steps": steps })
     }
 
     fn buffers(&self) -> Buffers {
@@ -189,11 +200,27 @@ impl UpdateRule for Adam {
         first.chain(self.second.iter().map(named("v."))).collect()
     }
 
-    fn load_buffers(&mut self, mut buffers: Buffers) -> Result<(), RecordError> {
-        fill(&mut self.first, "m.", &mut buffers)?;
-        fill(&mut self.second, "v.", &mut buffers)?;
-        none_left(&buffers)
+    fn load_record(&mut self, record: Value, mut buffers: Buffers) -> Result<(), RecordError> {
+        let saved = Saved::read(record)?;
+        let first = saved.filled("m.", &mut buffers)?;
+        let second = saved.filled("v.", &mut buffers)?;
+        no_buffers(&buffers)?;
+        (self.first, self.second) = (first, second);
+        (self.step, self.largest) = (saved.step, saved.largest);
+        Ok(())
     }
+}
+
+/// A bound on `|m| / sqrt(v)` after `steps` steps, by the inequality of Cauchy and Schwarz: with weights a_k in m and b_k in v it is
+/// `sqrt(sum a_k^2 / b_k)`.
+fn largest_quotient([beta_1, beta_2]: [f64; 2], steps: u64) -> f64 {
+    let ratio = beta_1 * beta_1 / beta_2;
+    let sum = if ratio == 1.0 {
+        steps as f64
+    } else {
+        (1.0 - ratio.powi(steps as i32)) / (1.0 - ratio)
+    };
+    (1.0 - beta_1) * (sum / (1.0 - beta_2)).sqrt()
 }
 
 /// Adam rebuilt from the seeds of the last steps: see [`AdamConfig`].
@@ -235,15 +262,24 @@ impl UpdateRule for AdamWindow {
         true
     }
 
+    fn describe(&self) -> Value {
+        serde_json::json!({ "adam-window": {
+            "betas": self.betas,
+            "epsilon": self.epsilon,
+            "window": self.length,
+        } })
+    }
+
     fn record(&self) -> Value {
         serde_json::json!({ "adam_window": self.window })
     }
 
-    fn load_record(&mut self, record: Value) -> Result<(), RecordError> {
+    fn load_record(&mut self, record: Value, buffers: Buffers) -> Result<(), RecordError> {
         #[derive(Deserialize)]
         struct Saved {
             adam_window: Window,
         }
+        no_buffers(&buffers)?;
         self.window = from_record::<Saved>("update rule", record)?.adam_window;
         Ok(())
     }

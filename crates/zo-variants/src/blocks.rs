@@ -10,6 +10,7 @@
 //! takes one block a step at the cost of a MeZO step. A smaller block has less variance, and passes touch the block only.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use zo_core::{
     Choice, ConfigError, Distribution, Layers, Seeds, Selection, Sgd, SparsityMask, TensorInfo,
     Weights, ZeroOrder, ZoError,
@@ -110,5 +111,47 @@ impl SparsityMask for Blocks {
 
     fn updates_each_round(&self) -> bool {
         self.order == BlockOrder::AllAtOnce
+    }
+
+    fn describe(&self) -> Value {
+        json!({ "blocks": { "order": self.order, "blocks": self.blocks.describe() } })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use burn::tensor::Device;
+    use zo_core::ZerothOrderOptimizer;
+    use zo_core::testing::{Target, Toy, toy};
+
+    use super::*;
+
+    /// The blocks that a step has moved: the four layers, and the rest as number 4.
+    fn moved(before: &Toy, after: &Toy) -> Vec<usize> {
+        let data = |weights: &burn::module::Param<burn::tensor::Tensor<1>>| weights.val().to_data();
+        let layers = before.layers.iter().zip(&after.layers);
+        let mut moved: Vec<usize> = layers
+            .enumerate()
+            .filter(|(_, (a, b))| data(&a.mlp) != data(&b.mlp))
+            .map(|(number, _)| number)
+            .collect();
+        if data(&before.head) != data(&after.head) {
+            moved.push(4);
+        }
+        moved
+    }
+
+    #[test]
+    fn each_step_takes_the_next_block() {
+        let mut optim = BlockWiseConfig::new().init().unwrap();
+        let mut module = toy(&Device::default());
+        for step in 0..11 {
+            let before = module.clone();
+            let loss = |toy: &Toy| Target::Sphere.loss(toy);
+            module = optim.step(0.01, module, loss).unwrap().0;
+            assert_eq!(moved(&before, &module), [step % 5]);
+        }
     }
 }

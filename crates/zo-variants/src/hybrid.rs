@@ -9,13 +9,14 @@
 //! Hybrid ZO-FO fine-tuning of Zhang et al. 2024, Section 5 (it is in the paper, not in its code). Both parts look at the same weights on the
 //! same batch. Nothing below the boundary is differentiated: no activation is kept there, because no parameter there is tracked.
 
-use burn::module::{Module, ParamGroup};
+use burn::module::{Module, ModuleVisitor, Param, ParamGroup};
 use burn::optim::{GradientsParams, ModuleOptimizer};
-use burn::tensor::{DType, TensorData};
+use burn::tensor::{DType, Tensor, TensorData};
 use serde_json::json;
 use zo_core::{
     ConfigError, Dense, Distribution, Loss, NonFinite, ObjectiveError, OptimizerRecord,
-    RecordError, Sgd, StepError, StepReport, ZeroOrder, ZerothOrderOptimizer, ZoError,
+    RecordError, Sgd, StepError, StepReport, ZeroOrder, ZerothOrderOptimizer, ZoError, check_ids,
+    tensors,
 };
 
 use crate::check;
@@ -85,20 +86,65 @@ pub struct Hybrid<Z> {
     non_finite: NonFinite,
 }
 
-impl<Z> Hybrid<Z> {
-    /// The loss at the module's weights, and the gradients of the top.
+impl<Z: ZerothOrderOptimizer> Hybrid<Z> {
+    /// The loss at the module's weights, and the gradients of the top, both finite.
     fn gradients<M: Module, L: Loss>(
         &self,
         module: &M,
         objective: &mut impl FnMut(&M) -> L,
-    ) -> Result<(f64, GradientsParams), ObjectiveError> {
+    ) -> Result<(f64, GradientsParams), ZoError> {
+        check_ids(&tensors(module, &self.top)?)?;
+        let step = self.below.steps();
         let tracked = module.clone().train().set_require_grad(false);
         let tracked = tracked.set_require_grad_group(self.top.clone(), true);
         let loss = objective(&tracked).into_tensor()?;
         let loss = loss.filter(|loss| loss.device().is_autodiff());
         let loss = loss.ok_or(ObjectiveError::NoDerivative)?;
         let gradients = GradientsParams::from_grads(loss.backward(), &tracked);
-        Ok((loss.inner().value()?, gradients))
+        let value = loss.inner().value()?;
+        if !value.is_finite() {
+            return Err(ZoError::NonFiniteLoss {
+                step,
+                value,
+                displaced: false,
+            });
+        }
+        let mut finite = Finite {
+            gradients: &gradients,
+            path: Vec::new(),
+            bad: None,
+        };
+        module.visit(&mut finite);
+        match finite.bad {
+            Some(path) => Err(ZoError::Gradient { step, path }),
+            None => Ok((value, gradients)),
+        }
+    }
+}
+
+/// Looks for a gradient that is not finite.
+struct Finite<'a> {
+    gradients: &'a GradientsParams,
+    path: Vec<String>,
+    bad: Option<String>,
+}
+
+impl ModuleVisitor for Finite<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.get::<D>(param.id)
+            && self.bad.is_none()
+        {
+            let finite = gradient.is_finite().all().into_scalar::<bool>();
+            self.bad = (!finite).then(|| self.path.join("."));
+        }
     }
 }
 
@@ -112,26 +158,23 @@ impl<Z: ZerothOrderOptimizer> ZerothOrderOptimizer for Hybrid<Z> {
         let start = std::time::Instant::now();
         let (loss, gradients) = match self.gradients(&module, &mut objective) {
             Ok(found) => found,
-            Err(error) => {
-                let error = ZoError::Objective(error);
-                return Err(StepError { module, error });
+            Err(error) if error.is_non_finite() && self.non_finite == NonFinite::Skip => {
+                let report = StepReport {
+                    step: self.below.skip(),
+                    forwards: 1,
+                    skipped: true,
+                    seconds_forward: start.elapsed().as_secs_f64(),
+                    ..StepReport::default()
+                };
+                return Ok((module, report));
             }
+            Err(error) => return Err(StepError { module, error }),
         };
         let seconds = start.elapsed().as_secs_f64();
-        if !loss.is_finite() && self.non_finite == NonFinite::Error {
-            let error = ZoError::NonFiniteLoss {
-                step: self.below.record().step,
-                value: loss,
-                displaced: false,
-            };
-            return Err(StepError { module, error });
-        }
-        // A step to be skipped still counts.
-        let lr = if loss.is_finite() { lr } else { 0.0 };
         let (module, mut report) = self.below.step(lr, module, objective)?;
         report.forwards += 1;
         report.seconds_forward += seconds;
-        report.skipped |= !loss.is_finite();
+        report.loss_unperturbed.get_or_insert(loss);
         if report.skipped {
             return Ok((module, report));
         }
@@ -141,8 +184,17 @@ impl<Z: ZerothOrderOptimizer> ZerothOrderOptimizer for Hybrid<Z> {
         Ok((module.valid(), report))
     }
 
+    fn steps(&self) -> u64 {
+        self.below.steps()
+    }
+
+    fn skip(&mut self) -> u64 {
+        self.below.skip()
+    }
+
     fn record(&self) -> OptimizerRecord {
         let mut record = self.below.record();
+        record.method = json!({ "hybrid": { "top_rate": self.top_rate }, "below": record.method });
         record.update = json!({ "below": record.update });
         if let Ok(bytes) = self.optimizer.into_bytes() {
             let (bytes, length) = (bytes.to_vec(), bytes.len());
@@ -153,6 +205,10 @@ impl<Z: ZerothOrderOptimizer> ZerothOrderOptimizer for Hybrid<Z> {
     }
 
     fn load_record(&mut self, mut record: OptimizerRecord) -> Result<(), RecordError> {
+        let below = record.method.get("below").cloned().unwrap_or_default();
+        let hybrid = json!({ "hybrid": { "top_rate": self.top_rate }, "below": below });
+        record.check_method(&hybrid)?;
+        record.method = below;
         let mismatch = |found: &str| RecordError::Mismatch {
             field: "first-order optimizer",
             found: found.to_owned(),

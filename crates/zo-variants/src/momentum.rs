@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zo_core::{
     Buffers, Change, ConfigError, Dense, Distribution, Estimate, MaskedDirection, Probe,
-    RecordError, TensorInfo, Update, UpdateRule, ZeroOrder, ZoError, from_record,
+    RecordError, TensorInfo, Update, UpdateRule, ZeroOrder, ZoError, from_record, no_buffers,
 };
 
 use crate::check;
@@ -53,6 +53,7 @@ impl MomentumConfig {
             beta: self.beta,
             dampening: self.dampening,
             step: 0,
+            largest: 0.0,
             buffers: BTreeMap::new(),
         })
     }
@@ -109,6 +110,8 @@ pub struct Momentum {
     beta: f64,
     dampening: f64,
     step: u64,
+    /// A bound on the elements of the buffers.
+    largest: f64,
     /// By module path.
     buffers: BTreeMap<String, Buffer>,
 }
@@ -140,12 +143,15 @@ impl UpdateRule for Momentum {
         estimate: &Estimate,
         _: &mut dyn Probe,
     ) -> Result<Update<'_>, ZoError> {
-        self.step += 1;
-        let (beta, share, step) = (self.beta, 1.0 - self.dampening, self.step);
-        let buffers = &mut self.buffers;
+        let (beta, share, step) = (self.beta, 1.0 - self.dampening, self.step + 1);
+        let gradient = estimate.gradient();
+        let largest = beta * self.largest + share * gradient.largest();
         let change = Change::Custom {
-            gradient: estimate.gradient(),
+            gradient,
+            largest: lr * largest,
             apply: Box::new(move |tensor, theta, gradient| {
+                (self.step, self.largest) = (step, largest);
+                let buffers = &mut self.buffers;
                 let old = buffers.remove(&tensor.path);
                 let buffer = Buffer::add(old, step, beta, gradient * share);
                 let moved = step_by(theta, buffer.value.clone() * -lr);
@@ -165,20 +171,17 @@ impl UpdateRule for Momentum {
         true
     }
 
+    fn describe(&self) -> Value {
+        serde_json::json!({ "momentum": { "beta": self.beta, "dampening": self.dampening } })
+    }
+
     fn record(&self) -> Value {
         let steps: BTreeMap<_, _> = self
             .buffers
             .iter()
             .map(|(path, b)| (path, b.step))
             .collect();
-        serde_json::json!({ "step": self.step, "steps": steps })
-    }
-
-    fn load_record(&mut self, record: Value) -> Result<(), RecordError> {
-        let saved = Saved::read(record)?;
-        self.step = saved.step;
-        self.buffers = saved.waiting();
-        Ok(())
+        serde_json::json!({ "step": self.step, "largest": self.largest, "steps": steps })
     }
 
     fn buffers(&self) -> Buffers {
@@ -186,9 +189,13 @@ impl UpdateRule for Momentum {
         self.buffers.iter().map(data).collect()
     }
 
-    fn load_buffers(&mut self, mut buffers: Buffers) -> Result<(), RecordError> {
-        fill(&mut self.buffers, "", &mut buffers)?;
-        none_left(&buffers)
+    fn load_record(&mut self, record: Value, mut buffers: Buffers) -> Result<(), RecordError> {
+        let saved = Saved::read(record)?;
+        let values = saved.filled("", &mut buffers)?;
+        no_buffers(&buffers)?;
+        self.buffers = values;
+        (self.step, self.largest) = (saved.step, saved.largest);
+        Ok(())
     }
 }
 
@@ -196,6 +203,8 @@ impl UpdateRule for Momentum {
 #[derive(Deserialize)]
 pub(crate) struct Saved {
     pub(crate) step: u64,
+    /// A bound on the elements of the first moment.
+    pub(crate) largest: f64,
     steps: BTreeMap<String, u64>,
 }
 
@@ -212,51 +221,30 @@ impl Saved {
         }
     }
 
-    /// Buffers that wait for their values.
-    pub(crate) fn waiting(&self) -> BTreeMap<String, Buffer> {
-        let empty = || Tensor::zeros([0], &Device::default());
-        let wait = |(path, step): (&String, &u64)| {
-            let (value, step) = (empty(), *step);
-            (path.clone(), Buffer { value, step })
+    /// The buffers, with the saved values whose names are `prefix` and the module path.
+    pub(crate) fn filled(
+        &self,
+        prefix: &str,
+        values: &mut Buffers,
+    ) -> Result<BTreeMap<String, Buffer>, RecordError> {
+        let fill = |(path, step): (&String, &u64)| {
+            let name = format!("{prefix}{path}");
+            let mismatch = |found: String| RecordError::Mismatch {
+                field: "buffer",
+                found,
+                expected: format!("`{name}`, a list of f32"),
+            };
+            let data = values.remove(&name);
+            let data = data.ok_or_else(|| mismatch("missing".to_owned()))?;
+            if data.dtype() != DType::F32 || data.shape().num_dims() != 1 {
+                let found = format!("{:?} {:?}", data.dtype(), data.shape());
+                return Err(mismatch(found));
+            }
+            // Moved to the weights' device when it is first used.
+            let (value, step) = (Tensor::from_data(data, &Device::default()), *step);
+            Ok((path.clone(), Buffer { value, step }))
         };
-        self.steps.iter().map(wait).collect()
-    }
-}
-
-/// Gives buffers their saved values: those whose names are `prefix` and the module path.
-pub(crate) fn fill(
-    buffers: &mut BTreeMap<String, Buffer>,
-    prefix: &str,
-    saved: &mut Buffers,
-) -> Result<(), RecordError> {
-    for (path, buffer) in buffers {
-        let name = format!("{prefix}{path}");
-        let mismatch = |found: String| RecordError::Mismatch {
-            field: "buffer",
-            found,
-            expected: format!("`{name}`, a list of f32"),
-        };
-        let data = saved.remove(&name);
-        let data = data.ok_or_else(|| mismatch("missing".to_owned()))?;
-        if data.dtype() != DType::F32 || data.shape().num_dims() != 1 {
-            let found = format!("{:?} {:?}", data.dtype(), data.shape());
-            return Err(mismatch(found));
-        }
-        // Moved to the weights' device when it is first used.
-        buffer.value = Tensor::from_data(data, &Device::default());
-    }
-    Ok(())
-}
-
-/// Refuses saved values that no buffer has asked for.
-pub(crate) fn none_left(saved: &Buffers) -> Result<(), RecordError> {
-    match saved.keys().next() {
-        None => Ok(()),
-        Some(name) => Err(RecordError::Mismatch {
-            field: "buffer",
-            found: format!("`{name}`"),
-            expected: "none of this name".to_owned(),
-        }),
+        self.steps.iter().map(fill).collect()
     }
 }
 
@@ -320,15 +308,24 @@ impl UpdateRule for MomentumWindow {
         true
     }
 
+    fn describe(&self) -> Value {
+        serde_json::json!({ "momentum-window": {
+            "beta": self.beta,
+            "dampening": self.dampening,
+            "window": self.length,
+        } })
+    }
+
     fn record(&self) -> Value {
         serde_json::json!({ "momentum_window": self.window })
     }
 
-    fn load_record(&mut self, record: Value) -> Result<(), RecordError> {
+    fn load_record(&mut self, record: Value, buffers: Buffers) -> Result<(), RecordError> {
         #[derive(Deserialize)]
         struct Saved {
             momentum_window: Window,
         }
+        no_buffers(&buffers)?;
         self.window = from_record::<Saved>("update rule", record)?.momentum_window;
         Ok(())
     }

@@ -6,12 +6,18 @@ use zo_core::{Values, Weights};
 /// numbers.
 struct Histogram {
     counts: Vec<u64>,
+    /// The smallest and the largest magnitude, by their bits.
+    least: u32,
+    largest: u32,
 }
 
 impl Histogram {
     fn new() -> Self {
-        let counts = vec![0; 1 << 16];
-        Self { counts }
+        Self {
+            counts: vec![0; 1 << 16],
+            least: u32::MAX,
+            largest: 0,
+        }
     }
 
     /// The bin of the element of rank `rank`, and its rank within the bin.
@@ -33,7 +39,11 @@ fn count(values: &Values<'_>, high: Option<u32>, histogram: &mut Histogram) -> u
         count += data.num_elements() as u64;
         for bits in data.iter::<f32>().map(|value| value.abs().to_bits()) {
             match high {
-                None => histogram.counts[(bits >> 16) as usize] += 1,
+                None => {
+                    histogram.counts[(bits >> 16) as usize] += 1;
+                    histogram.least = histogram.least.min(bits);
+                    histogram.largest = histogram.largest.max(bits);
+                }
                 Some(high) if high == bits >> 16 => histogram.counts[(bits & 0xFFFF) as usize] += 1,
                 Some(_) => {}
             }
@@ -49,44 +59,91 @@ fn rank(share: f64, count: u64) -> Option<u64> {
         .checked_sub(1)
 }
 
-/// The magnitude up to which `share` of each tensor's elements lie. Below all of them, -1, if the share rounds to none.
-pub(crate) fn quantiles(weights: &mut dyn Weights, trains: &[bool], share: f64) -> Vec<f64> {
-    let mut found = vec![-1.0; trains.len()];
+/// A quantile of magnitudes, and what is around it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Quantile {
+    /// The magnitude up to which the share lies; `None` if the share rounds to no element.
+    pub(crate) value: Option<f64>,
+    /// The tensor's smallest magnitude.
+    pub(crate) least: f64,
+    /// The tensor's largest magnitude.
+    pub(crate) largest: f64,
+}
+
+impl Quantile {
+    /// Of tensors that do not train.
+    const NONE: Self = Self {
+        value: None,
+        least: 0.0,
+        largest: 0.0,
+    };
+
+    fn new(value: Option<f64>, upper: &Histogram) -> Self {
+        let [least, largest] =
+            [upper.least, upper.largest].map(|bits| f64::from(f32::from_bits(bits)));
+        Self {
+            value,
+            least,
+            largest,
+        }
+    }
+}
+
+/// For each tensor that trains, the magnitude up to which `share` of its elements lie.
+pub(crate) fn quantiles(weights: &mut dyn Weights, trains: &[bool], share: f64) -> Vec<Quantile> {
+    let mut found = vec![Quantile::NONE; trains.len()];
     weights.for_each(&mut |number, values| {
         if !trains[number] {
             return;
         }
         let mut upper = Histogram::new();
         let n = count(values, None, &mut upper);
-        if let Some(rank) = rank(share, n) {
+        let value = rank(share, n).map(|rank| {
             let (high, rank) = upper.find(rank);
             let mut lower = Histogram::new();
             count(values, Some(high), &mut lower);
-            found[number] = magnitude(high, lower.find(rank).0);
+            magnitude(high, lower.find(rank).0)
+        });
+        if n > 0 {
+            found[number] = Quantile::new(value, &upper);
         }
     });
     found
 }
 
-/// The magnitude up to which `share` of all elements lie.
-pub(crate) fn global_quantile(weights: &mut dyn Weights, trains: &[bool], share: f64) -> f64 {
-    let mut over_all = |high, histogram: &mut Histogram| {
-        let mut n = 0;
+/// For each tensor that trains, the magnitude up to which `share` of the elements of all of them lie.
+pub(crate) fn global_quantiles(
+    weights: &mut dyn Weights,
+    trains: &[bool],
+    share: f64,
+) -> Vec<Quantile> {
+    let mut found = vec![Quantile::NONE; trains.len()];
+    let mut upper = Histogram::new();
+    let mut n = 0;
+    weights.for_each(&mut |number, values| {
+        if trains[number] {
+            let mut own = Histogram::new();
+            n += count(values, None, &mut own);
+            found[number] = Quantile::new(None, &own);
+            for (sum, count) in upper.counts.iter_mut().zip(own.counts) {
+                *sum += count;
+            }
+        }
+    });
+    if let Some(rank) = rank(share, n) {
+        let (high, rank) = upper.find(rank);
+        let mut lower = Histogram::new();
         weights.for_each(&mut |number, values| {
             if trains[number] {
-                n += count(values, high, histogram);
+                count(values, Some(high), &mut lower);
             }
         });
-        n
-    };
-    let (mut upper, mut lower) = (Histogram::new(), Histogram::new());
-    let n = over_all(None, &mut upper);
-    let Some(rank) = rank(share, n) else {
-        return -1.0;
-    };
-    let (high, rank) = upper.find(rank);
-    over_all(Some(high), &mut lower);
-    magnitude(high, lower.find(rank).0)
+        let value = magnitude(high, lower.find(rank).0);
+        for quantile in &mut found {
+            quantile.value = Some(value);
+        }
+    }
+    found
 }
 
 fn magnitude(high: u32, low: u32) -> f64 {
@@ -129,16 +186,26 @@ mod tests {
         for share in [0.001, 0.2, 0.5, 0.8, 1.0] {
             let found = quantiles(&mut Given(tensors.clone()), &[true, true, true], share);
             for (values, found) in tensors.iter().zip(found) {
-                let expected = match rank(share, values.len() as u64) {
-                    Some(rank) => f64::from(sorted(values)[rank as usize]),
-                    None => -1.0,
+                let sorted = sorted(values);
+                let expected = Quantile {
+                    value: rank(share, values.len() as u64)
+                        .map(|rank| f64::from(sorted[rank as usize])),
+                    least: f64::from(sorted[0]),
+                    largest: f64::from(sorted[sorted.len() - 1]),
                 };
                 assert_eq!(found, expected);
             }
             let together = sorted(&[&tensors[0][..], &tensors[2][..]].concat());
-            let found = global_quantile(&mut Given(tensors.clone()), &[true, false, true], share);
+            let found = global_quantiles(&mut Given(tensors.clone()), &[true, false, true], share);
             let rank = rank(share, 1001).unwrap() as usize;
-            assert_eq!(found, f64::from(together[rank]));
+            assert!(
+                found
+                    .iter()
+                    .all(|q| q.value == Some(f64::from(together[rank])))
+            );
+            let largest = |i: usize| f64::from(sorted(&tensors[i]).last().copied().unwrap());
+            assert_eq!(found[2].largest, largest(2));
+            assert_eq!(found[1].largest, 0.0, "it does not train");
         }
     }
 }

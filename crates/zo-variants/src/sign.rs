@@ -9,6 +9,7 @@
 //! and one query they are the same.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use zo_core::{
     Change, ConfigError, Dense, Distribution, Estimate, Probe, Update, UpdateRule, ZeroOrder,
     ZoError,
@@ -55,6 +56,10 @@ pub struct Sign(
 );
 
 impl UpdateRule for Sign {
+    fn describe(&self) -> Value {
+        json!({ "sign": self.0 })
+    }
+
     fn update(
         &mut self,
         lr: f64,
@@ -71,5 +76,29 @@ impl UpdateRule for Sign {
         };
         let decay_rate = lr;
         Ok(Update { change, decay_rate })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use burn::tensor::Device;
+    use zo_core::ZerothOrderOptimizer;
+    use zo_core::testing::{Toy, flat, toy};
+
+    use super::*;
+
+    /// Equal losses say nothing: neither form moves.
+    #[test]
+    fn the_sign_of_zero_is_zero() {
+        for kind in [SignKind::Scalar, SignKind::Elementwise] {
+            let mut optim = SignConfig::new().with_kind(kind).init().unwrap();
+            let flat_loss = |toy: &Toy| toy.head.val().sum() * 0.0;
+            let (end, _) = optim.step(0.5, toy(&Device::default()), flat_loss).unwrap();
+            for (a, b) in flat(&toy(&Device::default())).iter().zip(flat(&end)) {
+                assert!((a - b).abs() < 1e-6, "{kind:?}");
+            }
+        }
     }
 }

@@ -12,8 +12,12 @@
 //! - small weights: the elements up to a quantile, tensor by tensor: Sparse-MeZO (Liu et al. 2024, arXiv 2402.15751), whose best sparsity
 //!   is 0.8.
 //!
-//! Masks are never stored. Quantiles are exact, taken at the first step and then every `refresh` steps, one number a tensor; which elements
-//! are beyond them is found anew in each pass.
+//! Masks are never stored. Quantiles are exact, taken at the first step and then every `refresh` steps, one number per tensor; which
+//! elements are beyond them is found anew in each pass.
+//!
+//! A magnitude says nothing about a weight that was never trained. A tensor of zeros (LoRA's B before the first step, a new bias) therefore
+//! moves as a whole until the quantiles are taken again; so does, among small weights, any tensor whose quantile is 0, where after one
+//! update no element would be small any more. At least one element of each tensor counts as small.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +29,7 @@ use zo_core::{
 };
 
 use crate::check;
-use crate::quantile::{global_quantile, quantiles};
+use crate::quantile::{Quantile, global_quantiles, quantiles};
 
 /// ZO-SGD with gradient sparsity.
 pub type ZoSparse = ZeroOrder<Distribution, Sparse, Sgd>;
@@ -96,8 +100,8 @@ pub struct Sparse {
     kind: SparseKind,
     sparsity: f64,
     refresh: u64,
-    /// By module path.
-    thresholds: BTreeMap<String, f64>,
+    /// By module path, of the tensors that train; `None` for those that move as a whole.
+    thresholds: BTreeMap<String, Option<f64>>,
 }
 
 impl Sparse {
@@ -113,17 +117,25 @@ impl Sparse {
             return Ok(());
         }
         let trains: Vec<bool> = tensors.iter().map(|tensor| tensor.trainable).collect();
-        let values = match self.kind {
+        let found = match self.kind {
             SparseKind::Random => return Ok(()),
             SparseKind::Magnitude => quantiles(weights, &trains, self.sparsity),
-            SparseKind::GlobalMagnitude => {
-                vec![global_quantile(weights, &trains, self.sparsity); tensors.len()]
-            }
+            SparseKind::GlobalMagnitude => global_quantiles(weights, &trains, self.sparsity),
             // The small ones move: the quantile is that of their share.
             SparseKind::SmallWeights => quantiles(weights, &trains, 1.0 - self.sparsity),
         };
-        let named = tensors.iter().map(|tensor| tensor.path.clone());
-        self.thresholds = named.zip(values).collect();
+        let small = self.kind == SparseKind::SmallWeights;
+        let threshold = |found: &Quantile| {
+            let degenerate = found.largest == 0.0 || small && found.value == Some(0.0);
+            // Below all magnitudes, so that all elements are large.
+            let none = if small { found.least } else { -1.0 };
+            (!degenerate).then(|| found.value.unwrap_or(none))
+        };
+        let named = tensors.iter().zip(&found);
+        let trained = named.filter(|(tensor, _)| tensor.trainable);
+        self.thresholds = trained
+            .map(|(tensor, found)| (tensor.path.clone(), threshold(found)))
+            .collect();
         Ok(())
     }
 }
@@ -141,22 +153,24 @@ impl SparsityMask for Sparse {
         self.find_thresholds(tensors, weights, seeds.step())?;
         let (seed, keep) = (seeds.draw(), 1.0 - self.sparsity);
         let choose = |tensor: &TensorInfo| {
-            let threshold = self.thresholds.get(&tensor.path).copied();
-            let threshold = threshold.ok_or_else(|| ZoError::Mask {
+            if !tensor.trainable {
+                return Ok(None);
+            }
+            if self.kind == SparseKind::Random {
+                return Ok(Some(Choice::some(Elements::Random { seed, keep })));
+            }
+            let known = self.thresholds.get(&tensor.path);
+            let threshold = *known.ok_or_else(|| ZoError::Mask {
                 mask: "Sparse",
                 reason: format!(
                     "it has no threshold for `{}`: use the module it was trained with",
                     tensor.path
                 ),
-            });
-            let elements = match self.kind {
-                SparseKind::Random => Elements::Random { seed, keep },
-                SparseKind::SmallWeights => Elements::Small {
-                    threshold: threshold?,
-                },
-                SparseKind::Magnitude | SparseKind::GlobalMagnitude => Elements::Large {
-                    threshold: threshold?,
-                },
+            })?;
+            let elements = match (threshold, self.kind) {
+                (None, _) => Elements::All,
+                (Some(threshold), SparseKind::SmallWeights) => Elements::Small { threshold },
+                (Some(threshold), _) => Elements::Large { threshold },
             };
             Ok::<_, ZoError>(Some(Choice::some(elements)))
         };
@@ -169,6 +183,14 @@ impl SparsityMask for Sparse {
         self.kind != SparseKind::Random && self.sparsity > 0.0
     }
 
+    fn describe(&self) -> Value {
+        serde_json::json!({ "sparse": {
+            "kind": self.kind,
+            "sparsity": self.sparsity,
+            "refresh": self.refresh,
+        } })
+    }
+
     fn record(&self) -> Value {
         serde_json::json!({ "thresholds": self.thresholds })
     }
@@ -176,7 +198,7 @@ impl SparsityMask for Sparse {
     fn load_record(&mut self, record: Value) -> Result<(), RecordError> {
         #[derive(Deserialize)]
         struct Saved {
-            thresholds: BTreeMap<String, f64>,
+            thresholds: BTreeMap<String, Option<f64>>,
         }
         self.thresholds = from_record::<Saved>("mask", record)?.thresholds;
         Ok(())

@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 use zo_core::{Estimate, MaskedDirection};
 
-/// A window over the estimates of the last steps: for each step its seeds and its mask's choice, one entry a tensor, whatever the number of
+/// A window over the estimates of the last steps: for each step its seeds and its mask's choice, one entry per tensor, whatever the number of
 /// weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Window {
-    /// Newest first.
-    estimates: VecDeque<MaskedDirection>,
+    /// Newest first; for each step its number and the sum of its estimates.
+    estimates: VecDeque<(u64, MaskedDirection)>,
 }
 
 impl Window {
@@ -19,15 +19,22 @@ impl Window {
         Self { estimates }
     }
 
-    /// Takes in an estimate and forgets what is older than `length` steps.
+    /// Takes in an estimate and forgets what is older than `length` steps. A step of several rounds has several estimates, of other
+    /// tensors each; they are of one age.
     pub(crate) fn push(&mut self, estimate: &Estimate, length: usize) {
-        self.estimates.push_front(estimate.gradient());
+        let gradient = estimate.gradient();
+        match self.estimates.front_mut() {
+            Some((step, sum)) if *step == estimate.step => {
+                *sum = std::mem::take(sum).plus(1.0, &gradient);
+            }
+            _ => self.estimates.push_front((estimate.step, gradient)),
+        }
         self.estimates.truncate(length);
     }
 
     /// The estimates with their age in steps, newest first.
     pub(crate) fn by_age(&self) -> impl Iterator<Item = (i32, &MaskedDirection)> {
-        (0..).zip(&self.estimates)
+        (0..).zip(self.estimates.iter().map(|(_, gradient)| gradient))
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -44,6 +44,14 @@ pub enum Distribution {
 }
 
 impl Distribution {
+    /// A bound on `|z|`: what a change can be at most. (The Gaussian transform reaches 6.66.)
+    pub(crate) const fn largest(self) -> f64 {
+        match self {
+            Self::Gaussian => 6.67,
+            Self::Rademacher => 1.0,
+        }
+    }
+
     /// Values drawn from one Philox block.
     pub(crate) const fn values_per_block(self) -> usize {
         match self {

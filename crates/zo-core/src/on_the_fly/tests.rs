@@ -1,6 +1,6 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use burn::module::{Lora, ParamGroup, RunningState};
+use burn::module::{Lora, ParamGroup};
 use burn::tensor::Device;
 
 use super::*;
@@ -236,6 +236,7 @@ fn memory_is_that_of_a_transient() {
 }
 
 /// Small elements of `first`, random ones of `second`, nothing of `bias`.
+#[derive(Clone)]
 struct Part;
 
 impl SparsityMask for Part {
@@ -372,32 +373,6 @@ fn adapters_beside_a_quantized_base() {
     let mut optim = optimizer(settings(OnTheFly, ParamGroup::all()));
     let error = optim.step(1e-2, start, loss).unwrap_err();
     assert!(matches!(error.error, ZoError::Dtype { .. }), "{error}");
-}
-
-#[test]
-fn running_statistics_are_refused_and_left_alone() {
-    #[derive(Module, Debug)]
-    struct Norm {
-        scale: Param<Tensor<1>>,
-        mean: RunningState<Tensor<1>>,
-    }
-    let norm = |device: &Device| Norm {
-        scale: Param::from_tensor(Tensor::ones([4], device)),
-        mean: RunningState::new(Tensor::ones([4], device)),
-    };
-    let loss = |norm: &Norm| (norm.scale.val() * norm.mean.value()).sum();
-    for device in devices() {
-        let error = mezo(OnTheFly).step(0.1, norm(&device), loss).unwrap_err();
-        assert!(matches!(&error.error, ZoError::OnTheFly { path } if path == "mean"));
-        let settings = Settings {
-            trainable: ParamGroup::from_path("scale"),
-            ..settings(OnTheFly)
-        };
-        let (norm, _) = optimizer(settings).step(0.1, norm(&device), loss).unwrap();
-        let values = flat(&norm);
-        assert!(values[..4].iter().all(|scale| *scale != 1.0));
-        assert_eq!(values[4..], [1.0; 4]);
-    }
 }
 
 /// Visitors see theta, whatever the displacement: the loss would be the same twice, and the model never learn.

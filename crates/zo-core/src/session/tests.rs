@@ -190,6 +190,7 @@ fn the_model_is_read_at_its_weights_and_the_session_goes_on() {
 }
 
 /// Two rounds, one for each tensor, each with an update.
+#[derive(Clone)]
 struct Turns;
 
 impl SparsityMask for Turns {
@@ -235,6 +236,7 @@ fn updates_between_rounds_wait_too() {
 }
 
 /// Small weights in odd steps, all in even ones.
+#[derive(Clone)]
 struct SmallAtTimes;
 
 impl SparsityMask for SmallAtTimes {
@@ -258,6 +260,7 @@ impl SparsityMask for SmallAtTimes {
 }
 
 /// `theta - lr sign(g z)`
+#[derive(Clone)]
 struct Signs;
 
 impl UpdateRule for Signs {

@@ -79,7 +79,7 @@ pub enum Target {
     Sphere,
     /// `1/2 sum a_i (theta_i - c_i)^2` with a between 0.2 and 2.
     Ellipsoid,
-    /// `sum sqrt(1 + (theta_i - c_i)^2) - 1`: no quadratic, but convex.
+    /// `sum sqrt(1 + (theta_i - c_i)^2) - 1`: not a quadratic, but convex.
     Hyperboloid,
 }
 
@@ -126,6 +126,14 @@ impl Target {
         };
         theta.iter().enumerate().map(partial).collect()
     }
+}
+
+/// The module with zeros for its matrices.
+pub(super) fn zeroed(mut module: Toy) -> Toy {
+    for layer in &mut module.layers {
+        layer.attention = layer.attention.clone().map(|weights| weights.zeros_like());
+    }
+    module
 }
 
 /// The module in another dtype.

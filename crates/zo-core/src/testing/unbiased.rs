@@ -1,4 +1,4 @@
-//! Is the estimate the gradient in the mean?
+//! Is the estimate the gradient on average?
 
 use burn::tensor::Device;
 
@@ -87,7 +87,7 @@ pub fn check_unbiased<O: ZerothOrderOptimizer>(
         let off = (mean - expected) / error;
         ensure(off.abs() <= options.standard_errors, "unbiased", || {
             format!(
-                "the estimate of {}[{element}] is {mean:.5} in the mean of {n} steps, expected {expected:.5}: {off:.1} standard errors off",
+                "the estimate of {}[{element}] is {mean:.5} on average over {n} steps, expected {expected:.5}: {off:.1} standard errors off",
                 tensor.path
             )
         })?;

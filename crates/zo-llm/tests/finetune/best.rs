@@ -49,13 +49,8 @@ impl LmOptimizer for Scripted {
 
     fn record_lm(&self) -> OptimizerRecord {
         OptimizerRecord {
-            version: OptimizerRecord::VERSION,
             step: self.step as u64,
-            seed: 0,
-            sampler: Value::Null,
-            mask: Value::Null,
-            update: Value::Null,
-            buffers: Default::default(),
+            ..OptimizerRecord::default()
         }
     }
 

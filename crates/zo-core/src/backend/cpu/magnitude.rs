@@ -6,10 +6,11 @@
 //! the weight has left its answer in the lowest bit of `w`. Both passes ask whether that is so of the same number, `w` without that bit;
 //! the bounds are widened by the rounding errors in between, so that what is not ambiguous is certain.
 //!
-//! The price is at most 1 ulp, for elements next to the threshold only: some of those that take part (as any rounding), and once,
-//! by clearing the bit, some of those that do not.
+//! A bit that says something else than the value is room that the value loses: near the threshold, weights have the spacing of floats
+//! twice over. `theta` moves to a float next to it whose lowest bit is 0, up or down at random; displaced weights that take part end in 1, those that stay in 0, each as near to the exact sum as that allows. So
+//! the way back finds `theta` again: it is the only such float within 1 ulp. The price is 1 ulp, once, without a bias.
 
-use num_traits::{Float, MulAdd};
+use num_traits::{Float, MulAdd, Zero};
 
 use super::TypedSweep;
 use super::moves::Change;
@@ -26,6 +27,8 @@ pub(super) struct Threshold<A> {
     /// Rounding errors, relative to the largest number involved, and absolute.
     relative: A,
     absolute: A,
+    /// The relative one, and what a mark can add to it.
+    wide: A,
 }
 
 impl<A: Float> Threshold<A> {
@@ -33,8 +36,9 @@ impl<A: Float> Threshold<A> {
         Self {
             small: magnitudes.small,
             at: W::acc(magnitudes.threshold),
-            relative: W::acc(4.0 * W::ULP),
+            relative: W::acc(6.0 * W::ULP),
             absolute: W::acc(8.0 * W::TINIEST),
+            wide: W::acc(9.0 * W::ULP),
         }
     }
 
@@ -43,12 +47,12 @@ impl<A: Float> Threshold<A> {
         (theta.abs() <= self.at) == self.small
     }
 
-    /// Whether the weight `w`, less its mark, can be one that takes part and was displaced by `d`; and whether it can be one that does
-    /// not.
+    /// Whether the weight `w`, without its mark, can be one that takes part and was displaced by `d`; and whether it can be one that
+    /// stays.
     #[inline(always)]
-    fn hypotheses(&self, w: A, d: A) -> (bool, bool) {
+    fn hypotheses(&self, w: A, d: A, relative: A) -> (bool, bool) {
         let scale = w.abs().max(d.abs()).max(self.at);
-        let slack = self.relative * scale + self.absolute;
+        let slack = relative * scale + self.absolute;
         let (moved, stayed) = ((w - d).abs(), w.abs());
         if self.small {
             (moved <= self.at + slack, stayed > self.at - slack)
@@ -95,30 +99,83 @@ impl<A: Float + MulAdd<Output = A>> Chosen<A> {
         round: impl Round<W>,
         change: &impl Change<W>,
     ) {
-        let (zero, one) = (A::zero(), A::one());
+        let (zero, threshold) = (A::zero(), &self.threshold);
         for (lane, weight) in row[..lanes].iter_mut().enumerate() {
             let (from, to) = change.at(lane);
             let w = weight.widen();
-            let resting = number::<A>(self.threshold.takes_part(w));
-            let (mut chosen, mut theta) = (resting, w);
+            let resting = threshold.takes_part(w);
+            let (mut chosen, mut theta) = (resting, *weight);
             if !UNPERTURBED {
-                let clean = weight.marked(false).widen();
-                let (moved, stayed) = self.threshold.hypotheses(clean, from);
-                let mark = number::<A>(weight.mark());
-                let moved_for_sure = number::<A>(moved);
-                let displaced = if moved & stayed { mark } else { moved_for_sure };
+                let clean = weight.unmarked().widen();
+                let (moved, stayed) = threshold.hypotheses(clean, from, threshold.relative);
+                let displaced = if moved & stayed { weight.mark() } else { moved };
                 chosen = if from == zero { resting } else { displaced };
-                theta = W::rounded(w - chosen * from);
+                let back = Sum::<W>::new(w, -number::<A>(chosen) * from);
+                let even = back.ending_in(false, from < zero);
+                // A mark can have carried the weight out of the ambiguous range.
+                let (moved, stayed) = threshold.hypotheses(clean, from, threshold.wide);
+                let near = moved & stayed & (from != zero);
+                theta = if near & chosen { even } else { back.nearest };
             }
-            let new = round.narrow(MulAdd::mul_add(self.decay, theta, chosen * to), lane);
+            let to_chosen = number::<A>(chosen) * to;
+            let new = MulAdd::mul_add(self.decay, theta.widen(), to_chosen);
+            let new = round.narrow(new, lane);
             *weight = new;
             if DISPLACES {
-                let clean = new.marked(false).widen();
-                let (moved, stayed) = self.threshold.hypotheses(clean, to);
+                let clean = new.unmarked().widen();
+                let (moved, stayed) = threshold.hypotheses(clean, to, threshold.relative);
                 let ambiguous = moved & stayed & (to != zero);
-                let noted = new.marked(chosen == one);
+                // Where a displacement is ambiguous it points outwards: its sign would be a bias. Its last bit (of Gaussian noise) and
+                // which way it is first taken (of Rademacher noise) are as good as random in each step.
+                let random = W::last_bit(to) ^ (to > zero) ^ (from == zero);
+                let theta = Sum::<W>::of(theta).ending_in(false, theta.second_bit() ^ random);
+                let noted = Sum::<W>::new(theta.widen() * self.decay, to_chosen);
+                let noted = noted.ending_in(chosen, to > zero);
                 *weight = if ambiguous { noted } else { new };
             }
+        }
+    }
+}
+
+/// A sum, as the nearest float and what it lacks.
+#[derive(Clone, Copy)]
+struct Sum<W: Weight> {
+    nearest: W,
+    rest: W::Acc,
+}
+
+impl<W: Weight> Sum<W> {
+    #[inline(always)]
+    fn of(nearest: W) -> Self {
+        let rest = W::Acc::zero();
+        Self { nearest, rest }
+    }
+
+    #[inline(always)]
+    fn new(a: W::Acc, b: W::Acc) -> Self {
+        let sum = a + b;
+        // Exactly what the addition has rounded away (Knuth's TwoSum).
+        let part = sum - a;
+        let lost = (a - (sum - part)) + (b - part);
+        let nearest = W::narrow(sum);
+        let rest = (sum - nearest.widen()) + lost;
+        Self { nearest, rest }
+    }
+
+    /// The nearest float with this lowest bit; halfway between two of them, the upper or the lower one.
+    #[inline(always)]
+    fn ending_in(self, bit: bool, upper: bool) -> W {
+        let zero = W::Acc::zero();
+        let up = if self.rest == zero {
+            upper
+        } else {
+            self.rest > zero
+        };
+        let next = self.nearest.neighbour(up);
+        if self.nearest.mark() == bit {
+            self.nearest
+        } else {
+            next
         }
     }
 }

@@ -24,6 +24,8 @@ pub(crate) trait Weight: Copy + Default + Send + Sync {
     const ROUNDS: bool;
 
     fn acc(value: f64) -> Self::Acc;
+    /// The lowest bit of an accumulator.
+    fn last_bit(value: Self::Acc) -> bool;
     fn noise(z: f32) -> Self::Acc;
     fn widen(self) -> Self::Acc;
     /// Rounds to nearest, ties to even.
@@ -31,10 +33,14 @@ pub(crate) trait Weight: Copy + Default + Send + Sync {
     /// Rounds by 16 random bits.
     fn narrow_by_chance(value: Self::Acc, random: u32) -> Self;
 
-    /// With the lowest bit of the significand set to `mark`: at most 1 ulp away.
-    fn marked(self, mark: bool) -> Self;
     /// The lowest bit of the significand.
     fn mark(self) -> bool;
+    /// With that bit cleared: at most 1 ulp away.
+    fn unmarked(self) -> Self;
+    /// The second lowest bit.
+    fn second_bit(self) -> bool;
+    /// The next number up, or down. It has the other lowest bit.
+    fn neighbour(self, up: bool) -> Self;
 
     /// The nearest number that the dtype can hold.
     #[inline(always)]
@@ -44,29 +50,44 @@ pub(crate) trait Weight: Copy + Default + Send + Sync {
 }
 
 macro_rules! marks {
-    ($float:ty) => {
-        #[inline(always)]
-        fn marked(self, mark: bool) -> Self {
-            let bits = self.to_bits();
-            Self::from_bits(bits >> 1 << 1 | if mark { 1 } else { 0 })
-        }
+    ($bits:ty) => {
         #[inline(always)]
         fn mark(self) -> bool {
             self.to_bits() & 1 == 1
+        }
+        #[inline(always)]
+        fn second_bit(self) -> bool {
+            self.to_bits() & 2 == 2
+        }
+        #[inline(always)]
+        fn unmarked(self) -> Self {
+            Self::from_bits(self.to_bits() >> 1 << 1)
+        }
+        #[inline(always)]
+        fn neighbour(self, up: bool) -> Self {
+            const SIGN: $bits = 1 << (<$bits>::BITS - 1);
+            let (sign, magnitude) = (self.to_bits() & SIGN, self.to_bits() & !SIGN);
+            let further = up == (sign == 0);
+            let next = sign | magnitude.wrapping_add(if further { 1 } else { <$bits>::MAX });
+            // Next to zero, the smallest number of either sign.
+            let smallest = if up { 1 } else { SIGN | 1 };
+            Self::from_bits(if magnitude == 0 { smallest } else { next })
         }
     };
 }
 
 macro_rules! full_precision {
-    ($($float:ty),*) => {$(
+    ($($float:ty, $bits:ty;)*) => {$(
         impl Weight for $float {
             type Acc = $float;
             const ULP: f64 = <$float>::EPSILON as f64;
             const TINIEST: f64 = <$float>::MIN_POSITIVE as f64 * <$float>::EPSILON as f64;
             const ROUNDS: bool = false;
-            marks!($float);
+            marks!($bits);
             #[inline(always)]
             fn acc(value: f64) -> $float { value as $float }
+            #[inline(always)]
+            fn last_bit(value: $float) -> bool { value.to_bits() & 1 == 1 }
             #[inline(always)]
             fn noise(z: f32) -> $float { <$float>::from(z) }
             #[inline(always)]
@@ -78,7 +99,10 @@ macro_rules! full_precision {
         }
     )*};
 }
-full_precision!(f32, f64);
+full_precision! {
+    f32, u32;
+    f64, u64;
+}
 
 macro_rules! half_precision {
     ($($half:ident, $ulp:expr, $tiniest:expr, $to_f32:ident, $nearest:ident, $by_chance:ident;)*) => {$(
@@ -87,9 +111,11 @@ macro_rules! half_precision {
             const ULP: f64 = $ulp;
             const TINIEST: f64 = $tiniest;
             const ROUNDS: bool = true;
-            marks!($half);
+            marks!(u16);
             #[inline(always)]
             fn acc(value: f64) -> f32 { value as f32 }
+            #[inline(always)]
+            fn last_bit(value: f32) -> bool { value.to_bits() & 1 == 1 }
             #[inline(always)]
             fn noise(z: f32) -> f32 { z }
             #[inline(always)]

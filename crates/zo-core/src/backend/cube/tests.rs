@@ -10,7 +10,9 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use half::{bf16, f16};
 
 use crate::backend::cpu::sweep_slice;
-use crate::backend::cpu::tests::forms::chosen_elements_are_found_again;
+use crate::backend::cpu::tests::forms::{
+    chosen_elements_are_found_again, steps_without_an_update_have_no_bias,
+};
 use crate::backend::{Sweep, Target, sweep};
 use crate::direction::Direction;
 use crate::mask::{Choice, Elements, Selection};
@@ -327,6 +329,7 @@ fn a_shared_tensor_keeps_its_values() {
 fn elements_chosen_by_magnitude_are_found_again_on_a_device() {
     let f32_run = |w: &mut [f32], s: &Sweep| w.copy_from_slice(&run(w, DType::F32, s));
     chosen_elements_are_found_again::<f32>(f32_run, |w| w as f32, 1e-3);
+    steps_without_an_update_have_no_bias::<f32>(f32_run, |w| w as f32, 10);
     if dtypes().contains(&DType::F16) {
         let half = |w: &mut [f16], s: &Sweep| {
             let wide: Vec<f32> = w.iter().map(|w| w.to_f32()).collect();
@@ -336,6 +339,7 @@ fn elements_chosen_by_magnitude_are_found_again_on_a_device() {
                 .for_each(|(w, s)| *w = f16::from_f32(s));
         };
         chosen_elements_are_found_again::<f16>(half, f16::from_f64, 1e-2);
+        steps_without_an_update_have_no_bias::<f16>(half, f16::from_f64, 10);
     }
     if dtypes().contains(&DType::BF16) {
         let half = |w: &mut [bf16], s: &Sweep| {
@@ -346,6 +350,7 @@ fn elements_chosen_by_magnitude_are_found_again_on_a_device() {
                 .for_each(|(w, s)| *w = bf16::from_f32(s));
         };
         chosen_elements_are_found_again::<bf16>(half, bf16::from_f64, 2e-2);
+        steps_without_an_update_have_no_bias::<bf16>(half, bf16::from_f64, 10);
     }
 }
 

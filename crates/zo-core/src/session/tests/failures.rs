@@ -50,6 +50,7 @@ fn a_failed_step_loses_nothing() {
 }
 
 /// Fails to select in step 3.
+#[derive(Clone)]
 struct Stops;
 
 impl SparsityMask for Stops {

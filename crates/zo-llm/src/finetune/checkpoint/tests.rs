@@ -35,13 +35,9 @@ fn run(lr: f64) -> Value {
 
 fn record(step: u64) -> OptimizerRecord {
     OptimizerRecord {
-        version: OptimizerRecord::VERSION,
         step,
         seed: 7,
-        sampler: Value::Null,
-        mask: Value::Null,
-        update: Value::Null,
-        buffers: BTreeMap::new(),
+        ..OptimizerRecord::default()
     }
 }
 
