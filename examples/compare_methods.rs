@@ -47,7 +47,7 @@ struct Args {
     #[arg(long, default_value_t = 400)]
     forwards: usize,
     /// MeZO's learning rate, in the middle of its grid; that of other methods is in proportion [default: 1e-6; bundled: 1e-4]
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, allow_hyphen_values = true)]
     lr: Option<f64>,
     /// Factors on the learning rate
     #[arg(long, value_delimiter = ',', default_values_t = [1.0 / 3.0, 1.0, 3.0, 10.0])]
@@ -142,6 +142,15 @@ fn compare(args: Args) -> Result<(), Box<dyn Error>> {
         read(Split::Train, args.train_rows)?,
         read(Split::Dev, args.eval_rows)?,
     );
+    for factor in &args.grid {
+        let lr = mezo_lr * factor;
+        if !(lr >= 0.0 && lr.is_finite()) {
+            return Err(format!(
+                "--lr {mezo_lr} times {factor} of --grid is {lr}: learning rates must be finite and not negative"
+            )
+            .into());
+        }
+    }
     // Now that nothing can be refused any more.
     let out = new_folder(args.out.as_deref())?;
     let bench = Bench {
@@ -205,7 +214,7 @@ impl Bench {
         let middle = mezo_lr * method.bundled_lr / methods::BUNDLED_LR;
         let mut grid = Vec::new();
         for factor in &self.args.grid {
-            let lr = middle * factor;
+            let lr = methods::rounded(middle * factor);
             let (evaluation, _) = self.run(method, lr, GRID_SEED)?;
             let loss = evaluation.map_or(f64::INFINITY, |evaluation| evaluation.loss);
             grid.push(Tried { lr, loss });

@@ -4,6 +4,9 @@
 //! cargo run --release --example custom_plugin
 //! ```
 
+use std::process::ExitCode;
+
+use zo_examples::exit::exit;
 use zo_optim::testing::{Common, Failure, Setup, Unbiased, check_common, check_unbiased};
 use zo_optim::*;
 
@@ -62,7 +65,11 @@ fn seeded(seed: u64) -> Settings {
     }
 }
 
-fn main() -> Result<(), Failure> {
+fn main() -> ExitCode {
+    exit(run().map_err(Into::into))
+}
+
+fn run() -> Result<(), Failure> {
     let options = Unbiased::default();
     check_unbiased(|seed| optimizer(seeded(seed), true), &options, |_| 1.0)?;
     println!("the estimate is the gradient on average");

@@ -17,7 +17,7 @@ pub struct TuneArgs {
     #[arg(long)]
     pub lora_rank: Option<usize>,
     /// lora: alpha; the adapter is scaled by alpha / rank [default: 16]
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, allow_hyphen_values = true)]
     pub lora_alpha: Option<f64>,
     /// lora: the layers, separated by commas [default: q_proj,v_proj]
     #[arg(long, value_delimiter = ',')]

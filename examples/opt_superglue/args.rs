@@ -32,7 +32,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 2000)]
     pub(crate) steps: usize,
     /// Learning rate [default: by tuning, method and size of the model: see docs/src/hyper-parameters.md]
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) lr: Option<f64>,
     /// How the learning rate goes: constant, linear or cosine
     #[arg(long, default_value = "constant")]
@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 0)]
     pub(crate) warmup: usize,
     /// Perturbation radius [default: 1e-3; lora 1e-2; prefix and prompt 1e-1; 3e-2 for accuracy on the bundled task]
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, allow_hyphen_values = true)]
     pub(crate) epsilon: Option<f64>,
     /// What a step minimises: loss, or 1 - accuracy or f1 on the batch, which have no derivative
     #[arg(long, default_value = "loss")]

@@ -26,7 +26,7 @@ use zo_examples::methods;
 use zo_examples::run::{Folder, Run};
 use zo_llm::CausalLm;
 use zo_llm::dataset::evaluate;
-use zo_llm::finetune::{Event, Finish, Outcome, RunError, finetune};
+use zo_llm::finetune::{Event, FinetuneError, Finish, Outcome, RunError, finetune};
 use zo_llm::replace::replace_bytes;
 
 use self::args::Args;
@@ -172,17 +172,26 @@ fn failure(args: &Args, setup: &Setup, mut run: Run, title: &str, failed: RunErr
     if args.save && saved.is_none() {
         run.note("the weights were not saved".to_owned());
     }
+    let error: Failure = match failed.error {
+        FinetuneError::Step(error) if diverged => format!(
+            "the run diverged after {} steps: {}",
+            failed.step,
+            text(&error)
+        )
+        .into(),
+        error => error.into(),
+    };
     let ending = Ending {
         finish: if diverged { "diverged" } else { "failed" },
-        error: Some(text(&failed.error)),
+        error: Some(text(error.as_ref())),
         best: failed.best,
         saved,
         test: None,
     };
-    if let Err(error) = write_report(args, setup, run, title, ending) {
-        told(error.as_ref());
+    if let Err(unwritten) = write_report(args, setup, run, title, ending) {
+        told(unwritten.as_ref());
     }
-    failed.error.into()
+    error
 }
 
 fn told(error: &dyn Error) {

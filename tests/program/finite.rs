@@ -128,6 +128,18 @@ fn a_run_that_diverges_says_so_at_once_and_keeps_what_was_good() {
     assert_eq!(out.join("checkpoints").read_dir().unwrap().count(), 0);
     assert!(out.join("training.svg").exists() && out.join("predictions.json").exists());
 
+    // Without checkpoints it is the next step that finds out.
+    let errors = fails(dir.path(), &short(&["--lr", "1e30", "--out", "c"]));
+    assert!(
+        errors.contains("error: the run diverged after 1 steps: step 1: "),
+        "{errors}"
+    );
+    let report = json(&dir.path().join("c/report.json"));
+    assert_eq!(
+        (&report["finish"], &report["steps"]),
+        (&"diverged".into(), &1.into())
+    );
+
     let best = ["--keep-best", "--eval-every", "1", "--out", "b"];
     let errors = fails(dir.path(), &short(&[&spoil[..], &best].concat()));
     assert!(errors.contains("diverged"), "{errors}");

@@ -86,7 +86,8 @@ pub(crate) fn short<'a>(changes: &[&'a str]) -> Vec<&'a str> {
     let mut args: Vec<&'a str> = SHORT.to_vec();
     let mut changes = changes.iter().peekable();
     while let Some(flag) = changes.next() {
-        let place = args.iter().position(|arg| arg == flag);
+        let known = args.iter().position(|arg| arg == flag);
+        let place = known.filter(|_| flag.starts_with("--"));
         match (place, changes.peek()) {
             (Some(place), Some(value)) => {
                 args[place + 1] = value;

@@ -331,13 +331,13 @@ impl Dataset {
         }
     }
 
-    /// Row numbers in batches of rows of like length: sorted, so that little is padded.
+    /// Row numbers in batches of rows of similar length: sorted, so that little is padded.
     pub fn length_buckets(&self, batch: usize) -> Vec<Vec<usize>> {
         let every: Vec<usize> = (0..self.len()).collect();
         self.length_buckets_of(&every, batch)
     }
 
-    /// Places in `rows`, in batches of rows of like length.
+    /// Places in `rows`, in batches of rows of similar length.
     fn length_buckets_of(&self, rows: &[usize], batch: usize) -> Vec<Vec<usize>> {
         let mut order: Vec<usize> = (0..rows.len()).collect();
         order.sort_by_key(|place| self.examples[rows[*place]].longest());

@@ -72,12 +72,13 @@ pub enum FinetuneError {
 }
 
 impl FinetuneError {
-    /// Whether it is training that went wrong: a loss that is not finite, though it was at the beginning.
+    /// Whether it is training that went wrong: a loss or gradient that is not finite, or a change of the weights that they cannot hold.
     pub fn is_divergence(&self) -> bool {
-        matches!(
-            self,
-            Self::Diverged { .. } | Self::Step(ZoError::NonFiniteLoss { .. })
-        )
+        match self {
+            Self::Diverged { .. } | Self::Step(ZoError::Overflow { .. }) => true,
+            Self::Step(error) => error.is_non_finite(),
+            _ => false,
+        }
     }
 }
 

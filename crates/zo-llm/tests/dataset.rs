@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use burn::module::Module;
+use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor};
 use serde_json::{Map, Value, json};
@@ -11,7 +11,7 @@ use zo_llm::dataset::{
     Dataset, DatasetError, Demonstration, Encoding, Split, TrainBatch, evaluate, evaluate_rows,
 };
 use zo_llm::task::rows::{At, Place};
-use zo_llm::task::{Example, Fields, Kind, Sst2, Task, TaskError};
+use zo_llm::task::{AnswerFormat, Example, Fields, Kind, Sst2, Task, TaskError};
 use zo_llm::{CausalLm, LmTokenizer, ModelConfig, PaddingSide, TokenBatch};
 
 const WORDS: [&str; 10] = [
@@ -116,6 +116,13 @@ impl Task for Fixed {
 
     fn read(&self, _: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
         Ok(Vec::new())
+    }
+
+    fn answer_format(&self) -> AnswerFormat {
+        AnswerFormat {
+            max_tokens: 3,
+            ..Default::default()
+        }
     }
 }
 
@@ -277,8 +284,8 @@ fn generation_is_scored_by_f1_and_exact_match() {
         fn read(&self, _: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
             Ok(Vec::new())
         }
-        fn answer_format(&self) -> zo_llm::task::AnswerFormat {
-            zo_llm::task::AnswerFormat {
+        fn answer_format(&self) -> AnswerFormat {
+            AnswerFormat {
                 max_tokens: 3,
                 stop: " .",
                 ..Default::default()
@@ -322,6 +329,50 @@ fn generation_is_scored_by_f1_and_exact_match() {
     let half = ask(&format!("{said} {}", said.replace(|_| true, "x")));
     assert_eq!(half.accuracy, 0.0);
     assert!(half.score() < 1.0 && half.score() == half.f1.unwrap());
+}
+
+#[test]
+fn what_is_not_finite_is_counted_and_never_a_number() {
+    struct Spoil;
+    impl ModuleMapper for Spoil {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| tensor * f32::NAN)
+        }
+    }
+    let (words, device) = (&[" terrible", " great"], Device::flex());
+    let long = &[" not good", " great"];
+    let spoiled = model().map(&mut Spoil);
+    let chosen = |prompt: &str, words: &[&str]| Example::choice(prompt.to_owned(), words, 0);
+    let written = |prompt: &str| Example::text(prompt.to_owned(), vec!["good".to_owned()]);
+    for (task, examples) in [
+        (
+            Fixed(Kind::Classification, words),
+            ["It was", "a film"].map(|prompt| chosen(prompt, words)),
+        ),
+        (
+            Fixed(Kind::Classification, long),
+            ["It was", "a film"].map(|prompt| chosen(prompt, long)),
+        ),
+        (
+            Fixed(Kind::MultipleChoice, &[]),
+            ["It was", "a film"].map(|prompt| chosen(prompt, words)),
+        ),
+        (
+            Fixed(Kind::Generation, &[]),
+            ["It was", "a film"].map(written),
+        ),
+    ] {
+        let data = encode(&task, examples.to_vec(), &Encoding::default()).unwrap();
+        let found = evaluate(&spoiled, &data, 2, 0, &device).unwrap();
+        assert!(found.accuracy.is_nan() && found.loss.is_nan() && found.score().is_nan());
+        assert_eq!(found.not_finite, 2, "{:?}", data.kind);
+        assert!(found.predictions.iter().all(Option::is_none));
+        assert!(found.answers.iter().all(Option::is_none));
+        let note = found.note().unwrap();
+        assert!(note.contains("2 of 2 rows"), "{note}");
+        let good = evaluate(&model(), &data, 2, 0, &device).unwrap();
+        assert_eq!((good.not_finite, good.note()), (0, None));
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub struct Flags {
     #[arg(long, hide = true)]
     pub candidates: Option<usize>,
     /// gv: the share of candidates with a plus sign [default: 0.5]
-    #[arg(long, hide = true, allow_negative_numbers = true)]
+    #[arg(long, hide = true, allow_hyphen_values = true)]
     pub alpha: Option<f64>,
     /// gv: scale the guiding vector to the size of one noise vector
     #[arg(long, hide = true)]
@@ -25,55 +25,55 @@ pub struct Flags {
     #[arg(long, hide = true)]
     pub history: bool,
     /// lezo: the share of layers that are dropped [default: 0.75]
-    #[arg(long, hide = true, allow_negative_numbers = true)]
+    #[arg(long, hide = true, allow_hyphen_values = true)]
     pub drop: Option<f64>,
     /// lezo, adalezo, block-wise: blocks, children or modules [default: blocks]
     #[arg(long, hide = true)]
     pub layers: Option<String>,
     /// adalezo: draws in a step, as a share of the layers [default: 0.2]
-    #[arg(long, hide = true, allow_negative_numbers = true)]
+    #[arg(long, hide = true, allow_hyphen_values = true)]
     pub share: Option<f64>,
     /// adalezo: the share of uniform draws [default: 0.1]
-    #[arg(long, hide = true, allow_negative_numbers = true)]
+    #[arg(long, hide = true, allow_hyphen_values = true)]
     pub exploration: Option<f64>,
     /// adalezo: the temperature of the softmax [default: 0.6]
-    #[arg(long, hide = true, allow_negative_numbers = true)]
+    #[arg(long, hide = true, allow_hyphen_values = true)]
     pub temperature: Option<f64>,
     /// adalezo, curvzo: the largest factor on an update [default: 4; curvzo: none]
-    #[arg(long, hide = true, allow_negative_numbers = true)]
+    #[arg(long, hide = true, allow_hyphen_values = true)]
     pub clip: Option<f64>,
     /// curvzo: the budget to begin with, as a share of the tensors [default: 0.4]
-    #[arg(long, hide = true, allow_negative_numbers = true)]
+    #[arg(long, hide = true, allow_hyphen_values = true)]
     pub budget: Option<f64>,
     /// curvzo: steps between adaptations of the budget, 0 for none [default: 20]
     #[arg(long, hide = true)]
     pub adapt_every: Option<usize>,
     /// curvzo: the rate of the moving averages [default: 0.1]
-    #[arg(long, hide = true, allow_negative_numbers = true)]
+    #[arg(long, hide = true, allow_hyphen_values = true)]
     pub rate: Option<f64>,
     /// momentum, momentum-window: the share that is kept [default: 0.9]
-    #[arg(long, hide = true, allow_negative_numbers = true)]
+    #[arg(long, hide = true, allow_hyphen_values = true)]
     pub beta: Option<f64>,
     /// momentum, momentum-window: the share of the new estimate that is left out [default: 0]
-    #[arg(long, hide = true, allow_negative_numbers = true)]
+    #[arg(long, hide = true, allow_hyphen_values = true)]
     pub dampening: Option<f64>,
     /// momentum-window, adam-window: steps in the window [default: 16]
     #[arg(long, hide = true)]
     pub window: Option<usize>,
     /// adam, adam-window: the rate of the first moment [default: 0.9]
-    #[arg(long, hide = true, allow_negative_numbers = true)]
+    #[arg(long, hide = true, allow_hyphen_values = true)]
     pub beta_1: Option<f64>,
     /// adam, adam-window: the rate of the second moment [default: 0.999]
-    #[arg(long, hide = true, allow_negative_numbers = true)]
+    #[arg(long, hide = true, allow_hyphen_values = true)]
     pub beta_2: Option<f64>,
     /// adam, adam-window: added to the root of the second moment [default: 1e-8]
-    #[arg(long, hide = true, allow_negative_numbers = true)]
+    #[arg(long, hide = true, allow_hyphen_values = true)]
     pub adam_epsilon: Option<f64>,
     /// block-wise: cyclic, all-at-once or all-after [default: cyclic]
     #[arg(long, hide = true)]
     pub block_order: Option<String>,
     /// sparse-*: the share of elements that do not move [default: 0.8]
-    #[arg(long, hide = true, allow_negative_numbers = true)]
+    #[arg(long, hide = true, allow_hyphen_values = true)]
     pub sparsity: Option<f64>,
     /// sparse-magnitude: compare the elements of all tensors
     #[arg(long, hide = true)]
@@ -85,7 +85,7 @@ pub struct Flags {
     #[arg(long, hide = true)]
     pub top: Option<String>,
     /// hybrid: Adam's learning rate as a multiple of --lr [default: 10]
-    #[arg(long, hide = true, allow_negative_numbers = true)]
+    #[arg(long, hide = true, allow_hyphen_values = true)]
     pub top_rate: Option<f64>,
     /// icl: solved examples before each prompt, cut to the context [default: 32]
     #[arg(long, hide = true)]

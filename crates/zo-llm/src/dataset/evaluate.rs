@@ -47,7 +47,7 @@ impl Evaluation {
     }
 }
 
-/// Evaluates `model` on all rows, `batch` at a time, rows of like length together. `pad` fills short rows.
+/// Evaluates `model` on all rows, `batch` at a time, rows of similar length together. `pad` fills short rows.
 ///
 /// # Errors
 /// If a batch cannot be built, or nothing generated.

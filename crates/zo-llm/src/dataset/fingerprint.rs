@@ -9,7 +9,7 @@ impl Dataset {
     /// A digest of the rows as the model sees them: their tokens and what is right, in order. Two data sets with the same one are the
     /// same, but for chance (one in 2^64).
     pub fn fingerprint(&self) -> String {
-        // A number that is no token ends each sequence, and each row.
+        // A number that is not a token ends each sequence, and each row.
         let numbers = self.examples.iter().flat_map(|example| {
             let sequences = example.sequences.iter().flat_map(|sequence| {
                 let tokens = sequence.tokens.iter().map(|token| u64::from(*token));

@@ -30,7 +30,7 @@ pub struct FinetuneConfig {
     pub steps: usize,
     /// Rows in a batch. Every evaluation of a step's objective uses the same ones. Default 16.
     pub batch: usize,
-    /// Rows that are computed at once. An evaluation of the objective takes the batch's rows in parts of so many, one after the other,
+    /// Rows that are computed at once. An evaluation of the objective takes the batch's rows in parts of this many, one after the other,
     /// and averages, each row weighing the same: the memory is that of one part. Methods that differentiate keep what they need of
     /// all parts. Default none: the whole batch.
     pub micro_batch: Option<usize>,
@@ -48,7 +48,7 @@ pub struct FinetuneConfig {
     pub eval_batch: usize,
     /// How the rows of a batch are drawn. Default in turn from each class.
     pub order: Order,
-    /// Whether a batch holds rows of like length, so that little is padded: see
+    /// Whether a batch holds rows of similar length, so that little is padded: see
     /// [`BatchSampler::grouped_by_length`](crate::batches::BatchSampler::grouped_by_length). Default yes.
     pub group_by_length: bool,
     /// The seed of the order of the rows. Default 0.
@@ -69,7 +69,8 @@ pub struct FinetuneConfig {
     pub checkpoint_dir: Option<PathBuf>,
     /// Steps between checkpoints; 0 (the default) for the end only.
     pub checkpoint_every: usize,
-    /// Whether to go on from the last checkpoint in the folder, if it holds one. If not (the default), a folder with one is refused.
+    /// Whether to go on from the last checkpoint in the folder, if it holds one; [`last_checkpoint`](super::last_checkpoint) tells. If not
+    /// (the default), a folder with one is refused.
     pub resume: bool,
     /// The parameters that the optimizer trains: checkpoints hold these and no others. Choose them by path: ids are new in each process.
     /// Default all.

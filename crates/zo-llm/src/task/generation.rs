@@ -91,17 +91,19 @@ impl Task for DropQa {
 /// SQuAD's answers: an object of lists in flat rows, a list of objects in its own file.
 fn answers(question: &Fields<'_>) -> Result<Vec<String>, TaskError> {
     if !question.get("answers").is_some_and(Value::is_array) {
-        return question.object("answers")?.texts_or_numbers("text");
+        let texts = question.object("answers")?.texts("text")?;
+        return Ok(texts.into_iter().map(str::to_owned).collect());
     }
     let answers = question.objects("answers")?;
-    answers.iter().map(|a| a.text_or_number("text")).collect()
+    let texts = answers.iter().map(|a| a.text("text").map(str::to_owned));
+    texts.collect()
 }
 
-/// The texts of one of DROP's answers: its number, or else its date, and its spans. Of the three fields, those that say nothing may be
-/// empty, null or absent, but not all absent.
+/// The texts of one of DROP's answers: its number, or else its date, and its spans. What says nothing may be empty or null; spans may be
+/// absent beside a number or a date.
 fn spans(answer: &Fields<'_>) -> Result<Vec<String>, TaskError> {
     let has = |name| answer.get(name).is_some();
-    let mut number = match has("number") || !has("date") && !has("spans") {
+    let mut number = match has("number") {
         true => answer.text_or_number("number")?,
         false => String::new(),
     };
@@ -113,10 +115,11 @@ fn spans(answer: &Fields<'_>) -> Result<Vec<String>, TaskError> {
         let parts = parts?.into_iter().filter(|part| !part.is_empty());
         number = parts.collect::<Vec<_>>().join(" ");
     }
-    let mut texts = vec![number];
-    if has("spans") {
-        texts.extend(answer.texts_or_numbers("spans")?);
+    let mut texts = Vec::new();
+    if has("spans") || number.is_empty() {
+        texts = answer.texts_or_numbers("spans")?;
     }
+    texts.insert(0, number);
     Ok(texts)
 }
 

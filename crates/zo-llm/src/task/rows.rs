@@ -70,14 +70,14 @@ pub enum RowsError {
         reason: String,
     },
     /// There is nothing in the files.
-    #[error("{files}: no rows for the {split} split; it needs at least one that has an answer")]
+    #[error("{files} ({split:?}) has no rows with an answer: a split needs at least one")]
     Empty {
         /// The files.
         files: String,
         /// The split.
-        split: &'static str,
+        split: Split,
     },
-    /// A row has not the fields of the task.
+    /// A row lacks a field of the task, or has one of the wrong type or value.
     #[error("{place}: {source}")]
     Row {
         /// The row.
@@ -180,7 +180,7 @@ pub fn read_examples(
         }
     }
     if examples.is_empty() && limit > 0 {
-        let (split, files) = (stems(split)[0], files(dir, split)?);
+        let files = files(dir, split)?;
         let files = files.iter().map(|path| path.display().to_string());
         return Err(RowsError::Empty {
             files: files.collect::<Vec<_>>().join(", "),
@@ -194,7 +194,7 @@ pub fn read_examples(
 /// The rows of a split of the data set in folder `dir`, in the order of its [`files`].
 ///
 /// The ending of a file's name decides how it is read:
-/// - `.jsonl`: one object per line; blank lines do not count. A file that holds a list after all is read as `.json`.
+/// - `.jsonl`, `.ndjson`: one object per line; blank lines do not count. A file that holds a list after all is read as `.json`.
 /// - `.json`: a list of objects, `{"data": [..]}` with one, an object of objects in the order of their keys (of their numbers, if all
 ///   keys are numbers), what pandas' `to_json` writes by columns or as `split`, or one object per line after all.
 /// - `.tsv`: the first line names the columns; spaces around a field do not count. Quotation marks are part of the text, as in GLUE's
@@ -215,7 +215,7 @@ pub fn rows(dir: &Path, split: Split) -> Result<Rows, RowsError> {
     Ok(Box::new(rows))
 }
 
-const ENDINGS: [&str; 5] = ["jsonl", "tsv", "json", "parquet", "csv"];
+const ENDINGS: [&str; 6] = ["jsonl", "tsv", "json", "parquet", "csv", "ndjson"];
 
 /// What the files of a split are called, without the ending: first here, then in GLUE, SuperGLUE, Hugging Face, SQuAD and DROP.
 fn stems(split: Split) -> &'static [&'static str] {
@@ -226,7 +226,7 @@ fn stems(split: Split) -> &'static [&'static str] {
 }
 
 /// The files of a split: one, or all shards `train-00000-of-00002.parquet`, `train-00001-of-00002.parquet`. The first found counts, in
-/// `dir` before its folder `data`, jsonl before tsv, json, parquet and csv.
+/// `dir` before its folder `data`, jsonl before tsv, json, parquet, csv and ndjson.
 ///
 /// # Errors
 /// If there is none, or a shard is missing.
@@ -292,7 +292,7 @@ fn shard(name: &str, stems: &[&str]) -> Option<(usize, usize)> {
 
 fn open(path: &Path) -> Result<Rows, RowsError> {
     match path.extension().and_then(|ending| ending.to_str()) {
-        Some("jsonl") => json::lines(path),
+        Some("jsonl" | "ndjson") => json::lines(path),
         Some("json") => json::whole(path),
         Some("tsv") => table::tsv(path),
         Some("csv") => table::csv(path),

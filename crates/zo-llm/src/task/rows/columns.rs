@@ -90,9 +90,30 @@ mod reading {
     /// The rows of the columns that can be read.
     fn open(source: File) -> Result<(RowIter<'static>, Unread), ParquetError> {
         let reader = SerializedFileReader::new(source)?;
+        check_places(reader.metadata())?;
         let (kept, unread) = projection(reader.metadata())?;
         let rows = RowIter::from_file_into(Box::new(reader)).project(Some(kept))?;
         Ok((rows, unread))
+    }
+
+    /// Refuses columns whose place in the file is negative: the parquet crate would panic over them.
+    fn check_places(metadata: &ParquetMetaData) -> Result<(), ParquetError> {
+        let columns = metadata
+            .row_groups()
+            .iter()
+            .flat_map(|group| group.columns());
+        for column in columns {
+            let start = column.dictionary_page_offset();
+            let start = start.unwrap_or(column.data_page_offset());
+            if start < 0 || column.compressed_size() < 0 {
+                let path = column.column_path();
+                return Err(ParquetError::General(format!(
+                    "the file is damaged: column `{path}` has {} bytes from {start} on",
+                    column.compressed_size()
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn projection(metadata: &ParquetMetaData) -> Result<(Type, Unread), ParquetError> {

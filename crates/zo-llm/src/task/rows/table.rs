@@ -26,7 +26,7 @@ fn table(path: &Path, all: String, delimiter: u8, quoting: bool) -> Result<Rows,
         // Only so are lines counted right if they end with \r\n; the \r is trimmed.
         .terminator(Terminator::Any(b'\n'))
         .trim(Trim::All)
-        // Lengths are compared below: a line of spaces at the end is no row.
+        // Lengths are compared below: a line of spaces at the end is not a row.
         .flexible(true)
         .from_reader(std::io::Cursor::new(all));
     let columns = reader
@@ -58,8 +58,13 @@ fn next(
             Ok(true) => {}
             Err(error) => return Some(Err(file(path, &error))),
         }
-        let line = record.position().map_or(0, csv::Position::line);
-        let at = At::Line(line);
+        let at = At::Line(record.position().map_or(0, |start| {
+            // The reader skips empty lines after it has noted where it is.
+            let text = reader.get_ref().get_ref().as_bytes();
+            let rest = text.get(start.byte() as usize..).unwrap_or_default();
+            let empty = rest.iter().take_while(|byte| **byte == b'\n').count();
+            start.line() + empty as u64
+        }));
         let path = path.to_owned();
         let place = Place { path, at };
         if record.len() == 1 && record[0].is_empty() && columns.len() > 1 {

@@ -273,7 +273,9 @@ fn columns_that_no_task_uses_cannot_refuse_a_file() {
             }
             _ => {
                 let typed = out.typed::<FixedLenByteArrayType>();
-                typed.write_batch(&[fixed.clone()], levels, None).unwrap()
+                typed
+                    .write_batch(std::slice::from_ref(&fixed), levels, None)
+                    .unwrap()
             }
         };
         out.close().unwrap();
@@ -309,12 +311,16 @@ fn damaged_files_are_errors() {
     refused(read("sst2", "train.parquet", pointer), &["git lfs pull"]);
     refused(read("sst2", "train.parquet", ""), &["train.parquet"]);
     // Each byte changed in turn: an error that names the file, or rows.
+    let mut misplaced = 0;
     for at in 0..whole.len() {
         let mut bytes = whole.clone();
         bytes[at] ^= 0x41;
         std::fs::write(&path, bytes).unwrap();
         if let Err(error) = read_dir("sst2", dir.path(), Split::Train) {
-            assert!(error.to_string().contains("train.parquet"), "{error}");
+            let error = error.to_string();
+            assert!(error.contains("train.parquet"), "{error}");
+            misplaced += usize::from(error.contains("the file is damaged: column `"));
         }
     }
+    assert!(misplaced > 0, "places in the file that are negative");
 }
