@@ -288,7 +288,7 @@ mod tests {
         let (config, tensors) = (CurvZoConfig::new().with_budget(0.3), tensors(5));
         let mut mask = config.mask().unwrap();
         let selection = |step: u64| {
-            let enters = |i: u64| (i != 3 && (i + step) % 2 == 0).then_some(Choice::WHOLE);
+            let enters = |i: u64| (i != 3 && (i + step).is_multiple_of(2)).then_some(Choice::WHOLE);
             Selection((0..5).map(enters).collect())
         };
         for step in 0..40 {

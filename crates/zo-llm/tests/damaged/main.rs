@@ -135,7 +135,8 @@ fn supervise(mut numbers: Range<usize>) -> (usize, Vec<String>) {
                         if std::env::var("ZO_DAMAGED").is_ok_and(|n| n.contains("..")) {
                             println!("{under_way}: {outcome} {what}");
                         }
-                        (under_way.clear(), said.clear());
+                        under_way.clear();
+                        said.clear();
                     }
                     None => {}
                 },

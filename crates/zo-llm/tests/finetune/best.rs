@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use serde_json::Value;
 use zo_core::{ObjectiveError, OptimizerRecord, RecordError, StepError, StepReport};
 use zo_llm::CausalLm;
 use zo_llm::dataset::{Dataset, evaluate};

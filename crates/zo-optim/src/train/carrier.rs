@@ -160,13 +160,11 @@ mod tests {
         let floats = TensorData::new(vec![1.5f32, f32::MIN_POSITIVE, -0.1], [3]);
         let bytes = TensorData::from_bytes_vec(vec![0, 7, 255], vec![3], DType::U8);
         OptimizerRecord {
-            version: OptimizerRecord::VERSION,
             step: 12,
             seed: u64::MAX,
-            sampler: json!(null),
             mask: json!({ "scores": [0.1, 1.0 / 3.0] }),
-            update: json!(null),
             buffers: Buffers::from([("m.a.b".to_owned(), floats), ("mask".to_owned(), bytes)]),
+            ..OptimizerRecord::default()
         }
     }
 
