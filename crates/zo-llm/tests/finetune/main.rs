@@ -373,7 +373,7 @@ fn failures_give_the_reason_and_the_model() {
     assert!(observer.to_string().contains("disk full"), "{observer}");
     assert_eq!(observer.step, 2);
     let step = fail(|c| c.lr = 1e300, quiet);
-    let FinetuneError::Step(ZoError::NonFiniteLoss { .. }) = &step.error else {
+    let FinetuneError::Step(ZoError::Overflow { .. }) = &step.error else {
         panic!("{step}")
     };
     assert_eq!(step.model.num_params(), model(1).num_params());

@@ -353,7 +353,7 @@ fn checkpoints_of_other_runs_are_refused() {
     assert!(error.contains("its seed is 0, expected 5"), "{error}");
     let momentum = METHODS[1].2;
     let error = refused(model(1), momentum, &data, &resuming(&plan));
-    assert!(error.contains("update rule"), "{error}");
+    assert!(error.contains("its setting `update` is \"sgd\""), "{error}");
 }
 
 #[test]
@@ -364,7 +364,7 @@ fn damaged_checkpoints_are_refused() {
     interrupted(model(1), momentum().as_mut(), &data, &plan, 2);
     let folder = dir.path().join("step-000002");
     for name in [
-        "optimizer-2.safetensors",
+        "optimizer.json-2.safetensors",
         "optimizer.json",
         "trained.safetensors",
         "state.json",
