@@ -22,6 +22,8 @@ pub struct LmTokenizer {
     begin: Vec<u32>,
     end: Vec<u32>,
     end_tokens: Vec<u32>,
+    /// Whether spaces before punctuation are left out of decoded texts.
+    clean_up: bool,
     contested: BTreeMap<u32, Contest>,
     vocab_size: usize,
 }
@@ -141,7 +143,8 @@ impl LmTokenizer {
         }
     }
 
-    /// The text of `ids`, without special tokens.
+    /// The text of `ids`, without special tokens; without spaces before punctuation where `tokenizer_config.json` sets
+    /// `clean_up_tokenization_spaces` (for another tokenizer than BPE, as transformers does).
     ///
     /// # Errors
     /// [`TokenizerError::Decode`] when the tokenizer's decoder fails.
@@ -150,10 +153,31 @@ impl LmTokenizer {
             ids: ids.to_vec(),
             message,
         };
-        guarded(|| self.tokenizer.decode(ids, true))
+        let text = guarded(|| self.tokenizer.decode(ids, true))
             .map_err(failed)?
-            .map_err(|error| failed(error.to_string()))
+            .map_err(|error| failed(error.to_string()))?;
+        Ok(if self.clean_up { clean_up(text) } else { text })
     }
+}
+
+/// What transformers replaces in decoded texts, in its order.
+const SPACED: [(&str, &str); 10] = [
+    (" .", "."),
+    (" ?", "?"),
+    (" !", "!"),
+    (" ,", ","),
+    (" ' ", "'"),
+    (" n't", "n't"),
+    (" 'm", "'m"),
+    (" 's", "'s"),
+    (" 've", "'ve"),
+    (" 're", "'re"),
+];
+
+fn clean_up(text: String) -> String {
+    SPACED
+        .iter()
+        .fold(text, |text, (spaced, closed)| text.replace(spaced, closed))
 }
 
 #[cfg(test)]

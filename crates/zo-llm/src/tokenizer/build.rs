@@ -117,8 +117,10 @@ pub(super) fn from_dir(dir: &Path, config: &ModelConfig) -> Result<LmTokenizer, 
         ))
     };
     let contested = claims.into_iter().filter_map(contest).collect();
+    let is_bpe = matches!(tokenizer.get_model(), ModelWrapper::BPE(_));
     Ok(LmTokenizer {
         end_tokens: end_tokens(dir, config, &special, &tokenizer)?,
+        clean_up: special.clean_up && (special.clean_up_bpe || !is_bpe),
         contested,
         tokenizer,
         begin,

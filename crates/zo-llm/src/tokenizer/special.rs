@@ -20,6 +20,9 @@ const ROLES: [&str; 7] = [
     "mask_token",
 ];
 
+/// transformers' own name for it.
+const FOR_BPE: &str = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output";
+
 /// `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`.
 #[derive(Debug, Default)]
 pub(super) struct Special {
@@ -34,6 +37,9 @@ pub(super) struct Special {
     pub(super) no_prefix_space: bool,
     /// Llama's: whether a space goes before each part of a text between special tokens, not just the first.
     pub(super) legacy: bool,
+    /// Whether spaces before punctuation are left out of decoded texts, and whether those of a BPE too.
+    pub(super) clean_up: bool,
+    pub(super) clean_up_bpe: bool,
     /// Whether `added_tokens_decoder` lists all added tokens.
     pub(super) complete: bool,
     /// Whether special tokens in a text are split like other words.
@@ -62,6 +68,8 @@ impl Special {
             special.no_prefix_space = config.get("add_prefix_space") == Some(&Value::Bool(false));
             special.legacy = flag("legacy")?;
             special.split = flag("split_special_tokens")?;
+            special.clean_up = flag("clean_up_tokenization_spaces")?;
+            special.clean_up_bpe = flag(FOR_BPE)?;
             let class = config.get("tokenizer_class").and_then(Value::as_str);
             special.class = class.map(|class| (class.to_owned(), path.clone()));
             special.name(config, &path)?;
@@ -169,7 +177,7 @@ impl Special {
             _ => {
                 return Err(TokenizerError::load(
                     path,
-                    format!("`{key}` is no list of tokens"),
+                    format!("`{key}` is not a list of tokens"),
                 ));
             }
         };

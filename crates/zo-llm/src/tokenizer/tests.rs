@@ -3,6 +3,8 @@ use crate::config::OptConfig;
 use serde_json::{Map, Value, json};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
+mod decoding;
+
 /// Of ` great`.
 const GREAT: u32 = 264;
 
