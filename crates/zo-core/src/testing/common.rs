@@ -78,7 +78,7 @@ pub enum Scaling {
     Linear,
     /// Not at all, as in Adam.
     Free,
-    /// One part in proportion, another not at all: not checked.
+    /// One part in proportion, another not at all: not checked, nor weight decay, which each part has of its own.
     Mixed,
 }
 
@@ -153,7 +153,9 @@ pub fn check_common<O: ZerothOrderOptimizer>(
         checks::restores(&make, setup, options, device)?;
         checks::survives_nan(&make, setup, options, device)?;
     }
-    checks::decays(&make, options, device)?;
+    if options.scaling != Scaling::Mixed {
+        checks::decays(&make, options, device)?;
+    }
     checks::trains_zeros(&make, options, device)?;
     for dtype in &options.dtypes {
         checks::keeps_dtype(&make, *dtype, options, device)?;
