@@ -168,13 +168,14 @@ fn ending_in<W: Float, N: Size>(
     b: Vector<f32, N>,
     bit: Vector<f32, N>,
     tie: Vector<f32, N>,
+    unit: Vector<f32, N>,
     #[comptime] dtype: Dtype,
 ) -> Vector<f32, N> {
     let zero = Vector::<f32, N>::new(0.0f32);
     let one = Vector::<f32, N>::new(1.0f32);
-    let sum = a + b;
-    let part = sum - a;
-    let lost = (a - (sum - part)) + (b - part);
+    // What the addition has rounded away. Compilers of devices would simplify it to 0, if they knew that `unit` is 1.
+    let sum = fma(unit, a, b);
+    let lost = fma(unit, a, -sum) + b;
     let nearest = rounded::<W, N>(sum);
     let rest = (sum - nearest) + lost;
     let towards = select_many(rest.equal(&zero), tie, rest);
@@ -212,6 +213,7 @@ pub(super) fn move_chosen<W: Float, N: Size>(
     let (from, to) = (change.from, change.to);
     let zero = Vector::<f32, N>::new(0.0f32);
     let one = Vector::<f32, N>::new(1.0f32);
+    let unit = select_many(decay.greater_than(&-one), one, zero);
     let resting = select_many(takes_part::<N>(w, threshold, plan), one, zero);
     let mut chosen = resting;
     let mut theta = w;
@@ -222,7 +224,7 @@ pub(super) fn move_chosen<W: Float, N: Size>(
         let displaced = select_many(moved, select_many(stayed, marks, one), zero);
         chosen = select_many(from.equal(&zero), resting, displaced);
         let back = -(chosen * from);
-        let even = ending_in::<W, N>(w, back, zero, -from, plan.dtype);
+        let even = ending_in::<W, N>(w, back, zero, -from, unit, plan.dtype);
         let nearest = rounded::<W, N>(w + back);
         // A mark can have carried the weight out of the ambiguous range.
         let (moved, stayed) = hypotheses::<N>(clean, from, threshold, plan, true);
@@ -239,8 +241,8 @@ pub(super) fn move_chosen<W: Float, N: Size>(
         let ambiguous = select_many(moved, select_many(stayed, one, zero), zero);
         let ambiguous = select_many(to.equal(&zero), zero, ambiguous);
         let up = upwards::<N>(theta, from, to, plan.dtype);
-        let theta = ending_in::<W, N>(theta, zero, zero, up, plan.dtype);
-        let noted = ending_in::<W, N>(theta * decay, to_chosen, chosen, to, plan.dtype);
+        let theta = ending_in::<W, N>(theta, zero, zero, up, unit, plan.dtype);
+        let noted = ending_in::<W, N>(theta * decay, to_chosen, chosen, to, unit, plan.dtype);
         Vector::<W, N>::cast_from(select_many(ambiguous.equal(&one), noted, new))
     } else {
         stored::<W, N>(new, change.random, plan)
