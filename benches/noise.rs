@@ -10,7 +10,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use rayon::ThreadPoolBuilder;
 use zo_optim::backend::{Sweep, sweep};
 use zo_optim::noise::{SimdLevel, value};
-use zo_optim::{Direction, Distribution, TensorKey};
+use zo_optim::{Direction, Noise, TensorKey};
 
 /// Samples for each thread: 256 KiB of f32.
 const SAMPLES: usize = 1 << 16;
@@ -24,7 +24,7 @@ fn noise(c: &mut Criterion) {
     let all = rayon::current_num_threads();
     let mut counts = vec![1, all];
     counts.dedup();
-    for distribution in [Distribution::Rademacher, Distribution::Gaussian] {
+    for noise in [Noise::Rademacher, Noise::Gaussian] {
         for &threads in &counts {
             let pool = match ThreadPoolBuilder::new().num_threads(threads).build() {
                 Ok(pool) => pool,
@@ -32,11 +32,11 @@ fn noise(c: &mut Criterion) {
             };
             let samples = SAMPLES * threads;
             group.throughput(Throughput::Elements(samples as u64));
-            let direction = Direction::noise(distribution, 1);
+            let direction = Direction::noise(noise, 1);
             let with = Sweep::new(key, 0.0, &Direction::zero(), &direction);
             let mut tensor = Some(Tensor::<1>::zeros([samples], (&Device::flex(), DType::F32)));
             let level = format!("{:?}, {threads} threads", SimdLevel::best()).to_lowercase();
-            let id = BenchmarkId::new(distribution.to_string(), level);
+            let id = BenchmarkId::new(noise.to_string(), level);
             group.bench_function(id, |bencher| {
                 bencher.iter_custom(|times| {
                     pool.install(|| {
@@ -50,10 +50,10 @@ fn noise(c: &mut Criterion) {
             });
         }
         group.throughput(Throughput::Elements(REFERENCE));
-        let id = BenchmarkId::new(distribution.to_string(), "scalar reference");
+        let id = BenchmarkId::new(noise.to_string(), "scalar reference");
         group.bench_function(id, |bencher| {
             bencher.iter(|| {
-                let values = (0..REFERENCE).map(|i| value(distribution, 1, key, i));
+                let values = (0..REFERENCE).map(|i| value(noise, 1, key, i));
                 black_box(values.sum::<f32>())
             });
         });

@@ -160,10 +160,10 @@ fn device_steps(c: &mut Criterion, name: &str, device: &Device) -> Result<(), Bo
             group.throughput(Throughput::Elements(case.tokens as u64));
             let weights = case.model.num_params();
             let mut model = Some(case.model);
-            for distribution in [Distribution::Rademacher, Distribution::Gaussian] {
-                let config = MezoConfig::new().with_distribution(distribution);
+            for noise in [Noise::Rademacher, Noise::Gaussian] {
+                let config = MezoConfig::new().with_noise(noise);
                 let (mut optim, mut spent) = (config.init()?, Spent::default());
-                let id = BenchmarkId::new(format!("{}, {distribution}", case.name), dtype);
+                let id = BenchmarkId::new(format!("{}, {noise}", case.name), dtype);
                 group.bench_function(id, |bencher| {
                     bencher.iter_custom(|times| {
                         let Some(at) = model.take() else {

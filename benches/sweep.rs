@@ -14,7 +14,7 @@ use criterion::{
 };
 use zo_examples::device::devices;
 use zo_optim::backend::Sweep;
-use zo_optim::{Distribution, Elements};
+use zo_optim::{Elements, Noise};
 
 /// Weights in the tensor: larger than every cache.
 const WEIGHTS: usize = 1 << 25;
@@ -25,12 +25,12 @@ const WINDOW: u32 = 16;
 /// What is timed in every dtype: the passes of a step, with so many noise vectors.
 fn common_passes() -> Vec<(String, [Sweep; 2])> {
     let mut passes = vec![("decay".to_owned(), decay())];
-    for distribution in [Distribution::Rademacher, Distribution::Gaussian] {
+    for noise in [Noise::Rademacher, Noise::Gaussian] {
         for n in [1, 2, 4, 8] {
-            passes.push((format!("{distribution} x {n}"), plain(distribution, n)));
+            passes.push((format!("{noise} x {n}"), plain(noise, n)));
         }
-        let next = update_and_next(distribution);
-        passes.push((format!("{distribution}, update and next"), next));
+        let next = update_and_next(noise);
+        passes.push((format!("{noise}, update and next"), next));
     }
     passes
 }
@@ -41,14 +41,14 @@ fn special_passes() -> Vec<(String, [Sweep; 2])> {
     // A third of weights of N(0, 0.02^2).
     let small = Elements::Small { threshold: 8.6e-3 };
     let mut passes = Vec::new();
-    for distribution in [Distribution::Rademacher, Distribution::Gaussian] {
+    for noise in [Noise::Rademacher, Noise::Gaussian] {
         for (name, sweeps) in [
-            ("random elements", masked(distribution, random)),
-            ("small elements", masked(distribution, small)),
-            ("sign", sign(distribution)),
-            ("adaptive", adaptive(distribution, WINDOW)),
+            ("random elements", masked(noise, random)),
+            ("small elements", masked(noise, small)),
+            ("sign", sign(noise)),
+            ("adaptive", adaptive(noise, WINDOW)),
         ] {
-            passes.push((format!("{name}, {distribution}"), sweeps));
+            passes.push((format!("{name}, {noise}"), sweeps));
         }
     }
     passes

@@ -26,7 +26,7 @@ use zo_llm::dataset::{Dataset, Evaluation, Split};
 use zo_llm::finetune::{Event, FinetuneConfig, finetune};
 use zo_llm::replace::replace_bytes;
 use zo_llm::{Checkpoint, Dtype, load, task};
-use zo_optim::{Distribution, Perturbation, Rounding};
+use zo_optim::{Noise, Perturbation, Rounding};
 
 /// Compare the methods at an equal number of forwards.
 #[derive(Parser, Debug)]
@@ -57,7 +57,7 @@ struct Args {
     seeds: u64,
     /// Noise: gaussian or rademacher
     #[arg(long, default_value = "gaussian")]
-    sampler: Distribution,
+    sampler: Noise,
     /// Rows in a batch
     #[arg(long, default_value_t = 16)]
     batch: usize,
@@ -255,7 +255,7 @@ impl Bench {
         let shared = Shared {
             epsilon: 1e-3,
             queries: 1,
-            distribution: self.args.sampler,
+            noise: self.args.sampler,
             seed,
             perturbation: Perturbation::InPlace,
             trainable: ParamGroup::all(),

@@ -16,8 +16,8 @@ struct Mixture;
 
 impl PerturbationSampler for Mixture {
     fn sample(&mut self, seeds: &mut Seeds, _: &mut dyn Probe) -> Result<Direction, ZoError> {
-        let gaussian = Direction::noise(Distribution::Gaussian, seeds.draw());
-        let rademacher = Direction::noise(Distribution::Rademacher, seeds.draw());
+        let gaussian = Direction::noise(Noise::Gaussian, seeds.draw());
+        let rademacher = Direction::noise(Noise::Rademacher, seeds.draw());
         Ok(gaussian.plus(1.0, &rademacher).scaled(0.5f64.sqrt()))
     }
 }

@@ -56,9 +56,9 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         ("bf16", DType::BF16),
         ("f16", DType::F16),
     ] {
-        for distribution in [Distribution::Gaussian, Distribution::Rademacher] {
+        for noise in [Noise::Gaussian, Noise::Rademacher] {
             let zero = Tensor::<1>::zeros([WEIGHTS], &Device::flex());
-            let start = Direction::noise(Distribution::Gaussian, 1).scaled(0.02);
+            let start = Direction::noise(Noise::Gaussian, 1).scaled(0.02);
             let to_start = Sweep::new(TensorKey::new("start"), 1.0, &Direction::zero(), &start);
             let weight = sweep(zero, to_start).cast(dtype);
             let mut model = Model {
@@ -67,7 +67,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
             let before = values(&model);
             let config = MezoConfig::new()
                 .with_epsilon(args.epsilon)
-                .with_distribution(distribution);
+                .with_noise(noise);
             let mut optim = config.init()?;
             for _ in 0..args.steps {
                 model = optim.step(0.0, model, idle)?.0;
@@ -82,7 +82,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
             let largest = drift.iter().fold(0f64, |a, b| a.max(*b));
             let unchanged = drift.iter().filter(|d| **d == 0.0).count() as f64 / WEIGHTS as f64;
             println!(
-                "{name:<5}   {distribution:<10}   {mean:10.2e}   {largest:13.2e}   {:15.1} %",
+                "{name:<5}   {noise:<10}   {mean:10.2e}   {largest:13.2e}   {:15.1} %",
                 100.0 * unchanged
             );
         }

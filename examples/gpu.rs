@@ -180,12 +180,12 @@ fn measure_model(args: &Args, device: &Device) -> Result<Value, Failure> {
     }
     let of_inference = memory_gib(args, device);
     let mut steps = Vec::new();
-    let distributions: &[Distribution] = match args.part {
+    let distributions: &[Noise] = match args.part {
         Part::Infer => &[],
-        _ => &[Distribution::Gaussian, Distribution::Rademacher],
+        _ => &[Noise::Gaussian, Noise::Rademacher],
     };
-    for distribution in distributions {
-        let (next, step) = measure_steps(args, model, device, *distribution, &loss)?;
+    for noise in distributions {
+        let (next, step) = measure_steps(args, model, device, *noise, &loss)?;
         model = next;
         steps.push(step);
     }
@@ -206,10 +206,10 @@ fn measure_steps(
     args: &Args,
     mut model: CausalLm,
     device: &Device,
-    distribution: Distribution,
+    noise: Noise,
     loss: &dyn Fn(&CausalLm) -> Tensor<1>,
 ) -> Result<(CausalLm, Value), Failure> {
-    let mut optim = MezoConfig::new().with_distribution(distribution).init()?;
+    let mut optim = MezoConfig::new().with_noise(noise).init()?;
     let (mut totals, mut in_passes, mut in_forwards) = (vec![], vec![], vec![]);
     let mut copied = 0;
     for _ in 0..WARM_UP + args.steps {
@@ -234,7 +234,7 @@ fn measure_steps(
     }
     let warm = WARM_UP as usize;
     let step = json!({
-        "distribution": distribution, "step_s": median(&totals[warm..]), "sweep_s": median(&in_passes[warm..]),
+        "noise": noise, "step_s": median(&totals[warm..]), "sweep_s": median(&in_passes[warm..]),
         "forward_s": median(&in_forwards[warm..]), "copied": copied,
     });
     Ok((model, step))
@@ -260,8 +260,8 @@ fn measure_passes(args: &Args, device: &Device) -> Result<Value, Failure> {
             continue;
         }
         let mut tensor = Some(weights(bytes / dtype.size(), dtype, device));
-        for distribution in [Distribution::Gaussian, Distribution::Rademacher] {
-            let plus = Direction::noise(distribution, 1).scaled(1e-3);
+        for noise in [Noise::Gaussian, Noise::Rademacher] {
+            let plus = Direction::noise(noise, 1).scaled(1e-3);
             let minus = plus.scaled(-1.0);
             let key = TensorKey::new("w");
             let sweeps =
@@ -272,7 +272,7 @@ fn measure_passes(args: &Args, device: &Device) -> Result<Value, Failure> {
                 turn += 1;
             })?;
             passes.push(json!({
-                "dtype": format!("{dtype:?}").to_lowercase(), "distribution": distribution,
+                "dtype": format!("{dtype:?}").to_lowercase(), "noise": noise,
                 "gb_s": rate(seconds), "share": rate(seconds) / copy,
             }));
         }

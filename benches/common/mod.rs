@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use zo_examples::device::is_host;
 use zo_examples::random::weights;
 use zo_optim::backend::{Sweep, SweepTerm, Target, sweep};
-use zo_optim::{Choice, Direction, Distribution, Elements, MaskedDirection, Selection, TensorKey};
+use zo_optim::{Choice, Direction, Elements, MaskedDirection, Noise, Selection, TensorKey};
 
 /// The perturbation radius.
 const EPSILON: f64 = 1e-3;
@@ -133,15 +133,15 @@ fn key() -> TensorKey {
 }
 
 /// `n` noise vectors.
-fn noise(distribution: Distribution, n: u64) -> Direction {
+fn noise(noise: Noise, n: u64) -> Direction {
     (0..n).fold(Direction::zero(), |sum, seed| {
-        sum.plus(EPSILON, &Direction::noise(distribution, seed))
+        sum.plus(EPSILON, &Direction::noise(noise, seed))
     })
 }
 
 /// From `+eps z` to `-eps z` and back, with `n` noise vectors for z: what a step does between its forwards.
-pub(crate) fn plain(distribution: Distribution, n: u64) -> [Sweep; 2] {
-    let (plus, minus) = (noise(distribution, n), noise(distribution, n).scaled(-1.0));
+pub(crate) fn plain(noise: Noise, n: u64) -> [Sweep; 2] {
+    let (plus, minus) = (noise(noise, n), noise(noise, n).scaled(-1.0));
     [
         Sweep::new(key(), 1.0, &plus, &minus),
         Sweep::new(key(), 1.0, &minus, &plus),
@@ -149,8 +149,8 @@ pub(crate) fn plain(distribution: Distribution, n: u64) -> [Sweep; 2] {
 }
 
 /// From `-eps z` over an update along z to `+eps z'` and back: the first pass of a step in a session.
-pub(crate) fn update_and_next(distribution: Distribution) -> [Sweep; 2] {
-    let [old, new] = [0, 1].map(|seed| Direction::noise(distribution, seed));
+pub(crate) fn update_and_next(noise: Noise) -> [Sweep; 2] {
+    let [old, new] = [0, 1].map(|seed| Direction::noise(noise, seed));
     let (minus, next) = (old.scaled(-EPSILON), old.scaled(1e-6).plus(EPSILON, &new));
     [
         Sweep::new(key(), 1.0, &minus, &next),
@@ -165,9 +165,9 @@ pub(crate) fn decay() -> [Sweep; 2] {
 }
 
 /// As [`plain`] with one noise vector, on `elements` only.
-pub(crate) fn masked(distribution: Distribution, elements: Elements) -> [Sweep; 2] {
+pub(crate) fn masked(noise: Noise, elements: Elements) -> [Sweep; 2] {
     let mask = Arc::new(Selection(vec![Some(Choice::some(elements))]));
-    let plus = MaskedDirection::new(&mask, noise(distribution, 1));
+    let plus = MaskedDirection::new(&mask, noise(noise, 1));
     let minus = plus.scaled(-1.0);
     [
         Sweep::between(0, key(), &plus, &minus),
@@ -176,8 +176,8 @@ pub(crate) fn masked(distribution: Distribution, elements: Elements) -> [Sweep; 
 }
 
 /// The update from `-eps z` that takes the sign of the estimate, element by element.
-pub(crate) fn sign(distribution: Distribution) -> [Sweep; 2] {
-    let minus = noise(distribution, 1).scaled(-1.0);
+pub(crate) fn sign(noise: Noise) -> [Sweep; 2] {
+    let minus = noise(noise, 1).scaled(-1.0);
     let mut update = Sweep::new(key(), 1.0, &minus, &minus);
     update.target = Target::Sign { rate: EPSILON };
     update.displaces = false;
@@ -185,10 +185,10 @@ pub(crate) fn sign(distribution: Distribution) -> [Sweep; 2] {
 }
 
 /// The update from `-eps z` that rebuilds Adam's moments from the seeds of the last `window` steps.
-pub(crate) fn adaptive(distribution: Distribution, window: u32) -> [Sweep; 2] {
+pub(crate) fn adaptive(noise: Noise, window: u32) -> [Sweep; 2] {
     let terms: Vec<SweepTerm> = (0..window)
         .map(|estimate| SweepTerm {
-            distribution,
+            noise,
             seed: u64::from(estimate),
             keep: None,
             from: if estimate == 0 { -EPSILON } else { 0.0 },

@@ -10,7 +10,7 @@ use burn::module::ParamGroup;
 use burn::tensor::Device;
 use clap::Args;
 use zo_llm::Tuning;
-use zo_optim::{Distribution, Perturbation, Rounding};
+use zo_optim::{Noise, Perturbation, Rounding};
 
 pub use build::Built;
 pub use flags::Flags;
@@ -26,7 +26,7 @@ pub struct Shared {
     /// Random directions per step.
     pub queries: usize,
     /// The noise.
-    pub distribution: Distribution,
+    pub noise: Noise,
     /// The seed of the run.
     pub seed: u64,
     /// How weights are displaced.
@@ -130,7 +130,7 @@ mod tests {
         Shared {
             epsilon: 1e-3,
             queries: 1,
-            distribution: Distribution::Gaussian,
+            noise: Noise::Gaussian,
             seed: 0,
             perturbation: Perturbation::InPlace,
             trainable: ParamGroup::all(),

@@ -4,7 +4,7 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Shape, Tensor};
 use zo_llm::{CausalLm, ConfigError, ModelConfig};
 use zo_optim::backend::{Sweep, sweep};
-use zo_optim::{Direction, Distribution, TensorKey};
+use zo_optim::{Direction, Noise, TensorKey};
 
 /// Standard deviation of the weights.
 const STD: f64 = 0.02;
@@ -19,7 +19,7 @@ pub fn weights(n: usize, dtype: DType, device: &Device) -> Tensor<1> {
 
 /// Noise in place of zeros: one pass, in place.
 fn draw<const D: usize>(path: &str, zeros: Tensor<D>) -> Tensor<D> {
-    let noise = Direction::noise(Distribution::Gaussian, SEED).scaled(STD);
+    let noise = Direction::noise(Noise::Gaussian, SEED).scaled(STD);
     let start = Sweep::new(TensorKey::new(path), 1.0, &Direction::zero(), &noise);
     sweep(zeros, start)
 }

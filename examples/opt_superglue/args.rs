@@ -8,7 +8,7 @@ use zo_examples::methods::Flags;
 use zo_examples::tune::TuneArgs;
 use zo_llm::Dtype;
 use zo_llm::finetune::{Objective, Schedule};
-use zo_optim::{Distribution, Perturbation, Rounding};
+use zo_optim::{Noise, Perturbation, Rounding};
 
 /// Fine-tune a language model with forward passes alone.
 #[derive(Parser, Debug)]
@@ -60,7 +60,7 @@ pub(crate) struct Args {
     pub(crate) seed: u64,
     /// Noise: gaussian or rademacher
     #[arg(long, default_value = "gaussian")]
-    pub(crate) sampler: Distribution,
+    pub(crate) sampler: Noise,
     /// How updated weights are rounded to bf16 or f16: nearest or stochastic
     #[arg(long, default_value = "nearest")]
     pub(crate) rounding: Rounding,

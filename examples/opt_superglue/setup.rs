@@ -60,7 +60,7 @@ pub(crate) fn setup(args: &Args) -> Result<(Setup, CausalLm), Box<dyn Error>> {
     let shared = Shared {
         epsilon,
         queries: args.queries,
-        distribution: args.sampler,
+        noise: args.sampler,
         seed: args.seed,
         perturbation: args.perturb,
         trainable: tuning.trainable(),

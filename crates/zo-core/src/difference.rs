@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::direction::Direction;
 use crate::error::ZoError;
-use crate::report::QueryReport;
-use crate::sampler::Probe;
+use crate::oracle::Oracle;
+use crate::report::Query;
 
 /// How the derivative along a direction `z` is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -22,16 +22,25 @@ pub enum Difference {
 }
 
 impl Difference {
-    /// Measures the derivative along `z` at the weights of `probe`.
+    /// Evaluations of the loss for `queries` directions.
+    pub(crate) fn forwards(self, queries: usize) -> usize {
+        match self {
+            Self::Central => 2 * queries,
+            Self::OneSided => queries + 1,
+            Self::Exact => queries,
+        }
+    }
+
+    /// Measures the derivative along `z` at the current weights.
     ///
     /// # Errors
     /// If an evaluation fails.
-    pub fn measure(self, z: Direction, probe: &mut dyn Probe) -> Result<QueryReport, ZoError> {
-        let epsilon = probe.epsilon();
+    pub(crate) fn measure(self, z: Direction, oracle: &mut dyn Oracle) -> Result<Query, ZoError> {
+        let epsilon = oracle.epsilon();
         let (loss_plus, loss_other, width) = match self {
             Self::Exact => {
-                let (loss, projected_gradient) = probe.derivative_along(&z)?;
-                return Ok(QueryReport {
+                let (loss, projected_gradient) = oracle.derivative_along(&z)?;
+                return Ok(Query {
                     direction: z,
                     loss_plus: loss,
                     loss_other: loss,
@@ -39,16 +48,16 @@ impl Difference {
                 });
             }
             Self::Central => {
-                let plus = probe.loss_at(&z.scaled(epsilon))?;
-                (plus, probe.loss_at(&z.scaled(-epsilon))?, 2.0 * epsilon)
+                let plus = oracle.loss_at(&z.scaled(epsilon))?;
+                (plus, oracle.loss_at(&z.scaled(-epsilon))?, 2.0 * epsilon)
             }
             Self::OneSided => {
-                let here = probe.loss_here()?;
-                (probe.loss_at(&z.scaled(epsilon))?, here, epsilon)
+                let here = oracle.loss_here()?;
+                (oracle.loss_at(&z.scaled(epsilon))?, here, epsilon)
             }
         };
         let projected_gradient = (loss_plus - loss_other) / width;
-        Ok(QueryReport {
+        Ok(Query {
             direction: z,
             loss_plus,
             loss_other,

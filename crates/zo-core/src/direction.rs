@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::noise::Distribution;
+use crate::noise::Noise;
 
 /// One noise vector times a number: `coefficient * z(seed)`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Term {
     /// The distribution of `z`.
-    pub distribution: Distribution,
+    pub noise: Noise,
     /// The seed of `z`. Every number is a valid seed, 0 too.
     pub seed: u64,
     /// The factor.
@@ -31,10 +31,10 @@ impl Direction {
     }
 
     /// The noise vector `z(seed)` itself.
-    pub fn noise(distribution: Distribution, seed: u64) -> Self {
+    pub fn noise(noise: Noise, seed: u64) -> Self {
         Self {
             terms: vec![Term {
-                distribution,
+                noise,
                 seed,
                 coefficient: 1.0,
             }],
@@ -59,7 +59,7 @@ impl Direction {
             match self
                 .terms
                 .iter_mut()
-                .find(|t| t.seed == term.seed && t.distribution == term.distribution)
+                .find(|t| t.seed == term.seed && t.noise == term.noise)
             {
                 Some(own) => own.coefficient += coefficient,
                 None => self.terms.push(Term {
@@ -88,7 +88,7 @@ impl Direction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Distribution::{Gaussian, Rademacher};
+    use Noise::{Gaussian, Rademacher};
 
     #[test]
     fn a_vector_space_of_seeds() {

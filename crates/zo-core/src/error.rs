@@ -37,12 +37,42 @@ pub enum ConfigError {
         /// Why not, and what to do instead.
         reason: &'static str,
     },
-    /// No distribution has this name.
-    #[error("unknown noise distribution `{0}`: use `gaussian` or `rademacher`")]
-    UnknownDistribution(String),
-    /// No perturbation has this name.
-    #[error("unknown perturbation `{0}`: use `in-place` or `on-the-fly`")]
-    UnknownPerturbation(String),
+    /// Nothing has this name.
+    #[error("unknown {what} `{name}`: use one of {known}")]
+    Unknown {
+        /// What was looked for: a method, a mask, a setting.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// A configuration has a value of another kind.
+    #[error("{place} is {value}: it must be {expected}")]
+    Value {
+        /// Where it stands.
+        place: String,
+        /// The value.
+        value: String,
+        /// What it may be.
+        expected: String,
+    },
+}
+
+impl ConfigError {
+    /// There is nothing of this name; `known` is what there is.
+    pub fn unknown<'a>(
+        what: &'static str,
+        name: &str,
+        known: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let known: Vec<&str> = known.into_iter().collect();
+        Self::Unknown {
+            what,
+            name: name.to_owned(),
+            known: known.join(", "),
+        }
+    }
 }
 
 /// What stopped a step.
@@ -129,7 +159,7 @@ pub enum ZoError {
     #[error("the mask {mask} does not fit the module: {reason}")]
     Mask {
         /// The mask.
-        mask: &'static str,
+        mask: String,
         /// What is wrong, and what to do.
         reason: String,
     },
@@ -234,6 +264,12 @@ pub enum ZoError {
          `*param` give the weights themselves. Read them with `val()`, or use `Perturbation::InPlace`"
     )]
     Unread,
+    /// A sampler that decides among fresh directions was used to draw them.
+    #[error(
+        "the noise of this method is a sampler that draws from the noise: make it the method's sampler, and its noise `Noise::Gaussian` or \
+         another that draws by itself"
+    )]
+    NoNoise,
     /// The objective gives one loss for all weights, without looking at them.
     #[error(
         "the objective read no parameter of the module it was given, and its loss was {loss} wherever the weights stood: compute the loss \

@@ -2,9 +2,10 @@
 
 use burn::tensor::DType;
 
+use crate::change::Change;
 use crate::error::ZoError;
-use crate::tensors::{TensorInfo, Weights};
-use crate::update::Change;
+use crate::oracle::Weights;
+use crate::tensors::TensorInfo;
 
 /// What a dtype can hold.
 struct Range {
@@ -121,16 +122,11 @@ pub(crate) fn check(
         return Ok(());
     }
     let mut found = Ok(());
-    weights.for_each(&mut |number, values| {
+    weights.visit(&mut |number, part| {
         let Some((_, change, most)) = doubtful.iter().find(|(n, ..)| *n == number) else {
             return;
         };
-        let mut largest = 0.0f64;
-        values.for_each_part(&mut |data| {
-            largest = data
-                .iter::<f64>()
-                .fold(largest, |most, w| most.max(w.abs()));
-        });
+        let largest = part.iter::<f64>().fold(0.0f64, |most, w| most.max(w.abs()));
         if largest + change > *most && found.is_ok() {
             found = Err(overflow(&tensors[number], *change));
         }
@@ -146,27 +142,22 @@ mod tests {
     use burn::tensor::{Shape, TensorData};
 
     use super::*;
+    use crate::change::Moment;
     use crate::direction::Direction;
-    use crate::mask::Selection;
     use crate::masked::MaskedDirection;
-    use crate::noise::Distribution;
-    use crate::tensors::Values;
-    use crate::update::Moment;
+    use crate::noise::Noise;
+    use crate::selection::Selection;
 
     struct One(f64);
 
     impl Weights for One {
-        fn for_each(&mut self, visit: &mut dyn FnMut(usize, &Values<'_>)) {
-            let values = [self.0];
-            visit(
-                0,
-                &Values::new(&|visit: &mut dyn FnMut(TensorData)| visit(TensorData::from(values))),
-            );
+        fn visit(&mut self, visit: &mut dyn FnMut(usize, &TensorData)) {
+            visit(0, &TensorData::from([self.0]));
         }
     }
 
     fn along(coefficient: f64) -> MaskedDirection {
-        let z = Direction::noise(Distribution::Rademacher, 1).scaled(coefficient);
+        let z = Direction::noise(Noise::Rademacher, 1).scaled(coefficient);
         MaskedDirection::new(&Arc::new(Selection::all(1)), z)
     }
 

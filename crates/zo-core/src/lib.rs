@@ -9,7 +9,7 @@
 //! pass       theta -> theta + d        one fused sweep over the weights, in place    (Perturbed)
 //! ```
 //!
-//! Start reading at [`step`]: the algorithm on one screen. Four plug-ins make every method: a [`PerturbationSampler`] (along which
+//! Start reading at `step.rs`: the algorithm on one screen. Four plug-ins make every method: a [`PerturbationSampler`] (along which
 //! direction?), a [`SparsityMask`] (which tensors?), a [`Difference`] (how do losses become a derivative?) and an [`UpdateRule`].
 //! Users of a library usually want the crate `zo-optim`, which re-exports this one.
 
@@ -24,50 +24,62 @@
 pub mod backend;
 #[cfg(feature = "autodiff")]
 mod backward;
-mod config;
+mod change;
 mod difference;
 mod direction;
 mod error;
+mod evaluator;
 mod fits;
+mod journal;
 mod layers;
 mod mask;
 mod masked;
+mod method;
 mod model;
 pub mod noise;
 mod objective;
 mod on_the_fly;
+mod optimizer;
+mod oracle;
+mod part;
 mod perturbed;
 mod record;
+mod registry;
 mod report;
 mod sampler;
-mod session;
+mod seeds;
+mod selection;
 mod settings;
-pub mod step;
+mod step;
 mod tangent;
 mod tensors;
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod update;
-mod walk;
 mod watch;
 
-pub use backend::ZoBackend;
+pub use change::{Apply, Change, Moment};
 pub use difference::Difference;
 pub use direction::{Direction, Term};
 pub use error::{ConfigError, JvpError, ObjectiveError, RecordError, StepError, ZoError};
 pub use layers::{Layers, share_of};
-pub use mask::{Choice, Dense, Elements, Selection, SparsityMask};
+pub use mask::{Dense, Observation, SelectContext, SparsityMask};
 pub use masked::MaskedDirection;
+pub use method::{Method, MethodConfig};
 pub use model::{ModelRecord, ParameterRecord};
-pub use noise::{Distribution, TensorKey};
+pub use noise::{Noise, TensorKey};
 pub use objective::Loss;
 pub use on_the_fly::Perturbation;
+pub use optimizer::{Session, ZerothOrderOptimizer};
+pub use part::{Needs, PartConfig};
 pub use perturbed::Perturbed;
 pub use record::{Buffers, OptimizerRecord, from_record};
-pub use report::{QueryReport, StepReport};
-pub use sampler::{PerturbationSampler, Probe, Seeds};
-pub use session::Session;
+pub use registry::{Entry, Preset, Registry};
+pub use report::{Query, StepReport};
+pub use sampler::{PerturbationSampler, SampleContext};
+pub use selection::{Choice, Elements, Selection};
 pub use settings::{NonFinite, Rounding, Settings};
-pub use step::{ZeroOrder, ZerothOrderOptimizer};
+pub use step::ZeroOrder;
 pub use tangent::{Jvp, Tangent};
-pub use tensors::{TensorInfo, Values, Weights, check_ids, tensors};
-pub use update::{Apply, Change, Estimate, Measured, Moment, Sgd, Update, UpdateRule, no_buffers};
+pub use tensors::{TensorInfo, check_ids, tensors};
+pub use update::{Estimate, Sgd, UpdateContext, UpdateRule, no_buffers};

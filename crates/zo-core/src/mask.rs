@@ -1,187 +1,77 @@
 //! Sparsity masks: what moves in a step.
 
+use burn::tensor::TensorData;
 use dyn_clone::DynClone;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::{RecordError, ZoError};
-use crate::report::QueryReport;
-use crate::sampler::Seeds;
-use crate::tensors::{TensorInfo, Weights};
-use crate::update::{stateless, type_name};
-
-/// Which elements of a tensor move. Never stored: each pass works it out anew.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Elements {
-    /// All of them.
-    #[default]
-    All,
-    /// Each with probability `keep`, independently; a function of `seed`, the tensor's path and the element's index.
-    Random {
-        /// The seed of the choice.
-        seed: u64,
-        /// The probability of moving, in (0, 1].
-        keep: f64,
-    },
-    /// Those with `|theta_i| <= threshold`, theta being the unperturbed weights.
-    Small {
-        /// The largest magnitude that moves.
-        threshold: f64,
-    },
-    /// Those with `|theta_i| > threshold`.
-    Large {
-        /// The largest magnitude that does not move.
-        threshold: f64,
-    },
-}
-
-impl Elements {
-    /// Whether the choice depends on the weights, so that it cannot be repeated once they have changed.
-    pub fn depends_on_weights(&self) -> bool {
-        matches!(self, Self::Small { .. } | Self::Large { .. })
-    }
-}
-
-/// How a chosen tensor takes part.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Choice {
-    /// The factor on its update. Other than 1 it corrects for the probability of being chosen (Horvitz and Thompson 1952); the
-    /// perturbation itself is never scaled.
-    pub scale: f64,
-    /// Which of its elements move.
-    pub elements: Elements,
-}
-
-impl Choice {
-    /// All elements, with factor 1.
-    pub const WHOLE: Self = Self::scaled(1.0);
-
-    /// All elements, with this factor on the update.
-    pub const fn scaled(scale: f64) -> Self {
-        let elements = Elements::All;
-        Self { scale, elements }
-    }
-
-    /// Some elements, with factor 1.
-    pub const fn some(elements: Elements) -> Self {
-        let scale = 1.0;
-        Self { scale, elements }
-    }
-}
-
-/// A mask's choice: one entry for each tensor, `None` if it is not touched at all.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Selection(pub Vec<Option<Choice>>);
-
-impl Selection {
-    /// Every tensor as a whole.
-    pub fn all(tensors: usize) -> Self {
-        Self(vec![Some(Choice::WHOLE); tensors])
-    }
-
-    /// How tensor number `tensor` takes part, if it does.
-    pub fn get(&self, tensor: usize) -> Option<&Choice> {
-        self.0.get(tensor)?.as_ref()
-    }
-
-    /// Whether some of its elements are chosen by magnitude.
-    pub(crate) fn depends_on_weights(&self) -> bool {
-        let mut choices = self.0.iter().flatten();
-        choices.any(|choice| choice.elements.depends_on_weights())
-    }
-
-    /// Checks a mask's answer.
-    ///
-    /// # Errors
-    /// If there is not one entry for each tensor, or a number in them makes no sense.
-    pub(crate) fn check(&self, tensors: &[TensorInfo]) -> Result<(), ZoError> {
-        let bad = |reason| {
-            let mask = "given";
-            Err(ZoError::Mask { mask, reason })
-        };
-        if self.0.len() != tensors.len() {
-            return bad(format!(
-                "its selection has {} entries and the module {} float parameters: return one entry for each",
-                self.0.len(),
-                tensors.len()
-            ));
-        }
-        for (choice, tensor) in self.0.iter().zip(tensors) {
-            let Some(choice) = choice else { continue };
-            let fits = match choice.elements {
-                Elements::All => true,
-                Elements::Random { keep, .. } => keep > 0.0 && keep <= 1.0,
-                Elements::Small { threshold } | Elements::Large { threshold } => {
-                    !threshold.is_nan()
-                }
-            };
-            if !choice.scale.is_finite() || !fits {
-                return bad(format!(
-                    "its choice for `{}` is {choice:?}: a scale must be finite, `keep` above 0 and at most 1, and a threshold a number",
-                    tensor.path
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// The same tensors and elements with factor 1: what is perturbed.
-    #[must_use]
-    pub(crate) fn unscaled(&self) -> Self {
-        let one = |choice: &Option<Choice>| choice.map(|choice| Choice::some(choice.elements));
-        Self(self.0.iter().map(one).collect())
-    }
-}
+use crate::error::{ConfigError, RecordError, ZoError};
+use crate::oracle::Oracle;
+use crate::part::{Needs, PartConfig, name_of, stateless};
+use crate::report::Query;
+use crate::seeds::Seeds;
+use crate::selection::Selection;
+use crate::tensors::TensorInfo;
 
 /// Chooses what is perturbed and updated.
 ///
-/// Masks are `Clone`: a step that fails goes back to a clone from before.
-pub trait SparsityMask: DynClone {
-    /// The choice among `tensors`; one entry for each. Entries of tensors that are not trainable are ignored. `weights` gives the
-    /// unperturbed values to those who need them.
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use zo_core::{Choice, SelectContext, Selection, SparsityMask, ZoError};
+///
+/// /// Half of the tensors, drawn anew in each step.
+/// #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+/// struct CoinFlips;
+///
+/// impl SparsityMask for CoinFlips {
+///     fn select(&mut self, step: &mut SelectContext<'_>) -> Result<Selection, ZoError> {
+///         let tensors = step.tensors();
+///         // Twice the update for half of the steps: unbiased.
+///         Ok(Selection::of(tensors, |_| (step.uniform() < 0.5).then_some(Choice::scaled(2.0))))
+///     }
+/// }
+/// ```
+///
+/// A mask is its settings, which [`Serialize`] shows, and fields with `#[serde(skip)]` for what it remembers. It is `Clone`: a step that
+/// fails goes back to a clone from before.
+pub trait SparsityMask: DynClone + erased_serde::Serialize + Send {
+    /// The choice among the tensors; entries of those that are not trainable are ignored.
     ///
     /// # Errors
     /// If the mask does not fit the module.
-    fn select(
-        &mut self,
-        tensors: &[TensorInfo],
-        weights: &mut dyn Weights,
-        seeds: &mut Seeds,
-    ) -> Result<Selection, ZoError>;
+    fn select(&mut self, step: &mut SelectContext<'_>) -> Result<Selection, ZoError>;
+
+    /// The scalars measured with a selection, for masks that adapt. By default ignored.
+    fn observe(&mut self, observation: &Observation<'_>) {
+        let _ = observation;
+    }
 
     /// How often it chooses in a step, at least once: each time begins a round with queries of its own, on the same batch. By default
     /// once.
     ///
     /// # Errors
     /// If the mask does not fit the module.
-    fn rounds(&self, _tensors: &[TensorInfo]) -> Result<usize, ZoError> {
+    fn rounds(&self, tensors: &[TensorInfo]) -> Result<usize, ZoError> {
+        let _ = tensors;
         Ok(1)
     }
 
-    /// Whether each of several rounds ends with an update, or all estimates are made first and applied together, the default.
-    fn updates_each_round(&self) -> bool {
-        false
+    /// What it asks of the other parts. By default nothing.
+    fn needs(&self) -> Needs {
+        Needs::default()
     }
 
-    /// The scalars measured with `selection`, for masks that adapt. By default ignored.
-    fn observe(
-        &mut self,
-        _tensors: &[TensorInfo],
-        _selection: &Selection,
-        _queries: &[QueryReport],
-    ) {
+    /// The name in configurations and records: by default that of the type, in kebab-case.
+    fn name(&self) -> String {
+        name_of::<Self>()
     }
 
-    /// Whether selections contain elements chosen by magnitude. Update rules that rebuild past estimates cannot be combined with
-    /// those. By default false.
-    fn depends_on_weights(&self) -> bool {
-        false
-    }
-
-    /// The mask and its settings, for records: by default the name of the type.
-    fn describe(&self) -> Value {
-        type_name::<Self>()
+    /// Checks the settings; asked when a method is built.
+    ///
+    /// # Errors
+    /// Names the first setting that makes no sense.
+    fn validate(&self) -> Result<(), ConfigError> {
+        Ok(())
     }
 
     /// The state to save: by default none.
@@ -192,10 +82,80 @@ pub trait SparsityMask: DynClone {
     /// Restores a saved state.
     ///
     /// # Errors
-    /// If the record is not one of this mask's.
+    /// If the record was not written by this mask.
     fn load_record(&mut self, record: Value) -> Result<(), RecordError> {
         stateless("mask", &record)
     }
+}
+
+dyn_clone::clone_trait_object!(SparsityMask);
+
+/// The name and the settings of a mask.
+pub(crate) fn config_of(mask: &dyn SparsityMask) -> PartConfig {
+    PartConfig::of(mask.name(), mask)
+}
+
+/// What a [`SparsityMask`] is given when it chooses.
+pub struct SelectContext<'a> {
+    tensors: &'a [TensorInfo],
+    seeds: &'a mut Seeds,
+    oracle: &'a mut dyn Oracle,
+}
+
+impl<'a> SelectContext<'a> {
+    pub(crate) fn new(
+        tensors: &'a [TensorInfo],
+        seeds: &'a mut Seeds,
+        oracle: &'a mut dyn Oracle,
+    ) -> Self {
+        Self {
+            tensors,
+            seeds,
+            oracle,
+        }
+    }
+
+    /// Every float parameter of the module, in the order of traversal.
+    pub fn tensors(&self) -> &'a [TensorInfo] {
+        self.tensors
+    }
+
+    /// The step's number, from 0.
+    pub fn step(&self) -> u64 {
+        self.seeds.step()
+    }
+
+    /// The number of the round within the step, from 0: see [`SparsityMask::rounds`].
+    pub fn round(&self) -> usize {
+        self.seeds.round()
+    }
+
+    /// The next seed. Those of a mask are a stream of their own: what it draws does not change the directions.
+    pub fn seed(&mut self) -> u64 {
+        self.seeds.draw()
+    }
+
+    /// A number from the uniform distribution over [0, 1): the upper 53 bits of the next seed.
+    pub fn uniform(&mut self) -> f64 {
+        self.seeds.uniform()
+    }
+
+    /// Calls `visit` with the number of each tensor and its unperturbed values in row-major order, a million at a time, so that large tensors
+    /// are not copied as a whole. It costs a pass if the module stands elsewhere, and reads all weights: call it rarely.
+    pub fn visit_weights(&mut self, visit: &mut dyn FnMut(usize, &TensorData)) {
+        self.oracle.visit(visit);
+    }
+}
+
+/// What a [`SparsityMask`] learns after a step.
+#[derive(Debug, Clone, Copy)]
+pub struct Observation<'a> {
+    /// Every float parameter of the module, in the order of traversal.
+    pub tensors: &'a [TensorInfo],
+    /// What the mask selected in this step, or in one of its rounds.
+    pub selection: &'a Selection,
+    /// What was measured with it.
+    pub queries: &'a [Query],
 }
 
 /// Every trainable tensor moves in every step.
@@ -203,16 +163,7 @@ pub trait SparsityMask: DynClone {
 pub struct Dense;
 
 impl SparsityMask for Dense {
-    fn select(
-        &mut self,
-        tensors: &[TensorInfo],
-        _: &mut dyn Weights,
-        _: &mut Seeds,
-    ) -> Result<Selection, ZoError> {
-        Ok(Selection::all(tensors.len()))
-    }
-
-    fn describe(&self) -> Value {
-        Value::from("dense")
+    fn select(&mut self, step: &mut SelectContext<'_>) -> Result<Selection, ZoError> {
+        Ok(Selection::all(step.tensors().len()))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::direction::{Direction, Term};
-use crate::mask::{Elements, Selection};
+use crate::selection::{Elements, Selection};
 
 /// A direction seen through masks: `sum_r m_r d_r`, with m_r a [`Selection`] and d_r a [`Direction`].
 ///
@@ -84,8 +84,7 @@ impl MaskedDirection {
 
     /// A bound on the magnitude of its elements on tensor number `tensor`.
     pub fn bound(&self, tensor: usize) -> f64 {
-        let largest =
-            |(term, _): (Term, Elements)| term.coefficient.abs() * term.distribution.largest();
+        let largest = |(term, _): (Term, Elements)| term.coefficient.abs() * term.noise.largest();
         self.terms(tensor).map(largest).sum()
     }
 
@@ -99,7 +98,7 @@ impl MaskedDirection {
                 .flatten()
                 .map(|choice| choice.scale.abs());
             let terms = part.direction.terms().iter();
-            let bounds = terms.map(|term| term.coefficient.abs() * term.distribution.largest());
+            let bounds = terms.map(|term| term.coefficient.abs() * term.noise.largest());
             scales.fold(0.0, f64::max) * bounds.sum::<f64>()
         };
         self.parts.iter().map(of).sum()
@@ -148,8 +147,8 @@ mod shared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mask::Choice;
-    use crate::noise::Distribution::Gaussian;
+    use crate::noise::Noise::Gaussian;
+    use crate::selection::Choice;
 
     #[test]
     fn a_vector_space_that_remembers_its_masks() {

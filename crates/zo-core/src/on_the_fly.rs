@@ -68,7 +68,10 @@ impl std::str::FromStr for Perturbation {
         match name {
             "in-place" => Ok(Self::InPlace),
             "on-the-fly" => Ok(Self::OnTheFly),
-            other => Err(ConfigError::UnknownPerturbation(other.to_owned())),
+            other => {
+                let known = ["in-place", "on-the-fly"];
+                Err(ConfigError::unknown("perturbation", other, known))
+            }
         }
     }
 }

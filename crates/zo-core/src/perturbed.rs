@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::{Module, ModuleMapper, Param, ParamGroup};
 use burn::tensor::{DType, Tensor};
 
 use crate::backend::{Sweep, sweep};
+use crate::change::{Apply, Change};
+use crate::error::{StepError, ZoError};
 use crate::masked::MaskedDirection;
 use crate::on_the_fly::{OnTheFly, Perturbation};
-use crate::tensors::TensorInfo;
-use crate::update::{Apply, Change, Update};
+use crate::report::StepReport;
+use crate::tensors::{TensorInfo, tensors};
 
 /// A module displaced from its weights `theta` by a known [`MaskedDirection`].
 ///
@@ -32,16 +34,22 @@ pub struct Perturbed<M> {
     /// Their places there, by module path: a module may map in another order than it visits.
     numbers: HashMap<String, usize>,
     displacement: MaskedDirection,
-    /// Whether updates wait where they can.
-    lazy: bool,
-    /// The update that the next move makes.
-    pending: Option<Pending>,
-    /// `None` if displacements are written.
-    on_the_fly: Option<OnTheFly<M>>,
+    mode: Mode<M>,
     passes: usize,
     swept: u64,
     copies: Arc<AtomicUsize>,
     busy: Duration,
+}
+
+/// How displacements and updates are made.
+#[derive(Debug)]
+enum Mode<M> {
+    /// Both are written at once.
+    Written,
+    /// Both are written; an update waits where it can, for the next move.
+    Lazy(Option<Pending>),
+    /// Updates are written, displacements are shown.
+    OnTheFly(OnTheFly<M>),
 }
 
 /// An update that waits: `theta <- factor theta + direction`.
@@ -76,9 +84,7 @@ impl<M: Module> Perturbed<M> {
             numbers: numbers.collect(),
             tensors,
             displacement: MaskedDirection::zero(),
-            lazy: false,
-            pending: None,
-            on_the_fly: None,
+            mode: Mode::Written,
             passes: 0,
             swept: 0,
             copies: Arc::default(),
@@ -86,17 +92,65 @@ impl<M: Module> Perturbed<M> {
         }
     }
 
+    /// Takes hold of a module at its weights.
+    ///
+    /// # Errors
+    /// [`StepError`], with the module, if nothing in it trains or something that does cannot be perturbed this way.
+    pub fn hold(
+        module: M,
+        trainable: &ParamGroup,
+        perturbation: Perturbation,
+    ) -> Result<Self, StepError<M>> {
+        let found = tensors(&module, trainable).and_then(|tensors| {
+            perturbation.check(&tensors)?;
+            Ok(tensors)
+        });
+        match found {
+            Ok(tensors) => Ok(Self::new(module, tensors.into()).perturbing(perturbation)),
+            Err(error) => Err(StepError { module, error }),
+        }
+    }
+
+    /// Lets the module go after a step.
+    pub(crate) fn end(
+        self,
+        report: Result<StepReport, ZoError>,
+    ) -> Result<(M, StepReport), StepError<M>> {
+        let module = self.restore();
+        match report {
+            Ok(report) => Ok((module, report)),
+            Err(error) => Err(StepError { module, error }),
+        }
+    }
+
+    /// The module at its weights.
+    pub fn at_rest(&mut self) -> &M {
+        self.settle();
+        self.module()
+    }
+
+    /// Changes the module itself, at its weights: for optimizers that write parameters which this one does not train. Shapes, ids and
+    /// paths must stay.
+    pub fn replace(&mut self, change: impl FnOnce(M) -> M) {
+        self.settle();
+        self.module = self.module.take().map(change);
+    }
+
     /// From now on, updates that are [linear](Change::Linear) wait for the next move and are made in its pass. (On the fly there is no
     /// such pass.)
     pub(crate) fn lazy(self) -> Self {
-        let lazy = self.on_the_fly.is_none();
-        Self { lazy, ..self }
+        let mode = match self.mode {
+            Mode::Written => Mode::Lazy(None),
+            other => other,
+        };
+        Self { mode, ..self }
     }
 
     /// To be called at `theta`.
     pub(crate) fn perturbing(mut self, perturbation: Perturbation) -> Self {
-        let on_the_fly = perturbation == Perturbation::OnTheFly;
-        self.on_the_fly = on_the_fly.then(OnTheFly::new);
+        if perturbation == Perturbation::OnTheFly {
+            self.mode = Mode::OnTheFly(OnTheFly::new());
+        }
         self
     }
 
@@ -106,18 +160,30 @@ impl<M: Module> Perturbed<M> {
 
     /// The module, at `theta + displacement`. (An update that waits is not in `theta` yet.)
     pub fn module(&self) -> &M {
-        let view = self.on_the_fly.as_ref().and_then(OnTheFly::view);
+        let view = self.on_the_fly().and_then(OnTheFly::view);
         view.or(self.module.as_ref()).expect("no pass is under way")
     }
 
     /// Whether nobody can have seen the module where it stands: see [`OnTheFly::unread`].
     pub(crate) fn unread(&self) -> bool {
-        self.on_the_fly.as_ref().is_some_and(OnTheFly::unread)
+        self.on_the_fly().is_some_and(OnTheFly::unread)
     }
 
     /// Whether displaced weights are shown rather than written.
     pub(crate) fn is_view(&self) -> bool {
-        self.on_the_fly.is_some()
+        self.on_the_fly().is_some()
+    }
+
+    fn on_the_fly(&self) -> Option<&OnTheFly<M>> {
+        match &self.mode {
+            Mode::OnTheFly(on_the_fly) => Some(on_the_fly),
+            Mode::Written | Mode::Lazy(_) => None,
+        }
+    }
+
+    /// Whether an update waits.
+    fn waits(&self) -> bool {
+        matches!(self.mode, Mode::Lazy(Some(_)))
     }
 
     /// Where the module stands.
@@ -132,7 +198,7 @@ impl<M: Module> Perturbed<M> {
 
     /// Weights read and written so far, summed over passes, and those computed on the fly.
     pub fn swept(&self) -> u64 {
-        self.swept + self.on_the_fly.as_ref().map_or(0, OnTheFly::swept)
+        self.swept + self.on_the_fly().map_or(0, OnTheFly::swept)
     }
 
     /// Tensors that passes wrote out of place so far, summed over passes.
@@ -157,19 +223,22 @@ impl<M: Module> Perturbed<M> {
     /// Moves to `theta + target`, `theta` being the weights after an update that waits: one pass for both, or none if there is nothing
     /// to do or the module is displaced on the fly.
     pub fn move_to(&mut self, target: &MaskedDirection) {
-        if self.pending.is_some() && target.depends_on_weights() {
+        if self.waits() && target.depends_on_weights() {
             // Magnitudes are those of the weights after the update.
             self.settle();
         }
-        if self.pending.is_none() && *target == self.displacement {
+        if !self.waits() && *target == self.displacement {
             return;
         }
-        let pending = self.pending.take();
         let from = std::mem::replace(&mut self.displacement, target.clone());
-        if let (Some(on_the_fly), Some(module)) = (&mut self.on_the_fly, &self.module) {
-            on_the_fly.move_to(module, &self.tensors, target);
-            return;
-        }
+        let pending = match (&mut self.mode, &self.module) {
+            (Mode::OnTheFly(on_the_fly), Some(module)) => {
+                on_the_fly.move_to(module, &self.tensors, target);
+                return;
+            }
+            (Mode::Lazy(pending), _) => pending.take(),
+            _ => None,
+        };
         self.pass(None, |number, tensor| {
             let update = pending.as_ref().and_then(|pending| pending.of(number));
             let moves = update.is_some() || from.covers(number) || target.covers(number);
@@ -188,8 +257,8 @@ impl<M: Module> Perturbed<M> {
         self.move_to(&MaskedDirection::zero());
     }
 
-    /// Applies `update` to `theta` and ends the displacement: in one pass, or in that of the next move if it can wait. `decay` gives the
-    /// weight decay of each tensor that moves, `None` for those that do not.
+    /// `theta <- change(factor theta)`, ending the displacement: in one pass, or in that of the next move if it can wait. `factors` has one
+    /// entry for each tensor, `None` for those that stay.
     ///
     /// `rounding` is the seed of stochastic rounding of half-precision weights; they are rounded to nearest without one, and by custom
     /// changes.
@@ -198,34 +267,32 @@ impl<M: Module> Perturbed<M> {
     /// not stand there, and an update does not wait: displacements are rounded to nearest.
     pub(crate) fn update(
         &mut self,
-        update: Update<'_>,
-        decay: &[Option<f64>],
+        change: Change<'_>,
+        factors: &[Option<f64>],
         rounding: Option<u64>,
     ) {
-        if self.pending.is_some() || self.on_the_fly.is_some() {
+        if self.waits() || self.is_view() {
             self.settle();
         }
-        let Update { change, decay_rate } = update;
-        let factor = |decay: f64| 1.0 - decay_rate * decay;
-        let factors: Vec<Option<f64>> = decay.iter().map(|decay| decay.map(factor)).collect();
         let decays = factors.iter().flatten().any(|factor| *factor != 1.0);
         // Which elements a mask by magnitude has chosen is forgotten when their weights have changed.
         let chosen = self.displacement.depends_on_weights();
         let to_nearest = rounding.is_none() || !self.half_precision();
-        match change {
-            Change::Linear(direction)
+        match (change, &mut self.mode) {
+            (Change::Linear(direction), _)
                 if !decays
                     && direction == self.displacement
                     && (direction.is_zero() || to_nearest && !chosen) =>
             {
                 self.displacement = MaskedDirection::zero();
             }
-            Change::Linear(direction)
-                if self.lazy && to_nearest && !chosen && !direction.depends_on_weights() =>
+            (Change::Linear(direction), Mode::Lazy(pending))
+                if to_nearest && !chosen && !direction.depends_on_weights() =>
             {
-                self.pending = Some(Pending { direction, factors });
+                let factors = factors.to_vec();
+                *pending = Some(Pending { direction, factors });
             }
-            change => self.apply(change, &factors, rounding),
+            (change, _) => self.apply(change, factors, rounding),
         }
     }
 

@@ -21,16 +21,16 @@ pub type Buffers = BTreeMap<String, TensorData>;
 /// Noise is a function of the run's seed and the step's number, so these two are all that MeZO has to remember.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OptimizerRecord {
-    /// Version of this layout: 2.
+    /// Version of this layout: 3.
     pub version: u32,
-    /// The method: the settings all methods share, and the sampler, mask and update rule with theirs.
+    /// The method: its [configuration](crate::MethodConfig).
     pub method: Value,
     /// The model of the steps done; `None` before the first.
     pub model: Option<ModelRecord>,
     /// Steps done.
     pub step: u64,
-    /// The seed of the run.
-    pub seed: u64,
+    /// The noise's state.
+    pub noise: Value,
     /// The sampler's state.
     pub sampler: Value,
     /// The mask's state.
@@ -50,7 +50,7 @@ impl Default for OptimizerRecord {
             method: Value::Null,
             model: None,
             step: 0,
-            seed: 0,
+            noise: Value::Null,
             sampler: Value::Null,
             mask: Value::Null,
             update: Value::Null,
@@ -61,7 +61,7 @@ impl Default for OptimizerRecord {
 
 impl OptimizerRecord {
     /// The version this build reads and writes.
-    pub const VERSION: u32 = 2;
+    pub const VERSION: u32 = 3;
 
     /// Writes the record to `path` as JSON, and buffers to a safetensors file of the same name with the number of steps done in it
     /// (`optimizer.json`: `optimizer.json-200.safetensors`). The JSON is replaced as a whole, after the buffers are written: a crash leaves
@@ -111,14 +111,7 @@ impl OptimizerRecord {
         }
         let json = std::fs::read(path).map_err(|source| io_error(path, source))?;
         let parsed = serde_json::from_slice::<Versioned>(&json);
-        let version = parsed.map_err(|source| format_error(path, source))?.version;
-        if version != Self::VERSION {
-            return Err(RecordError::Mismatch {
-                field: "version",
-                found: version.to_string(),
-                expected: Self::VERSION.to_string(),
-            });
-        }
+        check_version(parsed.map_err(|source| format_error(path, source))?.version)?;
         serde_json::from_slice(&json).map_err(|source| format_error(path, source))
     }
 
@@ -143,21 +136,20 @@ impl OptimizerRecord {
         }
     }
 
-    pub(crate) fn check<T: PartialEq + ToString>(
-        &self,
-        field: &'static str,
-        found: T,
-        expected: T,
-    ) -> Result<(), RecordError> {
-        if found == expected {
-            return Ok(());
-        }
-        Err(RecordError::Mismatch {
-            field,
-            found: found.to_string(),
-            expected: expected.to_string(),
-        })
+    pub(crate) fn check_version(&self) -> Result<(), RecordError> {
+        check_version(self.version)
     }
+}
+
+fn check_version(version: u32) -> Result<(), RecordError> {
+    if version == OptimizerRecord::VERSION {
+        return Ok(());
+    }
+    Err(RecordError::Mismatch {
+        field: "version",
+        found: version.to_string(),
+        expected: OptimizerRecord::VERSION.to_string(),
+    })
 }
 
 /// The first place where two values differ, and what stands there.

@@ -6,7 +6,7 @@ use crate::direction::Direction;
 
 /// One query: a direction and the losses that gave its derivative.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct QueryReport {
+pub struct Query {
     /// The direction `z`.
     pub direction: Direction,
     /// L(theta + epsilon z).
@@ -24,7 +24,7 @@ pub struct StepReport {
     /// The step's number, from 0.
     pub step: u64,
     /// The queries, in order. A skipped step holds those that were finished.
-    pub queries: Vec<QueryReport>,
+    pub queries: Vec<Query>,
     /// L(theta) before any perturbation, where the method evaluates it.
     pub loss_unperturbed: Option<f64>,
     /// Evaluations of the objective.

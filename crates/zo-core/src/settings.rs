@@ -2,12 +2,11 @@
 
 use burn::module::ParamGroup;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use crate::difference::Difference;
 use crate::error::ConfigError;
 use crate::on_the_fly::Perturbation;
-use crate::sampler::Seeds;
+use crate::seeds::Seeds;
 use crate::tensors::TensorInfo;
 
 /// What to do when the objective returns NaN or an infinity.
@@ -62,7 +61,11 @@ impl std::str::FromStr for Rounding {
 }
 
 /// The settings every zeroth-order method shares.
+///
+/// In JSON and TOML all have defaults. Which parameters train, and which decay in groups, is not among them: groups can go by ids, which are
+/// new in every process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// The perturbation radius, in units of weights.
     pub epsilon: f64,
@@ -73,10 +76,12 @@ pub struct Settings {
     /// The seed all noise of the run derives from.
     pub seed: u64,
     /// Which parameters train.
+    #[serde(skip, default = "ParamGroup::all")]
     pub trainable: ParamGroup,
     /// Weight decay of parameters that no group of `weight_decay_groups` matches.
     pub weight_decay: f64,
     /// Weight decay by group; the first match counts.
+    #[serde(skip)]
     pub weight_decay_groups: Vec<(ParamGroup, f64)>,
     /// What to do about a loss that is not finite.
     pub non_finite: NonFinite,
@@ -120,18 +125,6 @@ impl Settings {
             Some(bad) => Err(ConfigError::WeightDecay(bad)),
             None => Ok(()),
         }
-    }
-
-    /// What a run's numbers depend on, for records. Which parameters train, and how they decay, stands in a record's
-    /// [model](crate::ModelRecord): parameter groups can go by ids, which are new in every process.
-    pub(crate) fn describe(&self) -> Value {
-        json!({
-            "epsilon": self.epsilon,
-            "queries": self.queries,
-            "difference": self.difference,
-            "rounding": self.rounding,
-            "perturbation": self.perturbation,
-        })
     }
 
     /// The weight decay of each group, and that of the rest.

@@ -1,67 +1,31 @@
 //! The zeroth-order step. The whole algorithm is `ZeroOrder::estimate` and `ZeroOrder::descend`.
 
 use burn::module::Module;
-use serde_json::{Value, json};
 
 use crate::error::{ConfigError, JvpError, RecordError, StepError, ZoError};
-use crate::mask::SparsityMask;
+use crate::evaluator::Evaluator;
+use crate::journal::Journal;
+use crate::mask::{SelectContext, SparsityMask};
+use crate::method::{Method, MethodConfig};
 use crate::model::{ModelRecord, check_same, model_of};
 use crate::objective::{JvpObjective, Loss, LossObjective, Objective};
+use crate::optimizer::{Session, ZerothOrderOptimizer};
 use crate::perturbed::Perturbed;
 use crate::record::OptimizerRecord;
 use crate::report::StepReport;
-use crate::sampler::{PerturbationSampler, Seeds};
-use crate::settings::{NonFinite, Rounding, Settings};
+use crate::sampler::{PerturbationSampler, SampleContext};
+use crate::seeds::Seeds;
+use crate::settings::{NonFinite, Settings};
 use crate::tangent::{Jvp, Tangent};
-use crate::tensors::{TensorInfo, tensors};
-use crate::update::{Estimate, Measured, UpdateRule};
-use crate::walk::Walk;
+use crate::tensors::TensorInfo;
+use crate::update::{Estimate, UpdateContext, UpdateRule};
 
-/// What a user holds: an optimizer that trains a module by evaluating an objective, without gradients.
-pub trait ZerothOrderOptimizer {
-    /// One step on `module` at learning rate `lr` (any of burn's schedulers gives one). `objective` is evaluated a few times, each
-    /// time with other weights; it must use the same batch every time.
-    ///
-    /// The weights are written in place if nothing else holds them; a clone of the module keeps its values and costs memory. With
-    /// [`Perturbation::OnTheFly`](crate::Perturbation::OnTheFly) only the update writes them.
-    ///
-    /// # Errors
-    /// [`StepError`] holds the module, restored. The optimizer is what it was before a failed step: trying again draws the same noise.
-    fn step<M: Module, L: Loss>(
-        &mut self,
-        lr: f64,
-        module: M,
-        objective: impl FnMut(&M) -> L,
-    ) -> Result<(M, StepReport), StepError<M>>;
-
-    /// Steps done, those skipped included: the number of the next one, from 0.
-    fn steps(&self) -> u64;
-
-    /// Counts a step without taking it, for optimizers that are parts of others: the next step draws other noise. Gives the number of the
-    /// step left out.
-    fn skip(&mut self) -> u64;
-
-    /// The state to save.
-    fn record(&self) -> OptimizerRecord;
-
-    /// Restores a saved state, so that the run goes on as if it had not stopped.
-    ///
-    /// # Errors
-    /// If the record was written by another method, with other settings, or for another seed. The optimizer is then what it was. (That a
-    /// record belongs to another model is found by the next step, which fails and changes nothing.)
-    fn load_record(&mut self, record: OptimizerRecord) -> Result<(), RecordError>;
-}
-
-/// A zeroth-order method, put together from its four parts.
+/// A zeroth-order optimizer: a [`Method`] at work.
 ///
-/// Named methods are type aliases of this: MeZO is `ZeroOrder<Distribution, Dense, Sgd>`. A [`session`](Self::session) makes its steps in
-/// fewer passes.
+/// A [`session`](ZerothOrderOptimizer::session) makes its steps in fewer passes.
 #[derive(Debug, Clone)]
-pub struct ZeroOrder<S, K, U> {
-    settings: Settings,
-    sampler: S,
-    mask: K,
-    update: U,
+pub struct ZeroOrder {
+    method: Method,
     step: u64,
     /// The model of the steps done.
     model: Option<ModelRecord>,
@@ -72,54 +36,20 @@ pub struct ZeroOrder<S, K, U> {
 }
 
 /// The parts of an optimizer as they were before a step.
-struct Snapshot<S, K, U> {
-    sampler: S,
-    mask: K,
+struct Snapshot {
+    noise: Box<dyn PerturbationSampler>,
+    sampler: Option<Box<dyn PerturbationSampler>>,
+    mask: Box<dyn SparsityMask>,
     /// `None` for rules that keep buffers: those change when nothing can fail any more.
-    update: Option<U>,
+    update: Option<Box<dyn UpdateRule>>,
 }
 
-impl<S, K, U> ZeroOrder<S, K, U>
-where
-    S: PerturbationSampler,
-    K: SparsityMask,
-    U: UpdateRule,
-{
-    /// Puts a method together.
-    ///
-    /// # Errors
-    /// If a setting makes no sense, or if the parts do not go together.
-    pub fn new(settings: Settings, sampler: S, mask: K, update: U) -> Result<Self, ConfigError> {
-        settings.validate()?;
-        if update.replays() && mask.depends_on_weights() {
-            return Err(ConfigError::Incompatible {
-                parts: "an update rule that rebuilds past estimates, and a mask by magnitude",
-                reason: "the weights that chose the elements of past steps are gone; use the form with buffers",
-            });
-        }
-        if mask.depends_on_weights() && mask.updates_each_round() {
-            return Err(ConfigError::Incompatible {
-                parts: "a mask by magnitude, and one that updates after each round",
-                reason: "a step that fails in a later round could not find the elements of earlier ones again",
-            });
-        }
-        if update.keeps_buffers() && mask.updates_each_round() {
-            return Err(ConfigError::Incompatible {
-                parts: "an update rule that keeps buffers, and a mask that updates after each round",
-                reason: "a step that fails in a later round could not take the buffers back; use the form with a window",
-            });
-        }
-        if update.keeps_buffers() && settings.rounding == Rounding::Stochastic {
-            return Err(ConfigError::Incompatible {
-                parts: "an update rule that keeps buffers, and stochastic rounding",
-                reason: "such a rule computes whole tensors, which are rounded to nearest; use the form with a window, or `Rounding::Nearest`",
-            });
-        }
+impl ZeroOrder {
+    /// Puts a method to work: [`Method::init`].
+    pub(crate) fn new(method: Method) -> Result<Self, ConfigError> {
+        method.validate()?;
         Ok(Self {
-            settings,
-            sampler,
-            mask,
-            update,
+            method,
             step: 0,
             model: None,
             loaded: false,
@@ -129,101 +59,96 @@ where
 
     /// The settings.
     pub fn settings(&self) -> &Settings {
-        &self.settings
+        &self.method.settings
+    }
+
+    /// The method by names and numbers, defaults included.
+    pub fn config(&self) -> MethodConfig {
+        self.method.config()
     }
 
     /// The estimate `1/q sum_k g_k z_k` on what the mask has selected, g_k being the derivative along the direction z_k.
     fn estimate<M: Module>(
         &mut self,
         seeds: &mut Seeds,
-        walk: &mut Walk<'_, M, impl Objective<M>>,
-    ) -> Result<Estimate, ZoError> {
-        let mut estimate = self.no_estimate();
-        for _ in 0..self.settings.queries {
-            let z = self.sampler.sample(seeds, walk)?;
-            let query = self.settings.difference.measure(z, walk)?;
-            walk.check_query(&query)?;
-            estimate.queries.push(Measured {
-                projected_gradient: query.projected_gradient,
-                direction: walk.masked(&query.direction),
-                share: 1.0 / self.settings.queries as f64,
-            });
-            walk.queries.push(query);
+        at: &mut Evaluator<'_, M, impl Objective<M>>,
+        journal: &mut Journal,
+        estimate: &mut Estimate,
+    ) -> Result<(), ZoError> {
+        let Method {
+            settings,
+            noise,
+            sampler,
+            ..
+        } = &mut self.method;
+        for _ in 0..settings.queries {
+            let mut context = SampleContext::new(seeds, &mut **noise, at);
+            let z = match sampler {
+                Some(sampler) => sampler.sample(&mut context)?,
+                None => context.noise()?,
+            };
+            let query = settings.difference.measure(z, at)?;
+            at.check_query(&query)?;
+            estimate.push(query.clone(), journal.masked(&query.direction));
+            journal.queries.push(query);
         }
-        Ok(estimate)
-    }
-
-    fn no_estimate(&self) -> Estimate {
-        Estimate {
-            step: self.step,
-            queries: Vec::new(),
-        }
+        Ok(())
     }
 
     /// Selects, estimates, updates: once, or once for each round of the mask.
     fn descend<M: Module>(
         &mut self,
         lr: f64,
-        walk: &mut Walk<'_, M, impl Objective<M>>,
+        at: &mut Evaluator<'_, M, impl Objective<M>>,
+        journal: &mut Journal,
     ) -> Result<(), ZoError> {
-        let (run, step) = (self.settings.seed, self.step);
+        let (run, step, tensors) = (self.settings().seed, self.step, at.tensors());
         let (mut seeds, mut mask_seeds) = (Seeds::new(run, step), Seeds::for_mask(run, step));
-        self.update.check(walk.tensors())?;
-        let rounds = self.mask.rounds(walk.tensors())?;
-        let mut estimate = self.no_estimate();
+        self.method.update.check(&tensors)?;
+        let rounds = self.method.mask.rounds(&tensors)?;
+        let updates_each_round = self.method.mask.needs().updates_each_round;
+        let mut estimate = Estimate::new(step, self.settings().queries);
         for round in 0..rounds {
             mask_seeds.begin_round(round);
-            let tensors = walk.tensors_shared();
-            let selection = self.mask.select(&tensors, walk, &mut mask_seeds)?;
-            walk.select(selection)?;
-            estimate
-                .queries
-                .extend(self.estimate(&mut seeds, walk)?.queries);
-            if round + 1 == rounds || self.mask.updates_each_round() {
-                let update = self.update.update(lr, &estimate, walk)?;
-                walk.update(update)?;
-                estimate = self.no_estimate();
+            let mut context = SelectContext::new(&tensors, &mut mask_seeds, at);
+            let selection = self.method.mask.select(&mut context)?;
+            at.look_through(&selection);
+            journal.select(selection, &tensors)?;
+            self.estimate(&mut seeds, at, journal, &mut estimate)?;
+            if round + 1 == rounds || updates_each_round {
+                let mut context = UpdateContext::new(lr, &estimate, at);
+                let change = self.method.update.update(&mut context)?;
+                journal.update((step, lr), change, &self.method.settings, at)?;
+                estimate = Estimate::new(step, self.settings().queries);
             }
         }
         Ok(())
     }
 
-    /// `module` at its weights, ready for steps of this optimizer.
-    pub(crate) fn hold<M: Module>(&self, module: M) -> Result<Perturbed<M>, StepError<M>> {
-        let perturbation = self.settings.perturbation;
-        let tensors = tensors(&module, &self.settings.trainable).and_then(|tensors| {
-            perturbation.check(&tensors)?;
-            Ok(tensors)
-        });
-        match tensors {
-            Ok(tensors) => Ok(Perturbed::new(module, tensors.into()).perturbing(perturbation)),
-            Err(error) => Err(StepError { module, error }),
-        }
-    }
-
-    /// One step, for [`step`](ZerothOrderOptimizer::step) and for sessions. If it fails, the module stands at its weights.
-    pub(crate) fn step_on<M: Module>(
+    /// One step on a module that is held. If it fails, the module stands at its weights.
+    fn step_held<M: Module>(
         &mut self,
         lr: f64,
-        perturbed: &mut Perturbed<M>,
+        held: &mut Perturbed<M>,
         objective: impl Objective<M>,
     ) -> Result<StepReport, ZoError> {
         if !(lr >= 0.0 && lr.is_finite()) {
             return Err(ZoError::LearningRate(lr));
         }
-        if let Some(weight_decay) = self.settings.decays().find(|decay| lr * decay >= 1.0) {
+        if let Some(weight_decay) = self.settings().decays().find(|decay| lr * decay >= 1.0) {
             return Err(ZoError::Decay { lr, weight_decay });
         }
-        self.recognise(perturbed.tensors())?;
+        self.recognise(held.tensors())?;
         let before = self.snapshot();
-        let (settings, step) = (self.settings.clone(), self.step);
-        let mut walk = Walk::new(perturbed, objective, settings, step, self.first);
-        let skipped = match self.descend(lr, &mut walk) {
+        let (epsilon, step) = (self.settings().epsilon, self.step);
+        let mut at = Evaluator::new(held, objective, epsilon, step, self.first);
+        let mut journal = Journal::default();
+        let skipped = match self.descend(lr, &mut at, &mut journal) {
             Ok(()) => false,
             Err(error) => {
-                walk.undo();
+                journal.undo(at.perturbed);
                 self.go_back(before);
-                let skip = self.settings.non_finite == NonFinite::Skip;
+                let skip = self.settings().non_finite == NonFinite::Skip;
                 if !(skip && error.is_non_finite()) {
                     return Err(error);
                 }
@@ -231,18 +156,18 @@ where
             }
         };
         if !skipped {
-            for (selection, queries) in walk.observations() {
-                self.mask.observe(walk.tensors(), selection, queries);
+            for observation in journal.observations(&at.tensors()) {
+                self.method.mask.observe(&observation);
             }
             self.first = false;
         }
         self.step += 1;
-        Ok(walk.report(skipped))
+        Ok(at.report(journal.queries, skipped))
     }
 
     /// Whether these are the tensors that the record, if one was loaded, belongs to. From then on they are.
     fn recognise(&mut self, tensors: &[TensorInfo]) -> Result<(), ZoError> {
-        let model = model_of(tensors, &self.settings);
+        let model = model_of(tensors, self.settings());
         if let Some(known) = self.model.as_ref().filter(|_| self.loaded) {
             check_same(known, &model)?;
         }
@@ -251,45 +176,28 @@ where
         Ok(())
     }
 
-    fn snapshot(&self) -> Snapshot<S, K, U> {
+    fn snapshot(&self) -> Snapshot {
+        let Method {
+            noise,
+            sampler,
+            mask,
+            update,
+            ..
+        } = &self.method;
         Snapshot {
-            sampler: dyn_clone::clone(&self.sampler),
-            mask: dyn_clone::clone(&self.mask),
-            update: (!self.update.keeps_buffers()).then(|| dyn_clone::clone(&self.update)),
+            noise: noise.clone(),
+            sampler: sampler.clone(),
+            mask: mask.clone(),
+            update: (!update.needs().buffers).then(|| update.clone()),
         }
     }
 
-    fn go_back(&mut self, before: Snapshot<S, K, U>) {
-        self.sampler = before.sampler;
-        self.mask = before.mask;
+    fn go_back(&mut self, before: Snapshot) {
+        self.method.noise = before.noise;
+        self.method.sampler = before.sampler;
+        self.method.mask = before.mask;
         if let Some(update) = before.update {
-            self.update = update;
-        }
-    }
-
-    /// The method and its settings, for records.
-    fn method(&self) -> Value {
-        json!({
-            "settings": self.settings.describe(),
-            "sampler": self.sampler.describe(),
-            "mask": self.mask.describe(),
-            "update": self.update.describe(),
-        })
-    }
-
-    fn step_with<M: Module>(
-        &mut self,
-        lr: f64,
-        module: M,
-        objective: impl Objective<M>,
-    ) -> Result<(M, StepReport), StepError<M>> {
-        let mut held = self.hold(module)?;
-        match self.step_on(lr, &mut held, objective) {
-            Ok(report) => Ok((held.restore(), report)),
-            Err(error) => {
-                let module = held.restore();
-                Err(StepError { module, error })
-            }
+            self.method.update = update;
         }
     }
 
@@ -304,23 +212,28 @@ where
         module: M,
         objective: impl FnMut(&M, &Tangent<'_>) -> Result<Jvp, E>,
     ) -> Result<(M, StepReport), StepError<M>> {
-        self.step_with(lr, module, JvpObjective(objective))
+        let mut held = self.hold(module)?;
+        let report = self.step_held(lr, &mut held, JvpObjective(objective));
+        held.end(report)
     }
 }
 
-impl<S, K, U> ZerothOrderOptimizer for ZeroOrder<S, K, U>
-where
-    S: PerturbationSampler,
-    K: SparsityMask,
-    U: UpdateRule,
-{
-    fn step<M: Module, L: Loss>(
+impl ZerothOrderOptimizer for ZeroOrder {
+    fn hold<M: Module>(&self, module: M) -> Result<Perturbed<M>, StepError<M>> {
+        Perturbed::hold(
+            module,
+            &self.settings().trainable,
+            self.settings().perturbation,
+        )
+    }
+
+    fn step_on<M: Module, L: Loss>(
         &mut self,
         lr: f64,
-        module: M,
+        held: &mut Perturbed<M>,
         objective: impl FnMut(&M) -> L,
-    ) -> Result<(M, StepReport), StepError<M>> {
-        self.step_with(lr, module, LossObjective(objective))
+    ) -> Result<StepReport, ZoError> {
+        self.step_held(lr, held, LossObjective(objective))
     }
 
     fn steps(&self) -> u64 {
@@ -333,32 +246,69 @@ where
     }
 
     fn record(&self) -> OptimizerRecord {
+        let Method {
+            noise,
+            sampler,
+            mask,
+            update,
+            ..
+        } = &self.method;
         OptimizerRecord {
             version: OptimizerRecord::VERSION,
-            method: self.method(),
+            method: serde_json::to_value(self.config()).unwrap_or_default(),
             model: self.model.clone(),
             step: self.step,
-            seed: self.settings.seed,
-            sampler: self.sampler.record(),
-            mask: self.mask.record(),
-            update: self.update.record(),
-            buffers: self.update.buffers(),
+            noise: noise.record(),
+            sampler: sampler
+                .as_ref()
+                .map(|sampler| sampler.record())
+                .unwrap_or_default(),
+            mask: mask.record(),
+            update: update.record(),
+            buffers: update.buffers(),
         }
     }
 
     fn load_record(&mut self, record: OptimizerRecord) -> Result<(), RecordError> {
-        record.check("version", record.version, OptimizerRecord::VERSION)?;
-        record.check_method(&self.method())?;
-        record.check("seed", record.seed, self.settings.seed)?;
-        let mut sampler = dyn_clone::clone(&self.sampler);
-        let mut mask = dyn_clone::clone(&self.mask);
-        sampler.load_record(record.sampler)?;
-        mask.load_record(record.mask)?;
-        self.update.load_record(record.update, record.buffers)?;
-        (self.sampler, self.mask) = (sampler, mask);
+        record.check_version()?;
+        record.check_method(&serde_json::to_value(self.config()).unwrap_or_default())?;
+        let before = self.snapshot();
+        let loaded = self.load_parts(record);
+        if loaded.is_err() {
+            self.go_back(before);
+        }
+        loaded
+    }
+}
+
+impl ZeroOrder {
+    /// Restores each part; the update rule, which keeps what it was if that fails, is the last.
+    fn load_parts(&mut self, record: OptimizerRecord) -> Result<(), RecordError> {
+        let method = &mut self.method;
+        method.noise.load_record(record.noise)?;
+        if let Some(sampler) = &mut method.sampler {
+            sampler.load_record(record.sampler)?;
+        }
+        method.mask.load_record(record.mask)?;
+        method.update.load_record(record.update, record.buffers)?;
         (self.step, self.model) = (record.step, record.model);
         (self.loaded, self.first) = (true, true);
         Ok(())
+    }
+}
+
+impl<M: Module> Session<M, ZeroOrder> {
+    /// As [`step`](Self::step), with the derivative by the objective itself: see [`ZeroOrder::step_jvp`].
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn step_jvp<E: Into<JvpError>>(
+        &mut self,
+        lr: f64,
+        objective: impl FnMut(&M, &Tangent<'_>) -> Result<Jvp, E>,
+    ) -> Result<StepReport, ZoError> {
+        let objective = JvpObjective(objective);
+        self.optimizer.step_held(lr, &mut self.held, objective)
     }
 }
 

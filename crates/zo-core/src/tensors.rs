@@ -65,50 +65,23 @@ enum Kind {
     Statistic,
 }
 
-/// The unperturbed weights, for masks that look at them.
-pub trait Weights {
-    /// Calls `visit` with the number and the values of each tensor, one after the other.
-    fn for_each(&mut self, visit: &mut dyn FnMut(usize, &Values<'_>));
-}
-
-/// The values of one tensor.
-pub struct Values<'a>(&'a Parts<'a>);
-
-/// Hands over values part by part.
-type Parts<'a> = dyn Fn(&mut dyn FnMut(TensorData)) + 'a;
-
-impl<'a> Values<'a> {
-    /// Values that `parts` hands over, part by part.
-    pub fn new(parts: &'a Parts<'a>) -> Self {
-        Self(parts)
-    }
-
-    /// Calls `visit` with the values in row-major order, a million at a time, so that large tensors are not copied as a whole. It can be
-    /// called again.
-    pub fn for_each_part(&self, visit: &mut dyn FnMut(TensorData)) {
-        (self.0)(visit);
-    }
-}
-
 /// Values in a part.
 const PART: usize = 1 << 20;
 
-/// Visits the values of a module's float parameters.
-pub(crate) fn visit_values<M: Module>(module: &M, visit: &mut dyn FnMut(usize, &Values<'_>)) {
+/// Visits the values of a module's float parameters, part by part: see [`Weights`](crate::oracle::Weights).
+pub(crate) fn visit_values<M: Module>(module: &M, visit: &mut dyn FnMut(usize, &TensorData)) {
     struct Visitor<'a> {
         next: usize,
-        visit: &'a mut dyn FnMut(usize, &Values<'_>),
+        visit: &'a mut dyn FnMut(usize, &TensorData),
     }
     impl ModuleVisitor for Visitor<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let parts = |visit: &mut dyn FnMut(TensorData)| {
-                let flat = param.val().reshape([-1]);
-                let [n] = flat.dims();
-                for first in (0..n).step_by(PART) {
-                    visit(flat.clone().slice(first..(first + PART).min(n)).into_data());
-                }
-            };
-            (self.visit)(self.next, &Values::new(&parts));
+            let flat = param.val().reshape([-1]);
+            let [n] = flat.dims();
+            for first in (0..n).step_by(PART) {
+                let part = flat.clone().slice(first..(first + PART).min(n));
+                (self.visit)(self.next, &part.into_data());
+            }
             self.next += 1;
         }
     }

@@ -2,25 +2,25 @@
 //!
 //! - [`check_unbiased`]: the mean of many estimates is the gradient, within the error that the number of estimates allows.
 //! - [`check_common`]: what every optimizer of this library passes.
+//! - [`Script`] and [`select`]: one sampler or one mask by itself.
 //!
 //! ```
 //! use zo_core::testing::{check_unbiased, Unbiased};
-//! use zo_core::{Dense, Distribution, Settings, Sgd, ZeroOrder};
+//! use zo_core::{Method, Noise};
 //!
-//! let make = |seed| {
-//!     let settings = Settings { seed, ..Settings::default() };
-//!     ZeroOrder::new(settings, Distribution::Rademacher, Dense, Sgd).unwrap()
-//! };
+//! let make = |seed| Method::new().with_noise(Noise::Rademacher).with_seed(seed).init().unwrap();
 //! check_unbiased(make, &Unbiased::default(), |_tensor| 1.0).unwrap();
 //! ```
 
 mod common;
+mod script;
 mod toy;
 mod unbiased;
 
 use thiserror::Error;
 
 pub use common::{Common, Scaling, Setup, check_common};
+pub use script::{Script, select};
 pub use toy::{Target, Toy, ToyLayer, toy};
 pub use unbiased::{Unbiased, check_unbiased, estimates};
 
@@ -45,9 +45,7 @@ fn ensure(valid: bool, check: &'static str, found: impl FnOnce() -> String) -> R
 /// All float parameters of a module, one after the other in the order of traversal.
 pub fn flat<M: burn::module::Module>(module: &M) -> Vec<f64> {
     let mut all = Vec::new();
-    crate::tensors::visit_values(module, &mut |_, values| {
-        values.for_each_part(&mut |data| all.extend(data.iter::<f64>()));
-    });
+    crate::tensors::visit_values(module, &mut |_, part| all.extend(part.iter::<f64>()));
     all
 }
 

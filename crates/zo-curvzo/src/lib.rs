@@ -12,96 +12,35 @@
 //!
 //! See [`CurvatureSampling`] for the details, and for where this follows the paper rather than a known port of its code.
 
-#![cfg_attr(
-    feature = "ndarray",
-    allow(
-        deprecated,
-        reason = "burn deprecates its ndarray backend; it is supported here as long as burn has it"
-    )
-)]
-
 mod scores;
 
 use std::collections::BTreeMap;
 
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zo_core::{
-    Choice, ConfigError, Dense, Distribution, QueryReport, RecordError, Seeds, Selection, Sgd,
-    SparsityMask, TensorInfo, Weights, ZeroOrder, ZoError, from_record, noise,
+    Choice, ConfigError, Method, Observation, Preset, RecordError, Registry, SelectContext,
+    Selection, SparsityMask, TensorInfo, ZoError, from_record, noise,
 };
 
 use crate::scores::{inclusion_probabilities, target_share};
 
 /// CurvZO: fresh noise on tensors sampled by curvature, SGD.
-pub type CurvZo = ZeroOrder<Distribution, CurvatureSampling, Sgd>;
-
-zo_core::method_config! {
-    /// Configuration of [`CurvZo`].
-    pub struct CurvZoConfig {
-        /// The budget to begin with, as a share of the tensors that train; 1 is MeZO. Default 0.4.
-        #[config(default = 0.4)]
-        pub budget: f64,
-        /// Steps between adaptations of the budget; 0 keeps it as it is. Default 20.
-        #[config(default = 20)]
-        pub adapt_every: usize,
-        /// The rate beta of the moving averages. Default 0.1.
-        #[config(default = 0.1)]
-        pub rate: f64,
-        /// The largest factor on an update, in place of `1 / pi` where that is larger: it tames spikes at the price of a bias. Default
-        /// none.
-        #[config(default = "None")]
-        pub clip: Option<f64>,
-    }
+pub fn curvzo() -> Method {
+    Method::new().with_mask(CurvatureSampling::new())
 }
 
-impl CurvZoConfig {
-    /// The mask.
-    ///
-    /// # Errors
-    /// If a value is outside its range.
-    pub fn mask(&self) -> Result<CurvatureSampling, ConfigError> {
-        let share = |name, value: f64| {
-            if value > 0.0 && value <= 1.0 {
-                return Ok(());
-            }
-            let (value, expected) = (value.to_string(), "above 0 and at most 1");
-            Err(ConfigError::Setting {
-                name,
-                value,
-                expected,
-            })
-        };
-        share("budget", self.budget)?;
-        share("rate", self.rate)?;
-        if let Some(clip) = self.clip.filter(|clip| clip.is_nan() || *clip < 1.0) {
-            return Err(ConfigError::Setting {
-                name: "clip",
-                value: clip.to_string(),
-                expected: "at least 1: no update is scaled by less",
-            });
-        }
-        Ok(CurvatureSampling {
-            budget: self.budget,
-            adapt_every: self.adapt_every,
-            rate: self.rate,
-            clip: self.clip,
-            state: State {
-                budget: self.budget,
-                mean_square: None,
-                steps: 0,
-                scores: BTreeMap::new(),
-            },
+/// Adds this crate's method and mask.
+pub fn register(registry: Registry) -> Registry {
+    registry
+        .with_mask::<CurvatureSampling>("tensors sampled by their curvature")
+        .with_preset(Preset {
+            name: "curvzo",
+            about: "tensors sampled by their curvature",
+            method: curvzo,
+            lr_factor: 2.0,
         })
-    }
-
-    /// Builds the optimizer.
-    ///
-    /// # Errors
-    /// If a value makes no sense.
-    pub fn init(&self) -> Result<CurvZo, ConfigError> {
-        ZeroOrder::new(self.settings(), self.distribution, self.mask()?, Sgd)
-    }
 }
 
 /// Samples tensors with probability proportional to the root of their curvature score.
@@ -119,20 +58,38 @@ impl CurvZoConfig {
 ///   of 1 is not adapted.
 ///
 /// The state is one number a tensor, saved with the optimizer.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Setters, Serialize, Deserialize)]
+#[setters(prefix = "with_")]
 pub struct CurvatureSampling {
-    /// The share to begin with.
-    budget: f64,
-    adapt_every: usize,
-    rate: f64,
-    clip: Option<f64>,
+    /// The budget to begin with, as a share of the tensors that train; 1 is MeZO. Default 0.4.
+    pub budget: f64,
+    /// Steps between adaptations of the budget; 0 keeps it as it is. Default 20.
+    pub adapt_every: usize,
+    /// The rate beta of the moving averages. Default 0.1.
+    pub rate: f64,
+    /// The largest factor on an update, in place of `1 / pi` where that is larger: it tames spikes at the price of a bias. Default none.
+    pub clip: Option<f64>,
+    #[serde(skip)]
+    #[setters(skip)]
     state: State,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+impl Default for CurvatureSampling {
+    fn default() -> Self {
+        Self {
+            budget: 0.4,
+            adapt_every: 20,
+            rate: 0.1,
+            clip: None,
+            state: State::default(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct State {
-    /// As a share of the tensors.
-    budget: f64,
+    /// The budget as it has become, if it was adapted.
+    budget: Option<f64>,
     /// Moving average of g^2.
     mean_square: Option<f64>,
     steps: usize,
@@ -141,9 +98,14 @@ struct State {
 }
 
 impl CurvatureSampling {
-    /// The budget, as a share of the tensors that train.
-    pub fn budget(&self) -> f64 {
-        self.state.budget
+    /// With the defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The budget as it has become, as a share of the tensors that train.
+    pub fn adapted_budget(&self) -> f64 {
+        self.state.budget.unwrap_or(self.budget)
     }
 
     /// The score of the tensor at this module path; 1 if it never took part.
@@ -158,18 +120,14 @@ impl CurvatureSampling {
 }
 
 impl SparsityMask for CurvatureSampling {
-    fn select(
-        &mut self,
-        tensors: &[TensorInfo],
-        weights: &mut dyn Weights,
-        seeds: &mut Seeds,
-    ) -> Result<Selection, ZoError> {
-        if self.state.budget == 1.0 {
-            return Dense.select(tensors, weights, seeds);
+    fn select(&mut self, step: &mut SelectContext<'_>) -> Result<Selection, ZoError> {
+        let (tensors, budget) = (step.tensors(), self.adapted_budget());
+        if budget == 1.0 {
+            return Ok(Selection::all(tensors.len()));
         }
         let scores = self.scores(tensors);
-        let pi = inclusion_probabilities(&scores, self.state.budget * scores.len() as f64);
-        let mut enters: Vec<bool> = pi.iter().map(|pi| seeds.uniform() < *pi).collect();
+        let pi = inclusion_probabilities(&scores, budget * scores.len() as f64);
+        let mut enters: Vec<bool> = pi.iter().map(|pi| step.uniform() < *pi).collect();
         let likeliest = (0..pi.len()).max_by(|a, b| pi[*a].total_cmp(&pi[*b]));
         let likeliest = likeliest.unwrap_or(0);
         let nobody: f64 = pi.iter().map(|pi| 1.0 - pi).product();
@@ -194,7 +152,12 @@ impl SparsityMask for CurvatureSampling {
         Ok(Selection(tensors.iter().map(choose).collect()))
     }
 
-    fn observe(&mut self, tensors: &[TensorInfo], selection: &Selection, queries: &[QueryReport]) {
+    fn observe(&mut self, observation: &Observation<'_>) {
+        let Observation {
+            tensors,
+            selection,
+            queries,
+        } = *observation;
         let beta = self.rate;
         let state = &mut self.state;
         for query in queries {
@@ -218,19 +181,35 @@ impl SparsityMask for CurvatureSampling {
         }
         state.steps += 1;
         let adapts = self.adapt_every > 0 && state.steps.is_multiple_of(self.adapt_every);
-        if adapts && state.budget < 1.0 {
+        let budget = self.adapted_budget();
+        if adapts && budget < 1.0 {
             let target = target_share(&self.scores(tensors));
-            self.state.budget = (0.9 * self.state.budget + 0.1 * target).clamp(0.1, 0.8);
+            self.state.budget = Some((0.9 * budget + 0.1 * target).clamp(0.1, 0.8));
         }
     }
 
-    fn describe(&self) -> Value {
-        serde_json::json!({ "curvature-sampling": {
-            "budget": self.budget,
-            "adapt_every": self.adapt_every,
-            "rate": self.rate,
-            "clip": self.clip,
-        } })
+    fn validate(&self) -> Result<(), ConfigError> {
+        let share = |name, value: f64| {
+            if value > 0.0 && value <= 1.0 {
+                return Ok(());
+            }
+            let (value, expected) = (value.to_string(), "above 0 and at most 1");
+            Err(ConfigError::Setting {
+                name,
+                value,
+                expected,
+            })
+        };
+        share("budget", self.budget)?;
+        share("rate", self.rate)?;
+        match self.clip.filter(|clip| clip.is_nan() || *clip < 1.0) {
+            None => Ok(()),
+            Some(clip) => Err(ConfigError::Setting {
+                name: "clip",
+                value: clip.to_string(),
+                expected: "at least 1: no update is scaled by less",
+            }),
+        }
     }
 
     fn record(&self) -> Value {
@@ -240,7 +219,7 @@ impl SparsityMask for CurvatureSampling {
     fn load_record(&mut self, record: Value) -> Result<(), RecordError> {
         let state: State = from_record("mask", record)?;
         let positive = |score: &f64| *score > 0.0 && score.is_finite();
-        if !(positive(&state.budget) && state.scores.values().all(positive)) {
+        if !(state.budget.as_ref().is_none_or(positive) && state.scores.values().all(positive)) {
             return Err(RecordError::Mismatch {
                 field: "mask",
                 found: "a budget or a score that is not positive and finite".to_owned(),
@@ -259,6 +238,8 @@ mod tests {
     use burn::module::ParamId;
     use burn::tensor::{DType, Shape};
 
+    use zo_core::Query;
+
     use super::*;
 
     fn tensors(n: usize) -> Vec<TensorInfo> {
@@ -273,9 +254,9 @@ mod tests {
         (0..n).map(tensor).collect()
     }
 
-    fn query(seed: u64, projected_gradient: f64) -> QueryReport {
-        QueryReport {
-            direction: zo_core::Direction::noise(Distribution::Rademacher, seed),
+    fn query(seed: u64, projected_gradient: f64) -> Query {
+        Query {
+            direction: zo_core::Direction::noise(zo_core::Noise::Rademacher, seed),
             loss_plus: 0.0,
             loss_other: 0.0,
             projected_gradient,
@@ -285,36 +266,46 @@ mod tests {
     /// Every twentieth step, by a tenth of the way to the target; a tensor that stayed out keeps its score.
     #[test]
     fn the_budget_adapts_by_a_tenth_every_twenty_steps() {
-        let (config, tensors) = (CurvZoConfig::new().with_budget(0.3), tensors(5));
-        let mut mask = config.mask().unwrap();
+        let tensors = tensors(5);
+        let mut mask = CurvatureSampling::new().with_budget(0.3);
         let selection = |step: u64| {
             let enters = |i: u64| (i != 3 && (i + step).is_multiple_of(2)).then_some(Choice::WHOLE);
             Selection((0..5).map(enters).collect())
         };
         for step in 0..40 {
-            let before = mask.budget();
+            let before = mask.adapted_budget();
             let g = if step % 4 == 0 { -7.0 } else { 2.0 };
-            mask.observe(&tensors, &selection(step), &[query(step, g)]);
+            mask.observe(&Observation {
+                tensors: &tensors,
+                selection: &selection(step),
+                queries: &[query(step, g)],
+            });
             if (step + 1) % 20 != 0 {
-                assert_eq!(mask.budget(), before, "step {step}");
+                assert_eq!(mask.adapted_budget(), before, "step {step}");
                 continue;
             }
             let target = target_share(&mask.scores(&tensors));
-            assert_eq!(mask.budget(), 0.9 * before + 0.1 * target);
-            assert_ne!(mask.budget(), before);
+            assert_eq!(mask.adapted_budget(), 0.9 * before + 0.1 * target);
+            assert_ne!(mask.adapted_budget(), before);
         }
         assert_eq!(mask.score("t3"), 1.0);
         assert_ne!(mask.score("t0"), 1.0);
-        let mut fixed = config.with_adapt_every(0).mask().unwrap();
+        let mut fixed = CurvatureSampling::new()
+            .with_budget(0.3)
+            .with_adapt_every(0);
         for step in 0..40 {
-            fixed.observe(&tensors, &selection(step), &[query(step, 2.0)]);
+            fixed.observe(&Observation {
+                tensors: &tensors,
+                selection: &selection(step),
+                queries: &[query(step, 2.0)],
+            });
         }
-        assert_eq!(fixed.budget(), 0.3);
+        assert_eq!(fixed.adapted_budget(), 0.3);
     }
 
     #[test]
     fn states_that_make_no_sense_are_refused() {
-        let mut mask = CurvZoConfig::new().mask().unwrap();
+        let mut mask = CurvatureSampling::new();
         let good = mask.record();
         for (place, value) in [("budget", -1.0), ("budget", 0.0)] {
             let mut bad = good.clone();

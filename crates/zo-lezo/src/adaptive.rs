@@ -1,86 +1,18 @@
 //! AdaLeZO: layers drawn by how much they moved the loss before.
 
+use derive_setters::Setters;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zo_core::{
-    Choice, ConfigError, Distribution, Layers, QueryReport, RecordError, Seeds, Selection, Sgd,
-    SparsityMask, TensorInfo, Weights, ZeroOrder, ZoError, from_record, share_of,
+    Choice, ConfigError, Layers, Method, Observation, RecordError, SelectContext, Selection,
+    SparsityMask, ZoError, from_record, share_of,
 };
 
 use crate::layers_of;
 
 /// AdaLeZO: fresh noise on layers drawn by their past, SGD.
-pub type AdaLezo = ZeroOrder<Distribution, AdaptiveLayers, Sgd>;
-
-zo_core::method_config! {
-    /// Configuration of [`AdaLezo`].
-    pub struct AdaLezoConfig {
-        /// Draws in a step, as a share of the layers: `K = max(1, floor(share L))`. Default 0.2.
-        #[config(default = 0.2)]
-        pub share: f64,
-        /// The share gamma of uniform draws, from 0 to 1. Default 0.1 (the paper: 0 or 0.1).
-        #[config(default = 0.1)]
-        pub exploration: f64,
-        /// The temperature of the softmax. Default 0.6.
-        #[config(default = 0.6)]
-        pub temperature: f64,
-        /// The bound C on `1 / (K p_l)`. Default 4 (the paper: 4 or 16).
-        #[config(default = 4.0)]
-        pub clip: f64,
-        /// What counts as a layer. Default the numbered blocks.
-        #[config(default = "Layers::Blocks")]
-        pub layers: Layers,
-    }
-}
-
-impl AdaLezoConfig {
-    /// The mask.
-    ///
-    /// # Errors
-    /// If a value is outside its range.
-    pub fn mask(&self) -> Result<AdaptiveLayers, ConfigError> {
-        let bad = |name, value: f64, expected| {
-            let value = value.to_string();
-            Err(ConfigError::Setting {
-                name,
-                value,
-                expected,
-            })
-        };
-        if !(self.share > 0.0 && self.share <= 1.0) {
-            return bad(
-                "share",
-                self.share,
-                "a share of the layers, above 0 and at most 1",
-            );
-        }
-        if !(0.0..=1.0).contains(&self.exploration) {
-            return bad("exploration", self.exploration, "from 0 to 1");
-        }
-        if !(self.temperature > 0.0 && self.temperature.is_finite()) {
-            return bad("temperature", self.temperature, "positive and finite");
-        }
-        // Infinity is allowed: no clipping.
-        if self.clip.is_nan() || self.clip <= 0.0 {
-            return bad("clip", self.clip, "positive");
-        }
-        Ok(AdaptiveLayers {
-            share: self.share,
-            exploration: self.exploration,
-            temperature: self.temperature,
-            clip: self.clip,
-            layers: self.layers.clone(),
-            values: Vec::new(),
-            drawn: Vec::new(),
-        })
-    }
-
-    /// Builds the optimizer.
-    ///
-    /// # Errors
-    /// If a value makes no sense.
-    pub fn init(&self) -> Result<AdaLezo, ConfigError> {
-        ZeroOrder::new(self.settings(), self.distribution, self.mask()?, Sgd)
-    }
+pub fn ada_lezo() -> Method {
+    Method::new().with_mask(AdaptiveLayers::new())
 }
 
 /// Draws layers in proportion to their value (arXiv 2604.18264):
@@ -96,20 +28,49 @@ impl AdaLezoConfig {
 ///
 /// Without the clip the estimate is unbiased: `E[n_l] = K p_l`. With it, layer l gets `min(1, C K p_l)` of its gradient on average. Tensors
 /// outside the layers always take part.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Setters, Serialize, Deserialize)]
+#[setters(prefix = "with_")]
 pub struct AdaptiveLayers {
-    share: f64,
-    exploration: f64,
-    temperature: f64,
-    clip: f64,
-    layers: Layers,
+    /// Draws in a step, as a share of the layers: `K = max(1, floor(share L))`. Default 0.2.
+    pub share: f64,
+    /// The share gamma of uniform draws, from 0 to 1. Default 0.1 (the paper: 0 or 0.1).
+    pub exploration: f64,
+    /// The temperature T of the softmax. Default 0.6.
+    pub temperature: f64,
+    /// The bound C on `1 / (K p_l)`; `None` for no bound. Default 4 (the paper: 4 or 16).
+    pub clip: Option<f64>,
+    /// What counts as a layer. Default the numbered blocks.
+    pub layers: Layers,
     /// Q, one for each layer.
+    #[serde(skip)]
+    #[setters(skip)]
     values: Vec<f64>,
     /// The layers drawn last.
+    #[serde(skip)]
+    #[setters(skip)]
     drawn: Vec<usize>,
 }
 
+impl Default for AdaptiveLayers {
+    fn default() -> Self {
+        Self {
+            share: 0.2,
+            exploration: 0.1,
+            temperature: 0.6,
+            clip: Some(4.0),
+            layers: Layers::Blocks,
+            values: Vec::new(),
+            drawn: Vec::new(),
+        }
+    }
+}
+
 impl AdaptiveLayers {
+    /// The paper's.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// The probability of each layer in one draw.
     fn probabilities(&self) -> Vec<f64> {
         let largest = self.values.iter().copied().fold(0.0, f64::max);
@@ -125,19 +86,14 @@ impl AdaptiveLayers {
 }
 
 impl SparsityMask for AdaptiveLayers {
-    fn select(
-        &mut self,
-        tensors: &[TensorInfo],
-        _: &mut dyn Weights,
-        seeds: &mut Seeds,
-    ) -> Result<Selection, ZoError> {
-        let (layer_of, count) = layers_of("AdaptiveLayers", &self.layers, tensors)?;
+    fn select(&mut self, step: &mut SelectContext<'_>) -> Result<Selection, ZoError> {
+        let (layer_of, count) = layers_of(self.name(), &self.layers, step.tensors())?;
         if self.values.is_empty() {
             self.values = vec![0.0; count];
         }
         if self.values.len() != count {
             return Err(ZoError::Mask {
-                mask: "AdaptiveLayers",
+                mask: self.name(),
                 reason: format!(
                     "it knows {} layers and the module has {count}: use the module it was trained with",
                     self.values.len()
@@ -148,7 +104,7 @@ impl SparsityMask for AdaptiveLayers {
         let draws = share_of(self.share, count).max(1);
         let mut times = vec![0usize; count];
         for _ in 0..draws {
-            let mut left = seeds.uniform();
+            let mut left = step.uniform();
             let hit = p.iter().position(|p| {
                 left -= p;
                 left < 0.0
@@ -161,14 +117,16 @@ impl SparsityMask for AdaptiveLayers {
             None => Some(Choice::WHOLE),
             Some(layer) if times[*layer] == 0 => None,
             Some(layer) => {
-                let weight = (1.0 / (draws as f64 * p[*layer])).min(self.clip);
+                let weight =
+                    (1.0 / (draws as f64 * p[*layer])).min(self.clip.unwrap_or(f64::INFINITY));
                 Some(Choice::scaled(times[*layer] as f64 * weight))
             }
         };
         Ok(Selection(layer_of.iter().map(choose).collect()))
     }
 
-    fn observe(&mut self, _: &[TensorInfo], _: &Selection, queries: &[QueryReport]) {
+    fn observe(&mut self, observation: &Observation<'_>) {
+        let queries = observation.queries;
         let sum: f64 = queries
             .iter()
             .map(|query| query.projected_gradient.abs())
@@ -179,14 +137,34 @@ impl SparsityMask for AdaptiveLayers {
         }
     }
 
-    fn describe(&self) -> Value {
-        serde_json::json!({ "adaptive-layers": {
-            "share": self.share,
-            "exploration": self.exploration,
-            "temperature": self.temperature,
-            "clip": self.clip,
-            "layers": self.layers.describe(),
-        } })
+    fn validate(&self) -> Result<(), ConfigError> {
+        let check = |name, value: f64, valid, expected| match valid {
+            true => Ok(()),
+            false => Err(ConfigError::Setting {
+                name,
+                value: value.to_string(),
+                expected,
+            }),
+        };
+        let positive = |value: f64| value > 0.0 && value.is_finite();
+        let share = self.share > 0.0 && self.share <= 1.0;
+        let exploration = (0.0..=1.0).contains(&self.exploration);
+        let clip = self.clip.unwrap_or(1.0);
+        check(
+            "share",
+            self.share,
+            share,
+            "a share of the layers, above 0 and at most 1",
+        )?;
+        check("exploration", self.exploration, exploration, "from 0 to 1")?;
+        let temperature = self.temperature;
+        check(
+            "temperature",
+            temperature,
+            positive(temperature),
+            "positive and finite",
+        )?;
+        check("clip", clip, positive(clip), "positive and finite, or none")
     }
 
     fn record(&self) -> Value {
@@ -213,11 +191,16 @@ impl SparsityMask for AdaptiveLayers {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use zo_core::testing::select;
+    use zo_core::{Query, TensorInfo};
+
     use super::*;
 
     #[test]
     fn probabilities_mix_softmax_and_uniform() {
-        let mut mask = AdaLezoConfig::new().mask().unwrap();
+        let mut mask = AdaptiveLayers::new();
         // In units of the largest value: of any scale.
         for scale in [1e-9, 1.0, 15.0, 1e300] {
             mask.values = [0.0, 0.5, 1.0].map(|q| q * scale).to_vec();
@@ -231,8 +214,8 @@ mod tests {
         assert_eq!(mask.probabilities(), [0.25; 4]);
     }
 
-    fn query(projected_gradient: f64) -> QueryReport {
-        QueryReport {
+    fn query(projected_gradient: f64) -> Query {
+        Query {
             direction: zo_core::Direction::zero(),
             loss_plus: 0.0,
             loss_other: 0.0,
@@ -243,10 +226,14 @@ mod tests {
     /// A moving average of |g|, whatever its sign, of the layers drawn.
     #[test]
     fn values_follow_the_magnitude_of_the_gradient() {
-        let mut mask = AdaLezoConfig::new().mask().unwrap();
+        let mut mask = AdaptiveLayers::new();
         mask.values = vec![2.0, 2.0];
         mask.drawn = vec![1];
-        mask.observe(&[], &Selection(Vec::new()), &[query(-3.0), query(5.0)]);
+        mask.observe(&Observation {
+            tensors: &[],
+            selection: &Selection(Vec::new()),
+            queries: &[query(-3.0), query(5.0)],
+        });
         assert_eq!(mask.values, [2.0, 0.9 * 2.0 + 0.1 * 4.0]);
     }
 
@@ -254,7 +241,7 @@ mod tests {
     #[test]
     fn draws_do_not_collapse_at_large_gradients() {
         let layers = 30;
-        let mut mask = AdaLezoConfig::new().mask().unwrap();
+        let mut mask = AdaptiveLayers::new();
         let tensors: Vec<TensorInfo> = (0..layers)
             .map(|layer| {
                 let id = burn::module::ParamId::new();
@@ -263,17 +250,16 @@ mod tests {
                 TensorInfo::new(&path, id, shape, burn::tensor::DType::F32)
             })
             .collect();
-        struct Nothing;
-        impl Weights for Nothing {
-            fn for_each(&mut self, _: &mut dyn FnMut(usize, &zo_core::Values<'_>)) {}
-        }
-        let (mut distinct, mut gradients) = (0, Seeds::new(1, u64::MAX));
+        let mut distinct = 0;
         for step in 0..200 {
-            let mut seeds = Seeds::new(0, step);
-            let selection = mask.select(&tensors, &mut Nothing, &mut seeds).unwrap();
+            let selection = select(&mut mask, &tensors, step).unwrap();
             distinct += if step >= 100 { mask.drawn.len() } else { 0 };
-            let g = 15.0 * (0.5 + gradients.uniform());
-            mask.observe(&tensors, &selection, &[query(g)]);
+            let g = 15.0 * (0.5 + (step * 37 % 101) as f64 / 101.0);
+            mask.observe(&Observation {
+                tensors: &tensors,
+                selection: &selection,
+                queries: &[query(g)],
+            });
         }
         let distinct = distinct as f64 / 100.0;
         assert!(distinct >= 3.5, "{distinct} of 30 layers in 6 draws");
@@ -284,18 +270,18 @@ mod tests {
 
     #[test]
     fn settings_are_checked() {
-        let config = AdaLezoConfig::new;
+        let mask = AdaptiveLayers::new;
         for (bad, name) in [
-            (config().with_share(0.0), "share"),
-            (config().with_exploration(-0.1), "exploration"),
-            (config().with_exploration(1.1), "exploration"),
-            (config().with_temperature(0.0), "temperature"),
-            (config().with_clip(f64::NAN), "clip"),
+            (mask().with_share(0.0), "share"),
+            (mask().with_exploration(-0.1), "exploration"),
+            (mask().with_exploration(1.1), "exploration"),
+            (mask().with_temperature(0.0), "temperature"),
+            (mask().with_clip(Some(f64::NAN)), "clip"),
         ] {
-            let error = bad.init().unwrap_err().to_string();
+            let error = bad.validate().unwrap_err().to_string();
             assert!(error.contains(name), "{error}");
         }
         // The paper's other value.
-        assert!(config().with_exploration(0.0).init().is_ok());
+        assert!(mask().with_exploration(0.0).validate().is_ok());
     }
 }

@@ -13,91 +13,78 @@
 //!
 //! [`AdaptiveLayers`] is AdaLeZO (arXiv 2604.18264), which learns which layers are worth it.
 
-#![cfg_attr(
-    feature = "ndarray",
-    allow(
-        deprecated,
-        reason = "burn deprecates its ndarray backend; it is supported here as long as burn has it"
-    )
-)]
-
 mod adaptive;
 
-use serde_json::{Value, json};
+use derive_setters::Setters;
+use serde::{Deserialize, Serialize};
 use zo_core::{
-    Choice, ConfigError, Dense, Distribution, Layers, Seeds, Selection, Sgd, SparsityMask,
-    TensorInfo, Weights, ZeroOrder, ZoError, share_of,
+    Choice, ConfigError, Layers, Method, Preset, Registry, SelectContext, Selection, SparsityMask,
+    TensorInfo, ZoError, share_of,
 };
 
-pub use adaptive::{AdaLezo, AdaLezoConfig, AdaptiveLayers};
+pub use adaptive::{AdaptiveLayers, ada_lezo};
 
 /// LeZO: fresh noise on a random subset of the layers, SGD.
-pub type Lezo = ZeroOrder<Distribution, RandomLayers, Sgd>;
-
-zo_core::method_config! {
-    /// Configuration of [`Lezo`].
-    pub struct LezoConfig {
-        /// The share of layers that are dropped: `floor(drop L)` of L. 0 is MeZO; at 1 embeddings and head train alone. Default 0.75 (our
-        /// choice within the range the paper reports).
-        #[config(default = 0.75)]
-        pub drop: f64,
-        /// What counts as a layer. Default the numbered blocks.
-        #[config(default = "Layers::Blocks")]
-        pub layers: Layers,
-    }
+pub fn lezo() -> Method {
+    Method::new().with_mask(RandomLayers::new())
 }
 
-impl LezoConfig {
-    /// The mask.
-    ///
-    /// # Errors
-    /// If `drop` is not a share.
-    pub fn mask(&self) -> Result<RandomLayers, ConfigError> {
-        if !(0.0..=1.0).contains(&self.drop) {
-            return Err(ConfigError::Setting {
-                name: "drop",
-                value: self.drop.to_string(),
-                expected: "a share of the layers, from 0 to 1",
-            });
-        }
-        Ok(RandomLayers {
-            drop: self.drop,
-            layers: self.layers.clone(),
+/// Adds this crate's methods and masks.
+pub fn register(registry: Registry) -> Registry {
+    registry
+        .with_mask::<RandomLayers>("a random subset of the layers")
+        .with_mask::<AdaptiveLayers>("layers drawn by how much they moved the loss")
+        .with_preset(Preset {
+            name: "lezo",
+            about: "a random subset of the layers in each step",
+            method: lezo,
+            lr_factor: 3.0,
         })
-    }
-
-    /// Builds the optimizer.
-    ///
-    /// # Errors
-    /// If a value makes no sense.
-    pub fn init(&self) -> Result<Lezo, ConfigError> {
-        ZeroOrder::new(self.settings(), self.distribution, self.mask()?, Sgd)
-    }
+        .with_preset(Preset {
+            name: "adalezo",
+            about: "layers drawn by how much they moved the loss",
+            method: ada_lezo,
+            lr_factor: 1.0,
+        })
 }
 
 /// Drops a random share of the layers in each step: see the [crate].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Setters, Serialize, Deserialize)]
+#[setters(prefix = "with_")]
 pub struct RandomLayers {
-    drop: f64,
-    layers: Layers,
+    /// The share of layers that are dropped: `floor(drop L)` of L. 0 is MeZO; at 1 embeddings and head train alone. Default 0.75 (our
+    /// choice within the range the paper reports).
+    pub drop: f64,
+    /// What counts as a layer. Default the numbered blocks.
+    pub layers: Layers,
+}
+
+impl Default for RandomLayers {
+    fn default() -> Self {
+        let (drop, layers) = (0.75, Layers::Blocks);
+        Self { drop, layers }
+    }
+}
+
+impl RandomLayers {
+    /// With the defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
 }
 
 impl SparsityMask for RandomLayers {
-    fn select(
-        &mut self,
-        tensors: &[TensorInfo],
-        weights: &mut dyn Weights,
-        seeds: &mut Seeds,
-    ) -> Result<Selection, ZoError> {
+    fn select(&mut self, step: &mut SelectContext<'_>) -> Result<Selection, ZoError> {
+        let tensors = step.tensors();
         if self.drop == 0.0 {
-            return Dense.select(tensors, weights, seeds);
+            return Ok(Selection::all(tensors.len()));
         }
-        let (layer_of, count) = layers_of("RandomLayers", &self.layers, tensors)?;
+        let (layer_of, count) = layers_of(self.name(), &self.layers, tensors)?;
         let dropped = share_of(self.drop, count);
         // The first `dropped` places of a random permutation (Fisher and Yates).
         let mut order: Vec<usize> = (0..count).collect();
         for place in 0..dropped {
-            let other = place + (seeds.uniform() * (count - place) as f64) as usize;
+            let other = place + (step.uniform() * (count - place) as f64) as usize;
             order.swap(place, other);
         }
         let dropped = &order[..dropped];
@@ -108,14 +95,21 @@ impl SparsityMask for RandomLayers {
         Ok(Selection(layer_of.iter().map(choose).collect()))
     }
 
-    fn describe(&self) -> Value {
-        json!({ "random-layers": { "drop": self.drop, "layers": self.layers.describe() } })
+    fn validate(&self) -> Result<(), ConfigError> {
+        if (0.0..=1.0).contains(&self.drop) {
+            return Ok(());
+        }
+        Err(ConfigError::Setting {
+            name: "drop",
+            value: self.drop.to_string(),
+            expected: "a share of the layers, from 0 to 1",
+        })
     }
 }
 
 /// The layer of each tensor; an error if there are no layers to choose among.
 fn layers_of(
-    mask: &'static str,
+    mask: String,
     layers: &Layers,
     tensors: &[TensorInfo],
 ) -> Result<(Vec<Option<usize>>, usize), ZoError> {

@@ -14,15 +14,15 @@
 //! ```
 //! use burn::module::{Module, Param};
 //! use burn::tensor::{Device, Tensor};
-//! use zo_mezo::MezoConfig;
 //! use zo_core::ZerothOrderOptimizer;
+//! use zo_mezo::mezo;
 //!
 //! #[derive(Module, Debug)]
 //! struct Model { weight: Param<Tensor<1>> }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut model = Model { weight: Param::from_tensor(Tensor::ones([8], &Device::flex())) };
-//! let mut optim = MezoConfig::new().with_epsilon(1e-3).init()?;
+//! let mut optim = mezo().with_epsilon(1e-3).init()?;
 //! for _ in 0..200 {
 //!     let (next, _report) = optim.step(0.02, model, |m| m.weight.val().square().sum())?;
 //!     model = next;
@@ -32,33 +32,22 @@
 //! # }
 //! ```
 
-#![cfg_attr(
-    feature = "ndarray",
-    allow(
-        deprecated,
-        reason = "burn deprecates its ndarray backend; it is supported here as long as burn has it"
-    )
-)]
+use zo_core::{Method, Preset, Registry};
 
-use zo_core::{ConfigError, Dense, Distribution, Sgd, ZeroOrder};
-
-/// MeZO: a fresh noise vector for each query, all tensors, SGD.
-pub type Mezo = ZeroOrder<Distribution, Dense, Sgd>;
-
-zo_core::method_config! {
-    /// Configuration of [`Mezo`]. The defaults are the paper's for full fine-tuning; it uses learning rates of 1e-6 and 1e-7 on OPT-13B,
-    /// epsilon 1e-2 for LoRA and 1e-1 for prefix tuning (its Table 15).
-    pub struct MezoConfig {}
+/// MeZO: a fresh noise vector for each query, all tensors, SGD. The defaults are the paper's for full fine-tuning; it uses learning rates
+/// of 1e-6 and 1e-7 on OPT-13B, epsilon 1e-2 for LoRA and 1e-1 for prefix tuning (its Table 15).
+pub fn mezo() -> Method {
+    Method::new()
 }
 
-impl MezoConfig {
-    /// Builds the optimizer.
-    ///
-    /// # Errors
-    /// If a value makes no sense: epsilon not positive, no query, a negative weight decay.
-    pub fn init(&self) -> Result<Mezo, ConfigError> {
-        ZeroOrder::new(self.settings(), self.distribution, Dense, Sgd)
-    }
+/// Adds this crate's method.
+pub fn register(registry: Registry) -> Registry {
+    registry.with_preset(Preset {
+        name: "mezo",
+        about: "ZO-SGD along fresh noise",
+        method: mezo,
+        lr_factor: 1.0,
+    })
 }
 
 #[cfg(test)]

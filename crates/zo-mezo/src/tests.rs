@@ -75,18 +75,18 @@ fn run(config: &MezoConfig, steps: usize, device: &Device) -> (Net, Vec<StepRepo
 }
 
 #[test]
-fn finds_the_minimum_with_every_difference_and_distribution() {
+fn finds_the_minimum_with_every_difference_and_noise() {
     for device in devices() {
         for difference in [Difference::Central, Difference::OneSided] {
-            for distribution in [Distribution::Gaussian, Distribution::Rademacher] {
+            for noise in [Noise::Gaussian, Noise::Rademacher] {
                 for queries in [1, 4] {
                     let config = MezoConfig::new()
                         .with_difference(difference)
-                        .with_distribution(distribution)
+                        .with_noise(noise)
                         .with_queries(queries);
                     let (net, _) = run(&config, 2000, &device);
                     let end = distance(&net).into_scalar::<f32>();
-                    assert!(end < 0.05, "{difference:?} {distribution} {queries}: {end}");
+                    assert!(end < 0.05, "{difference:?} {noise} {queries}: {end}");
                 }
             }
         }
@@ -139,7 +139,7 @@ fn one_step_is_the_formula_of_the_paper() {
     ] {
         let key = zo_core::TensorKey::new(path);
         for i in 0..n {
-            let z = f64::from(zo_core::noise::value(Distribution::Gaussian, seed, key, i));
+            let z = f64::from(zo_core::noise::value(Noise::Gaussian, seed, key, i));
             let theta = f64::from(start[expected.len()]);
             expected.push((1.0 - lr * decay) * theta - lr * query.projected_gradient * z);
         }

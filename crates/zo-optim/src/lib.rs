@@ -13,7 +13,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut model = Model { weight: Param::from_tensor(Tensor::ones([8], &Device::flex())) };
-//! let mut optim = MezoConfig::new().with_queries(2).init()?;
+//! let mut optim = mezo().with_queries(2).init()?;
 //! for _ in 0..200 {
 //!     // -accuracy would do as well: nothing is differentiated.
 //!     let (next, _report) = optim.step(0.02, model, |m: &Model| m.weight.val().square().sum())?;
@@ -24,53 +24,89 @@
 //! # }
 //! ```
 //!
-//! | method | configuration | paper |
+//! | method | function | paper |
 //! |---|---|---|
-//! | MeZO | [`MezoConfig`] | arXiv 2305.17333 |
-//! | MeZO-GV | [`MezoGvConfig`] | arXiv 2601.04710 |
-//! | MeZO-Greedy | [`MezoGreedyConfig`] | arXiv 2601.04710 |
-//! | LeZO, AdaLeZO | [`LezoConfig`], [`AdaLezoConfig`] | arXiv 2410.09823, 2604.18264 |
-//! | CurvZO | [`CurvZoConfig`] | arXiv 2603.21725 |
+//! | MeZO | [`mezo`] | arXiv 2305.17333 |
+//! | MeZO-GV | [`mezo_gv`] | arXiv 2601.04710 |
+//! | MeZO-Greedy | [`mezo_greedy`] | arXiv 2601.04710 |
+//! | LeZO, AdaLeZO | [`lezo`], [`ada_lezo`] | arXiv 2410.09823, 2604.18264 |
+//! | CurvZO | [`curvzo`] | arXiv 2603.21725 |
 //! | ZO-SGD with momentum, ZO-Adam, sign, conservative, block-wise, gradient sparsity, forward gradient, hybrid | [`variants`] | arXiv 2402.11592 |
-//! | Sparse-MeZO | [`SparseConfig`](variants::SparseConfig) | arXiv 2402.15751 |
+//! | Sparse-MeZO | [`sparse_mezo`](variants::sparse_mezo) | arXiv 2402.15751 |
 //!
-//! Every method is a [`ZeroOrder`] of four parts (a sampler, a mask, a difference, an update rule), and any of them go together:
-//! GV over LeZO's layers with Adam from seeds is
+//! A method is a value, a [`Method`]: settings, noise, and a sampler, a mask and an update rule. They go together freely: GV over LeZO's
+//! layers with Adam from seeds is
 //!
 //! ```
 //! use zo_optim::prelude::*;
-//! use zo_optim::{variants::AdamConfig, ZeroOrder};
+//! use zo_optim::variants::AdamWindow;
 //!
 //! # fn main() -> Result<(), zo_optim::ConfigError> {
-//! let sampler = MezoGvConfig::new().sampler(Distribution::Rademacher)?;
-//! let mask = LezoConfig::new().with_drop(0.5).mask()?;
-//! let update = AdamConfig::new().window_rule()?;
-//! let mut optim = ZeroOrder::new(MezoConfig::new().settings(), sampler, mask, update)?;
+//! let mut optim = mezo_gv()
+//!     .with_noise(Noise::Rademacher)
+//!     .with_mask(RandomLayers::new().with_drop(0.5))
+//!     .with_update(AdamWindow::new())
+//!     .init()?;
+//! # let _ = &mut optim;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! or, by name, from a file:
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = zo_optim::config::from_toml(r#"
+//!     method = "gv"
+//!     noise = "rademacher"
+//!     update = "adam-window"
+//!     [mask]
+//!     name = "random-layers"
+//!     drop = 0.5
+//! "#)?;
+//! let mut optim = zo_optim::registry().method(&config)?.init()?;
 //! # let _ = &mut optim;
 //! # Ok(())
 //! # }
 //! ```
 
+pub mod config;
 #[cfg(feature = "train")]
 pub mod train;
 
 pub use zo_core::*;
-pub use zo_curvzo::{CurvZo, CurvZoConfig, CurvatureSampling};
-pub use zo_greedy::{Greedy, MezoGreedy, MezoGreedyConfig};
-pub use zo_gv::{GuidingVector, MezoGv, MezoGvConfig};
-pub use zo_lezo::{AdaLezo, AdaLezoConfig, AdaptiveLayers, Lezo, LezoConfig, RandomLayers};
-pub use zo_mezo::{Mezo, MezoConfig};
+pub use zo_curvzo::{CurvatureSampling, curvzo};
+pub use zo_greedy::{Greedy, mezo_greedy};
+pub use zo_gv::{GuidingVector, mezo_gv};
+pub use zo_lezo::{AdaptiveLayers, RandomLayers, ada_lezo, lezo};
+pub use zo_mezo::mezo;
 pub use zo_variants as variants;
+
+/// Every method and part of the library by name, to build them from configurations and to list them. Add your own to it.
+pub fn registry() -> Registry {
+    let crates = [
+        zo_mezo::register,
+        zo_gv::register,
+        zo_greedy::register,
+        zo_lezo::register,
+        zo_curvzo::register,
+        zo_variants::register,
+    ];
+    let empty = Registry::new();
+    crates
+        .iter()
+        .fold(empty, |registry, register| register(registry))
+}
 
 /// What a training script needs: `use zo_optim::prelude::*`.
 pub mod prelude {
     pub use zo_core::{
-        Difference, Distribution, NonFinite, Perturbation, Rounding, Session, StepReport,
+        Difference, Method, Noise, NonFinite, Perturbation, Rounding, Session, StepReport,
         ZerothOrderOptimizer,
     };
-    pub use zo_curvzo::CurvZoConfig;
-    pub use zo_greedy::MezoGreedyConfig;
-    pub use zo_gv::MezoGvConfig;
-    pub use zo_lezo::{AdaLezoConfig, LezoConfig};
-    pub use zo_mezo::{Mezo, MezoConfig};
+    pub use zo_curvzo::{CurvatureSampling, curvzo};
+    pub use zo_greedy::{Greedy, mezo_greedy};
+    pub use zo_gv::{GuidingVector, mezo_gv};
+    pub use zo_lezo::{AdaptiveLayers, RandomLayers, ada_lezo, lezo};
+    pub use zo_mezo::mezo;
 }

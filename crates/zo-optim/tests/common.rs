@@ -67,7 +67,7 @@ macro_rules! methods {
 methods! {
     mezo: (0.01, 1500, 0.02, Linear), MezoConfig::new(), init;
     mezo_one_sided: (0.01, 1500, 0.02, Linear), MezoConfig::new().with_difference(Difference::OneSided), init;
-    mezo_rademacher: (0.01, 1500, 0.02, Linear), MezoConfig::new().with_distribution(Distribution::Rademacher), init;
+    mezo_rademacher: (0.01, 1500, 0.02, Linear), MezoConfig::new().with_noise(Noise::Rademacher), init;
     mezo_rounded_by_chance: (0.01, 1500, 0.02, Linear), MezoConfig::new().with_rounding(Rounding::Stochastic), init;
     mezo_on_the_fly: (0.01, 1500, 0.02, Linear), MezoConfig::new().with_perturbation(Perturbation::OnTheFly), init;
     gv: (0.005, 1500, 0.02, Linear), MezoGvConfig::new(), init;
@@ -122,9 +122,7 @@ fn hybrid() {
 #[test]
 fn everything_at_once() {
     check((0.02, 4000, 0.02, Free), |setup: Setup| {
-        let sampler = MezoGvConfig::new()
-            .sampler(Distribution::Rademacher)
-            .unwrap();
+        let sampler = MezoGvConfig::new().sampler(Noise::Rademacher).unwrap();
         let mask = LezoConfig::new().with_drop(0.5).mask().unwrap();
         let update = AdamConfig::new().window_rule().unwrap();
         let mut settings = MezoConfig::new().settings();
@@ -132,9 +130,7 @@ fn everything_at_once() {
         ZeroOrder::new(settings, sampler, mask, update).unwrap()
     });
     check((0.002, 2000, 0.02, Linear), |setup: Setup| {
-        let sampler = MezoGreedyConfig::new()
-            .sampler(Distribution::Gaussian)
-            .unwrap();
+        let sampler = MezoGreedyConfig::new().sampler(Noise::Gaussian).unwrap();
         let mask = BlockWiseConfig::new()
             .with_order(BlockOrder::AllAtOnce)
             .mask();
@@ -148,7 +144,7 @@ fn everything_at_once() {
 #[test]
 fn combinations_that_make_no_sense_are_refused_with_the_reason() {
     let settings = || MezoConfig::new().settings();
-    let noise = Distribution::Gaussian;
+    let noise = Noise::Gaussian;
     let mask = SparseConfig::new()
         .with_kind(SparseKind::SmallWeights)
         .mask()

@@ -32,7 +32,7 @@ struct Golden {
     lr: f64,
     /// The factor on the loss.
     scale: f64,
-    distribution: Distribution,
+    noise: Noise,
     bf16: bool,
     settings: Settings,
     projected_gradients: Vec<f64>,
@@ -63,7 +63,7 @@ impl Golden {
             lr,
             scale,
             bf16: given("dtype").is_some_and(|dtype| dtype == "bf16"),
-            distribution: given("distribution").map_or(Distribution::Gaussian, from),
+            noise: given("distribution").map_or(Noise::Gaussian, from),
             settings: Settings {
                 epsilon,
                 queries: from(given("queries").unwrap()),
@@ -192,7 +192,7 @@ macro_rules! methods {
                         .with_epsilon(settings.epsilon)
                         .with_queries(settings.queries)
                         .with_difference(settings.difference)
-                        .with_distribution(golden.distribution)
+                        .with_noise(golden.noise)
                         .with_seed(settings.seed)
                         .with_trainable(settings.trainable)
                         .with_weight_decay(settings.weight_decay)
@@ -257,7 +257,7 @@ macro_rules! combinations {
             fn $name() {
                 compare(stringify!($name), |golden, perturbation| {
                     let settings = Settings { perturbation, ..golden.settings.clone() };
-                    let $noise = golden.distribution;
+                    let $noise = golden.noise;
                     ZeroOrder::new(settings, $sampler, $mask, $rule)
                 });
             }

@@ -54,7 +54,7 @@ macro_rules! methods {
 
 methods! {
     mezo: 0.02, 0.7, MezoConfig::new(), init;
-    mezo_rademacher: 0.02, 0.7, MezoConfig::new().with_distribution(Distribution::Rademacher), init;
+    mezo_rademacher: 0.02, 0.7, MezoConfig::new().with_noise(Noise::Rademacher), init;
     gv: 0.01, 0.8, MezoGvConfig::new(), init;
     lezo: 0.03, 0.8, LezoConfig::new(), init;
     adam: 0.1, 0.85, AdamConfig::new(), init;

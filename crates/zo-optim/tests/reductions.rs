@@ -90,7 +90,7 @@ fn windows_that_hold_everything_are_buffers() {
         .with_queries(2);
     close(&weights(adam.init()), &weights(adam.init_window()), 2e-4);
     let lezo = LezoConfig::new().with_drop(0.5).mask().unwrap();
-    let (settings, noise) = (MezoConfig::new().settings(), Distribution::Gaussian);
+    let (settings, noise) = (MezoConfig::new().settings(), Noise::Gaussian);
     let buffer = ZeroOrder::new(
         settings.clone(),
         noise,
@@ -133,7 +133,7 @@ fn an_adam_window_of_one_step_is_the_sign() {
 /// With one query, `sign(g z) = sign(g) z` if z is 1 or -1.
 #[test]
 fn both_signs_are_the_same_for_rademacher_noise() {
-    let rademacher = SignConfig::new().with_distribution(Distribution::Rademacher);
+    let rademacher = SignConfig::new().with_noise(Noise::Rademacher);
     let scalar = weights(rademacher.clone().init());
     assert_eq!(
         scalar,
@@ -148,7 +148,7 @@ fn a_guiding_vector_of_equal_candidates_is_zero() {
     struct Same;
     impl PerturbationSampler for Same {
         fn sample(&mut self, _: &mut Seeds, _: &mut dyn Probe) -> Result<Direction, ZoError> {
-            Ok(Direction::noise(Distribution::Gaussian, 77))
+            Ok(Direction::noise(Noise::Gaussian, 77))
         }
     }
     let sampler = MezoGvConfig::new().sampler(Same).unwrap();
@@ -320,7 +320,7 @@ fn curvzo_scores_are_the_formula() {
         for tensor in tensors(&next, &burn::module::ParamGroup::all()).unwrap() {
             let n = tensor.elements();
             if old[first..first + n] != new[first..first + n] {
-                let z = |i| f64::from(noise::value(Distribution::Gaussian, seed, tensor.key, i));
+                let z = |i| f64::from(noise::value(Noise::Gaussian, seed, tensor.key, i));
                 let energy = (0..n as u64).map(|i| z(i).powi(2)).sum::<f64>() / n as f64;
                 let score = expected.entry(tensor.path.clone()).or_insert(1.0);
                 *score = 0.9 * *score + 0.1 * square / mean * energy;
@@ -385,7 +385,7 @@ fn sparsity_moves_the_elements_it_should() {
 fn a_conservative_step_that_stays_where_it_looked_removes_the_marks_of_magnitude_masks() {
     fn passes<K: SparsityMask>(mask: K) -> usize {
         let settings = ConservativeConfig::new().settings();
-        let optimizer = ZeroOrder::new(settings, Distribution::Gaussian, mask, Conservative);
+        let optimizer = ZeroOrder::new(settings, Noise::Gaussian, mask, Conservative);
         // L(theta + eps z), L(theta - eps z), L(theta), one step back, one step ahead: the best.
         let mut losses = [2.0, 1.0, 3.0, 2.5, 0.5].into_iter();
         let objective = |_: &Toy| losses.next().unwrap();

@@ -167,7 +167,7 @@ fn a_window_ages_by_steps_not_by_blocks() {
             .with_blocks(blocks)
             .mask();
         let rule = MomentumConfig::new().with_window(3).window_rule().unwrap();
-        let mut optim = ZeroOrder::new(settings, Distribution::Rademacher, mask, rule).unwrap();
+        let mut optim = ZeroOrder::new(settings, Noise::Rademacher, mask, rule).unwrap();
         let mut module = toy(&Device::default());
         for _ in 0..6 {
             module = optim.step(1e-4, module, loss).unwrap().0;
@@ -262,7 +262,7 @@ fn records_name_the_method_the_settings_and_the_model() {
     refused(record(LezoConfig::new().init()), "`mask`");
     refused(record(SignConfig::new().init()), "`update`");
     refused(record(MezoGvConfig::new().init()), "`sampler`");
-    let rademacher = MezoConfig::new().with_distribution(Distribution::Rademacher);
+    let rademacher = MezoConfig::new().with_noise(Noise::Rademacher);
     refused(record(rademacher.init()), "`sampler` is \"rademacher\"");
     let lezo = |drop| LezoConfig::new().with_drop(drop).init();
     let error = lezo(0.5)
@@ -359,7 +359,7 @@ mod hybrid {
         let mut settings = MezoConfig::new().settings();
         settings.trainable = settings.trainable.exclude(top.clone());
         let rule = MomentumConfig::new().window_rule().unwrap();
-        let below = ZeroOrder::new(settings, Distribution::Gaussian, Dense, rule).unwrap();
+        let below = ZeroOrder::new(settings, Noise::Gaussian, Dense, rule).unwrap();
         let config = HybridConfig::new(top).with_non_finite(non_finite);
         config.over(below, SgdConfig::new().init()).unwrap()
     }

@@ -82,7 +82,7 @@ macro_rules! with_a_pass_less {
 
 with_a_pass_less! {
     mezo: 2e-4, (3, 2), MezoConfig::new().init();
-    mezo_rademacher: 2e-4, (3, 2), MezoConfig::new().with_distribution(Distribution::Rademacher).init();
+    mezo_rademacher: 2e-4, (3, 2), MezoConfig::new().with_noise(Noise::Rademacher).init();
     mezo_of_three_queries_with_decay: 2e-4, (7, 6), MezoConfig::new().with_queries(3).with_weight_decay(10.0).init();
     gv: 1e-4, (5, 4), MezoGvConfig::new().init();
     // The candidate that is kept is in the update and in the next displacement.
@@ -94,7 +94,7 @@ with_a_pass_less! {
     momentum_window: 2e-5, (3, 2), MomentumConfig::new().init_window();
     momentum_window_with_masks: 2e-5, (3, 2), ZeroOrder::new(
         MezoConfig::new().settings(),
-        Distribution::Gaussian,
+        Noise::Gaussian,
         LezoConfig::new().with_drop(0.5).mask()?,
         MomentumConfig::new().window_rule()?,
     );

@@ -55,7 +55,7 @@ unbiased! {
     gv_of_two: MezoGvConfig::new(), |_| 2.0;
     curvzo: CurvZoConfig::new().with_budget(0.3), |_| 1.0;
     // So small a budget that no tensor enters in a third of the steps, and the likeliest one has to.
-    curvzo_of_a_tiny_budget: CurvZoConfig::new().with_budget(0.07).with_distribution(Distribution::Rademacher), |_| 1.0;
+    curvzo_of_a_tiny_budget: CurvZoConfig::new().with_budget(0.07).with_noise(Noise::Rademacher), |_| 1.0;
     random_sparsity: SparseConfig::new().with_sparsity(0.6), |_| 0.4;
     all_blocks: BlockWiseConfig::new().with_order(BlockOrder::AllAfter), |_| 1.0;
     // The first step of the cycle takes layer 0.

@@ -15,122 +15,57 @@
 
 use std::collections::BTreeMap;
 
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zo_core::{
-    Buffers, Change, ConfigError, Dense, Distribution, Estimate, Moment, Probe, RecordError,
-    TensorInfo, Update, UpdateRule, ZeroOrder, ZoError, from_record, no_buffers,
+    Buffers, Change, ConfigError, Method, Moment, Needs, RecordError, TensorInfo, UpdateContext,
+    UpdateRule, ZoError, from_record, no_buffers,
 };
 
 use crate::check;
-use crate::momentum::{Buffer, Saved, check_sizes, step_by};
+use crate::momentum::{Buffer, Saved, SavedWindow, check_rate, check_sizes, step_by};
 use crate::window::Window;
 
 /// ZO-Adam with moments in buffers.
-pub type ZoAdam = ZeroOrder<Distribution, Dense, Adam>;
+pub fn adam() -> Method {
+    Method::new().with_update(Adam::new())
+}
+
 /// ZO-Adam with moments rebuilt from seeds.
-pub type ZoAdamWindow = ZeroOrder<Distribution, Dense, AdamWindow>;
-
-zo_core::method_config! {
-    /// Configuration of [`ZoAdam`] and [`ZoAdamWindow`].
-    pub struct AdamConfig {
-        /// The rate of the first moment. Default 0.9.
-        #[config(default = 0.9)]
-        pub beta_1: f64,
-        /// The rate of the second moment. Default 0.999.
-        #[config(default = 0.999)]
-        pub beta_2: f64,
-        /// Added to the root of the second moment. Default 1e-8.
-        #[config(default = 1e-8)]
-        pub adam_epsilon: f64,
-        /// Steps K in the window of [`init_window`](Self::init_window). Default 16.
-        #[config(default = 16)]
-        pub window: usize,
-    }
+pub fn adam_window() -> Method {
+    Method::new().with_update(AdamWindow::new())
 }
 
-impl AdamConfig {
-    /// The update rule with buffers.
-    ///
-    /// # Errors
-    /// If a value is outside its range.
-    pub fn rule(&self) -> Result<Adam, ConfigError> {
-        self.validate()?;
-        Ok(Adam {
-            betas: [self.beta_1, self.beta_2],
-            epsilon: self.adam_epsilon,
-            step: 0,
-            largest: 0.0,
-            first: BTreeMap::new(),
-            second: BTreeMap::new(),
-        })
-    }
-
-    /// The update rule without buffers.
-    ///
-    /// # Errors
-    /// If a value is outside its range.
-    pub fn window_rule(&self) -> Result<AdamWindow, ConfigError> {
-        self.validate()?;
-        Ok(AdamWindow {
-            betas: [self.beta_1, self.beta_2],
-            epsilon: self.adam_epsilon,
-            length: self.window,
-            window: Window::new(),
-        })
-    }
-
-    /// Builds the optimizer with buffers.
-    ///
-    /// # Errors
-    /// If a value makes no sense.
-    pub fn init(&self) -> Result<ZoAdam, ConfigError> {
-        ZeroOrder::new(self.settings(), self.distribution, Dense, self.rule()?)
-    }
-
-    /// Builds the optimizer without buffers.
-    ///
-    /// # Errors
-    /// If a value makes no sense.
-    pub fn init_window(&self) -> Result<ZoAdamWindow, ConfigError> {
-        let rule = self.window_rule()?;
-        ZeroOrder::new(self.settings(), self.distribution, Dense, rule)
-    }
-
-    fn validate(&self) -> Result<(), ConfigError> {
-        let share = |x: f64| (0.0..1.0).contains(&x);
-        check(
-            "beta_1",
-            self.beta_1,
-            share(self.beta_1),
-            "from 0 to below 1",
-        )?;
-        check(
-            "beta_2",
-            self.beta_2,
-            share(self.beta_2),
-            "from 0 to below 1",
-        )?;
-        let epsilon = self.adam_epsilon;
-        // What is smaller is 0 in f32, and 0 / 0 where the estimate is 0.
-        let valid = (f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&epsilon);
-        check(
-            "adam_epsilon",
-            epsilon,
-            valid,
-            "positive, and a number that f32 can hold",
-        )?;
-        check("window", self.window, self.window > 0, "at least 1 step")
-    }
+/// Checks the settings of both forms.
+fn check_moments(beta_1: f64, beta_2: f64, epsilon: f64) -> Result<(), ConfigError> {
+    check_rate("beta_1", beta_1)?;
+    check_rate("beta_2", beta_2)?;
+    // What is smaller is 0 in f32, and 0 / 0 where the estimate is 0.
+    let valid = (f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&epsilon);
+    let expected = "positive, and a number that f32 can hold";
+    check("epsilon", epsilon, valid, expected)
 }
 
-/// Adam with buffers twice the size of the weights: see [`AdamConfig`].
+/// Adam with buffers twice the size of the weights.
 ///
 /// Where a mask leaves tensors out of a step, their buffers wait and then decay for all the steps they missed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Setters, Serialize, Deserialize)]
+#[setters(prefix = "with_")]
 pub struct Adam {
-    betas: [f64; 2],
-    epsilon: f64,
+    /// The rate of the first moment. Default 0.9.
+    pub beta_1: f64,
+    /// The rate of the second moment. Default 0.999.
+    pub beta_2: f64,
+    /// Added to the root of the second moment. Default 1e-8. (Not the perturbation radius.)
+    pub epsilon: f64,
+    #[serde(skip)]
+    #[setters(skip)]
+    state: State,
+}
+
+#[derive(Debug, Clone, Default)]
+struct State {
     step: u64,
     /// A bound on the elements of the first moment.
     largest: f64,
@@ -139,26 +74,41 @@ pub struct Adam {
     second: BTreeMap<String, Buffer>,
 }
 
+impl Default for Adam {
+    fn default() -> Self {
+        Self {
+            beta_1: 0.9,
+            beta_2: 0.999,
+            epsilon: 1e-8,
+            state: State::default(),
+        }
+    }
+}
+
+impl Adam {
+    /// Kingma and Ba's.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
 impl UpdateRule for Adam {
-    fn update(
-        &mut self,
-        lr: f64,
-        estimate: &Estimate,
-        _: &mut dyn Probe,
-    ) -> Result<Update<'_>, ZoError> {
-        let ([beta_1, beta_2], epsilon, step) = (self.betas, self.epsilon, self.step + 1);
+    fn update(&mut self, step: &mut UpdateContext<'_>) -> Result<Change<'_>, ZoError> {
+        let (lr, gradient) = (step.lr(), step.estimate().gradient());
+        let (beta_1, beta_2, epsilon) = (self.beta_1, self.beta_2, self.epsilon);
+        let state = &mut self.state;
+        let step = state.step + 1;
         let correction = |beta: f64| 1.0 - beta.powi(step as i32);
         let (unbias_1, unbias_2) = (correction(beta_1), correction(beta_2));
-        let gradient = estimate.gradient();
-        let largest = beta_1 * self.largest + (1.0 - beta_1) * gradient.largest();
+        let largest = beta_1 * state.largest + (1.0 - beta_1) * gradient.largest();
         let quotient =
-            (largest / epsilon).min(largest_quotient(self.betas, step) * unbias_2.sqrt());
-        let change = Change::Custom {
+            (largest / epsilon).min(largest_quotient([beta_1, beta_2], step) * unbias_2.sqrt());
+        Ok(Change::Custom {
             gradient,
             largest: lr * quotient / unbias_1,
             apply: Box::new(move |tensor, theta, gradient| {
-                (self.step, self.largest) = (step, largest);
-                let (first, second) = (&mut self.first, &mut self.second);
+                (state.step, state.largest) = (step, largest);
+                let (first, second) = (&mut state.first, &mut state.second);
                 let path = &tensor.path;
                 let square = gradient.clone() * gradient.clone() * (1.0 - beta_2);
                 let m = Buffer::add(first.remove(path), step, beta_1, gradient * (1.0 - beta_1));
@@ -169,35 +119,37 @@ impl UpdateRule for Adam {
                 second.insert(path.clone(), v);
                 moved
             }),
-        };
-        let decay_rate = lr;
-        Ok(Update { change, decay_rate })
+        })
     }
 
     fn check(&self, tensors: &[TensorInfo]) -> Result<(), ZoError> {
-        check_sizes(&self.first, tensors)?;
-        check_sizes(&self.second, tensors)
+        check_sizes(&self.state.first, tensors)?;
+        check_sizes(&self.state.second, tensors)
     }
 
-    fn keeps_buffers(&self) -> bool {
-        true
+    fn needs(&self) -> Needs {
+        Needs {
+            buffers: true,
+            ..Needs::default()
+        }
     }
 
-    fn describe(&self) -> Value {
-        serde_json::json!({ "adam": { "betas": self.betas, "epsilon": self.epsilon } })
+    fn validate(&self) -> Result<(), ConfigError> {
+        check_moments(self.beta_1, self.beta_2, self.epsilon)
     }
 
     fn record(&self) -> Value {
-        let steps: BTreeMap<_, _> = self.first.iter().map(|(path, b)| (path, b.step)).collect();
-        serde_json::json!({ "step": self.step, "largest": self.largest, "steps": steps })
+        Saved::write(self.state.step, self.state.largest, &self.state.first)
     }
 
     fn buffers(&self) -> Buffers {
         let named = |prefix: &'static str| {
             move |(path, b): (&String, &Buffer)| (format!("{prefix}{path}"), b.value.to_data())
         };
-        let first = self.first.iter().map(named("m."));
-        first.chain(self.second.iter().map(named("v."))).collect()
+        let first = self.state.first.iter().map(named("m."));
+        first
+            .chain(self.state.second.iter().map(named("v.")))
+            .collect()
     }
 
     fn load_record(&mut self, record: Value, mut buffers: Buffers) -> Result<(), RecordError> {
@@ -205,8 +157,12 @@ impl UpdateRule for Adam {
         let first = saved.filled("m.", &mut buffers)?;
         let second = saved.filled("v.", &mut buffers)?;
         no_buffers(&buffers)?;
-        (self.first, self.second) = (first, second);
-        (self.step, self.largest) = (saved.step, saved.largest);
+        self.state = State {
+            step: saved.step,
+            largest: saved.largest,
+            first,
+            second,
+        };
         Ok(())
     }
 }
@@ -223,64 +179,80 @@ fn largest_quotient([beta_1, beta_2]: [f64; 2], steps: u64) -> f64 {
     (1.0 - beta_1) * (sum / (1.0 - beta_2)).sqrt()
 }
 
-/// Adam rebuilt from the seeds of the last steps: see [`AdamConfig`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// Adam rebuilt from the seeds of the last steps.
+#[derive(Debug, Clone, Setters, Serialize, Deserialize)]
+#[setters(prefix = "with_")]
 pub struct AdamWindow {
-    betas: [f64; 2],
-    epsilon: f64,
-    length: usize,
-    window: Window,
+    /// The rate of the first moment. Default 0.9.
+    pub beta_1: f64,
+    /// The rate of the second moment. Default 0.999.
+    pub beta_2: f64,
+    /// Added to the root of the second moment. Default 1e-8. (Not the perturbation radius.)
+    pub epsilon: f64,
+    /// Steps K in the window. Default 16.
+    pub window: usize,
+    #[serde(skip)]
+    #[setters(skip)]
+    past: Window,
+}
+
+impl Default for AdamWindow {
+    fn default() -> Self {
+        Self {
+            beta_1: 0.9,
+            beta_2: 0.999,
+            epsilon: 1e-8,
+            window: 16,
+            past: Window::default(),
+        }
+    }
+}
+
+impl AdamWindow {
+    /// With the defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
 }
 
 impl UpdateRule for AdamWindow {
-    fn update(
-        &mut self,
-        lr: f64,
-        estimate: &Estimate,
-        _: &mut dyn Probe,
-    ) -> Result<Update<'_>, ZoError> {
-        self.window.push(estimate, self.length);
+    fn update(&mut self, step: &mut UpdateContext<'_>) -> Result<Change<'_>, ZoError> {
+        self.past.push(step.estimate(), self.window);
         // The weights of the steps in the window, so scaled that they add up to 1.
         let weight = |beta: f64, age: i32| {
-            (1.0 - beta) * beta.powi(age) / (1.0 - beta.powi(self.window.len() as i32))
+            (1.0 - beta) * beta.powi(age) / (1.0 - beta.powi(self.past.len() as i32))
         };
-        let moments = self.window.by_age().map(|(age, gradient)| Moment {
+        let moments = self.past.by_age().map(|(age, gradient)| Moment {
             gradient: gradient.clone(),
-            first: weight(self.betas[0], age),
-            second: weight(self.betas[1], age),
+            first: weight(self.beta_1, age),
+            second: weight(self.beta_2, age),
         });
-        let change = Change::Adaptive {
-            rate: -lr,
+        Ok(Change::Adaptive {
+            rate: -step.lr(),
             epsilon: self.epsilon,
             moments: moments.collect(),
-        };
-        let decay_rate = lr;
-        Ok(Update { change, decay_rate })
+        })
     }
 
-    fn replays(&self) -> bool {
-        true
+    fn needs(&self) -> Needs {
+        Needs {
+            past_estimates: true,
+            ..Needs::default()
+        }
     }
 
-    fn describe(&self) -> Value {
-        serde_json::json!({ "adam-window": {
-            "betas": self.betas,
-            "epsilon": self.epsilon,
-            "window": self.length,
-        } })
+    fn validate(&self) -> Result<(), ConfigError> {
+        check_moments(self.beta_1, self.beta_2, self.epsilon)?;
+        check("window", self.window, self.window > 0, "at least 1 step")
     }
 
     fn record(&self) -> Value {
-        serde_json::json!({ "adam_window": self.window })
+        serde_json::json!({ "past": self.past })
     }
 
     fn load_record(&mut self, record: Value, buffers: Buffers) -> Result<(), RecordError> {
-        #[derive(Deserialize)]
-        struct Saved {
-            adam_window: Window,
-        }
         no_buffers(&buffers)?;
-        self.window = from_record::<Saved>("update rule", record)?.adam_window;
+        self.past = from_record::<SavedWindow>("update rule", record)?.past;
         Ok(())
     }
 }

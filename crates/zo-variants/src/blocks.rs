@@ -9,15 +9,16 @@
 //! z_b is noise on block b and 0 elsewhere. ZO-Bench (Zhang et al. 2024, Section 5) runs all blocks in turn within a step; the cyclic form
 //! takes one block a step at the cost of a MeZO step. A smaller block has less variance, and passes touch the block only.
 
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use zo_core::{
-    Choice, ConfigError, Distribution, Layers, Seeds, Selection, Sgd, SparsityMask, TensorInfo,
-    Weights, ZeroOrder, ZoError,
+    Choice, Layers, Method, Needs, SelectContext, Selection, SparsityMask, TensorInfo, ZoError,
 };
 
 /// Block-wise ZO-SGD.
-pub type BlockWise = ZeroOrder<Distribution, Blocks, Sgd>;
+pub fn block_wise() -> Method {
+    Method::new().with_mask(Blocks::new())
+}
 
 /// Which blocks a step takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -33,47 +34,25 @@ pub enum BlockOrder {
     AllAfter,
 }
 
-zo_core::method_config! {
-    /// Configuration of [`BlockWise`].
-    pub struct BlockWiseConfig {
-        /// Which blocks a step takes. Default one, in turn.
-        #[config(default = "BlockOrder::Cyclic")]
-        pub order: BlockOrder,
-        /// What counts as a block. Tensors outside the layers (embeddings, head) are one more block. Default the numbered blocks.
-        #[config(default = "Layers::Blocks")]
-        pub blocks: Layers,
-    }
-}
-
-impl BlockWiseConfig {
-    /// The mask.
-    pub fn mask(&self) -> Blocks {
-        Blocks {
-            order: self.order,
-            blocks: self.blocks.clone(),
-        }
-    }
-
-    /// Builds the optimizer.
-    ///
-    /// # Errors
-    /// If a value makes no sense.
-    pub fn init(&self) -> Result<BlockWise, ConfigError> {
-        ZeroOrder::new(self.settings(), self.distribution, self.mask(), Sgd)
-    }
-}
-
-/// Selects blocks in turn: see [`BlockWiseConfig`].
-#[derive(Debug, Clone)]
+/// Selects blocks in turn.
+#[derive(Debug, Clone, Default, Setters, Serialize, Deserialize)]
+#[setters(prefix = "with_")]
 pub struct Blocks {
-    order: BlockOrder,
-    blocks: Layers,
+    /// Which blocks a step takes. Default one, in turn.
+    pub order: BlockOrder,
+    /// What counts as a block. Tensors outside the layers (embeddings, head) are one more block. Default the numbered blocks.
+    pub layers: Layers,
 }
 
 impl Blocks {
+    /// With the defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// The block of each tensor, and how many there are: the layers, then what is in none.
     fn assign(&self, tensors: &[TensorInfo]) -> (Vec<usize>, usize) {
-        let (layers, count) = self.blocks.assign(tensors);
+        let (layers, count) = self.layers.assign(tensors);
         let outside = tensors
             .iter()
             .zip(&layers)
@@ -87,16 +66,11 @@ impl Blocks {
 }
 
 impl SparsityMask for Blocks {
-    fn select(
-        &mut self,
-        tensors: &[TensorInfo],
-        _: &mut dyn Weights,
-        seeds: &mut Seeds,
-    ) -> Result<Selection, ZoError> {
-        let (block_of, count) = self.assign(tensors);
+    fn select(&mut self, step: &mut SelectContext<'_>) -> Result<Selection, ZoError> {
+        let (block_of, count) = self.assign(step.tensors());
         let turn = match self.order {
-            BlockOrder::Cyclic => (seeds.step() % count as u64) as usize,
-            BlockOrder::AllAtOnce | BlockOrder::AllAfter => seeds.round(),
+            BlockOrder::Cyclic => (step.step() % count as u64) as usize,
+            BlockOrder::AllAtOnce | BlockOrder::AllAfter => step.round(),
         };
         let choose = |block: &usize| (*block == turn).then_some(Choice::WHOLE);
         Ok(Selection(block_of.iter().map(choose).collect()))
@@ -109,12 +83,11 @@ impl SparsityMask for Blocks {
         })
     }
 
-    fn updates_each_round(&self) -> bool {
-        self.order == BlockOrder::AllAtOnce
-    }
-
-    fn describe(&self) -> Value {
-        json!({ "blocks": { "order": self.order, "blocks": self.blocks.describe() } })
+    fn needs(&self) -> Needs {
+        Needs {
+            updates_each_round: self.order == BlockOrder::AllAtOnce,
+            ..Needs::default()
+        }
     }
 }
 
@@ -145,7 +118,7 @@ mod tests {
 
     #[test]
     fn each_step_takes_the_next_block() {
-        let mut optim = BlockWiseConfig::new().init().unwrap();
+        let mut optim = block_wise().init().unwrap();
         let mut module = toy(&Device::default());
         for step in 0..11 {
             let before = module.clone();

@@ -9,53 +9,33 @@
 //! equal losses the earlier in this order wins, so that a step never makes things worse on its batch. `theta + u`, the likeliest, is tried
 //! last: when it wins the weights stand there already, and the step ends without another pass.
 
-use zo_core::{
-    ConfigError, Dense, Distribution, Estimate, MaskedDirection, Probe, Update, UpdateRule,
-    ZeroOrder, ZoError,
-};
+use serde::{Deserialize, Serialize};
+use zo_core::{Change, MaskedDirection, Method, UpdateContext, UpdateRule, ZoError};
 
 /// ZO-SGD-Cons.
-pub type ZoConservative = ZeroOrder<Distribution, Dense, Conservative>;
-
-zo_core::method_config! {
-    /// Configuration of [`ZoConservative`].
-    pub struct ConservativeConfig {}
-}
-
-impl ConservativeConfig {
-    /// Builds the optimizer.
-    ///
-    /// # Errors
-    /// If a value makes no sense.
-    pub fn init(&self) -> Result<ZoConservative, ConfigError> {
-        ZeroOrder::new(self.settings(), self.distribution, Dense, Conservative)
-    }
+pub fn conservative() -> Method {
+    Method::new().with_update(Conservative)
 }
 
 /// Takes the best of staying, stepping back and stepping ahead. Weight decay comes on top, untried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Conservative;
 
 impl UpdateRule for Conservative {
-    fn describe(&self) -> serde_json::Value {
-        serde_json::Value::from("conservative")
-    }
-
-    fn update(
-        &mut self,
-        lr: f64,
-        estimate: &Estimate,
-        probe: &mut dyn Probe,
-    ) -> Result<Update<'_>, ZoError> {
-        let ahead = estimate.gradient().scaled(-lr);
-        let mut best = (probe.loss_here()?, MaskedDirection::zero());
+    fn update(&mut self, step: &mut UpdateContext<'_>) -> Result<Change<'_>, ZoError> {
+        let ahead = step.estimate().gradient().scaled(-step.lr());
+        let mut best = (step.loss_here()?, MaskedDirection::zero());
         for candidate in [ahead.scaled(-1.0), ahead] {
-            let loss = probe.loss_after(&candidate)?;
+            let loss = step.loss_after(&candidate)?;
             if loss < best.0 {
                 best = (loss, candidate);
             }
         }
-        Ok(Update::linear(best.1, lr))
+        Ok(Change::Linear(best.1))
+    }
+
+    fn forwards(&self) -> usize {
+        3
     }
 }
 
@@ -71,7 +51,7 @@ mod tests {
 
     /// The weights after a step whose evaluations give these losses: ahead and back of the probe, here, a step back, a step ahead.
     fn after(losses: [f64; 5]) -> Vec<f64> {
-        let mut optim = ConservativeConfig::new().init().unwrap();
+        let mut optim = conservative().init().unwrap();
         let mut calls = 0;
         let script = |toy: &Toy| {
             let _ = toy.head.val();
@@ -104,13 +84,7 @@ mod tests {
                 let _ = toy.head.val();
                 losses.next().unwrap()
             };
-            let mut optim = ZeroOrder::new(
-                ConservativeConfig::new().settings(),
-                Distribution::Gaussian,
-                Dense,
-                zo_core::Sgd,
-            );
-            let optim = optim.as_mut().unwrap();
+            let mut optim = Method::new().init().unwrap();
             flat(&optim.step(0.1, toy(&Device::default()), script).unwrap().0)
         };
         for ((start, mezo), ahead) in start.iter().zip(mezo).zip(ahead) {

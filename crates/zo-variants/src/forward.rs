@@ -13,26 +13,9 @@
 //!   direction. That is exact, and costs the memory of backpropagation (activations, and a gradient for each weight), so that it is
 //!   good for comparisons, not for saving memory.
 
-use zo_core::{ConfigError, Dense, Difference, Distribution, Settings, Sgd, ZeroOrder};
+use zo_core::{Difference, Method};
 
-/// Forward gradient: exact derivatives along fresh noise, all tensors, SGD.
-pub type ForwardGradient = ZeroOrder<Distribution, Dense, Sgd>;
-
-zo_core::method_config! {
-    /// Configuration of [`ForwardGradient`]. `epsilon` and `difference` have no effect.
-    pub struct ForwardGradientConfig {}
-}
-
-impl ForwardGradientConfig {
-    /// Builds the optimizer.
-    ///
-    /// # Errors
-    /// If a value makes no sense.
-    pub fn init(&self) -> Result<ForwardGradient, ConfigError> {
-        let settings = Settings {
-            difference: Difference::Exact,
-            ..self.settings()
-        };
-        ZeroOrder::new(settings, self.distribution, Dense, Sgd)
-    }
+/// Forward gradient: exact derivatives along fresh noise, all tensors, SGD. `epsilon` has no effect.
+pub fn forward_gradient() -> Method {
+    Method::new().with_difference(Difference::Exact)
 }

@@ -14,42 +14,60 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Tensor, TensorData};
 use serde_json::json;
 use zo_core::{
-    ConfigError, Dense, Distribution, Loss, NonFinite, ObjectiveError, OptimizerRecord,
-    RecordError, Sgd, StepError, StepReport, ZeroOrder, ZerothOrderOptimizer, ZoError, check_ids,
-    tensors,
+    ConfigError, Loss, Method, NonFinite, ObjectiveError, OptimizerRecord, Perturbed, RecordError,
+    StepError, StepReport, ZeroOrder, ZerothOrderOptimizer, ZoError, check_ids, tensors,
 };
 
 use crate::check;
 
-zo_core::method_config! {
-    /// Configuration of [`Hybrid`] with MeZO below.
-    pub struct HybridConfig {
-        /// The parameters that burn's optimizer trains, the last layers and the head for example; `trainable` without them is trained by
-        /// zeroth order.
-        pub top: ParamGroup,
-        /// The learning rate of the top, as a multiple of that of the step. Default 1.
-        #[config(default = 1.0)]
-        pub top_rate: f64,
-    }
+/// Configuration of [`Hybrid`].
+#[derive(Debug, Clone)]
+pub struct HybridConfig {
+    /// The parameters that burn's optimizer trains, the last layers and the head for example.
+    pub top: ParamGroup,
+    /// The learning rate of the top, as a multiple of that of the step. Default 1.
+    pub top_rate: f64,
+    /// What to do about a loss or a gradient of the top that is not finite. Default an error.
+    pub non_finite: NonFinite,
 }
 
 impl HybridConfig {
-    /// Builds the optimizer; `optimizer` is one of burn's (`AdamConfig::new().init()`).
+    /// With this top, and the defaults.
+    pub fn new(top: ParamGroup) -> Self {
+        Self {
+            top,
+            top_rate: 1.0,
+            non_finite: NonFinite::Error,
+        }
+    }
+
+    /// The learning rate of the top, as a multiple of that of the step.
+    #[must_use]
+    pub fn with_top_rate(self, top_rate: f64) -> Self {
+        Self { top_rate, ..self }
+    }
+
+    /// Builds the optimizer with a method below, which trains what it would without the top; `optimizer` is one of burn's
+    /// (`AdamConfig::new().init()`).
     ///
     /// # Errors
     /// If a value makes no sense.
     pub fn init(
         &self,
+        method: &Method,
         optimizer: ModuleOptimizer,
-    ) -> Result<Hybrid<ZeroOrder<Distribution, Dense, Sgd>>, ConfigError> {
-        let mut settings = self.settings();
-        settings.trainable = settings.trainable.exclude(self.top.clone());
-        let below = ZeroOrder::new(settings, self.distribution, Dense, Sgd)?;
-        self.over(below, optimizer)
+    ) -> Result<Hybrid<ZeroOrder>, ConfigError> {
+        let trainable = method.settings.trainable.clone().exclude(self.top.clone());
+        let non_finite = method.settings.non_finite;
+        let below = method.clone().with_trainable(trainable).init()?;
+        Self {
+            non_finite,
+            ..self.clone()
+        }
+        .over(below, optimizer)
     }
 
-    /// As [`init`](Self::init), with any zeroth-order optimizer below: leave the top out of what it trains
-    /// ([`ParamGroup::exclude`]). Only `top`, `top_rate` and `non_finite` are used.
+    /// As [`init`](Self::init), with any zeroth-order optimizer below: leave the top out of what it trains ([`ParamGroup::exclude`]).
     ///
     /// # Errors
     /// If a value makes no sense.
@@ -149,39 +167,41 @@ impl ModuleVisitor for Finite<'_> {
 }
 
 impl<Z: ZerothOrderOptimizer> ZerothOrderOptimizer for Hybrid<Z> {
-    fn step<M: Module, L: Loss>(
+    fn hold<M: Module>(&self, module: M) -> Result<Perturbed<M>, StepError<M>> {
+        self.below.hold(module)
+    }
+
+    fn step_on<M: Module, L: Loss>(
         &mut self,
         lr: f64,
-        module: M,
+        held: &mut Perturbed<M>,
         mut objective: impl FnMut(&M) -> L,
-    ) -> Result<(M, StepReport), StepError<M>> {
+    ) -> Result<StepReport, ZoError> {
         let start = std::time::Instant::now();
-        let (loss, gradients) = match self.gradients(&module, &mut objective) {
+        let (loss, gradients) = match self.gradients(held.at_rest(), &mut objective) {
             Ok(found) => found,
             Err(error) if error.is_non_finite() && self.non_finite == NonFinite::Skip => {
-                let report = StepReport {
+                return Ok(StepReport {
                     step: self.below.skip(),
                     forwards: 1,
                     skipped: true,
                     seconds_forward: start.elapsed().as_secs_f64(),
                     ..StepReport::default()
-                };
-                return Ok((module, report));
+                });
             }
-            Err(error) => return Err(StepError { module, error }),
+            Err(error) => return Err(error),
         };
         let seconds = start.elapsed().as_secs_f64();
-        let (module, mut report) = self.below.step(lr, module, objective)?;
+        let mut report = self.below.step_on(lr, held, objective)?;
         report.forwards += 1;
         report.seconds_forward += seconds;
         report.loss_unperturbed.get_or_insert(loss);
-        if report.skipped {
-            return Ok((module, report));
+        if !report.skipped {
+            let rate = lr * self.top_rate;
+            let step = |module: M| self.optimizer.step(rate, module.train(), gradients).valid();
+            held.replace(step);
         }
-        let module = self
-            .optimizer
-            .step(lr * self.top_rate, module.train(), gradients);
-        Ok((module.valid(), report))
+        Ok(report)
     }
 
     fn steps(&self) -> u64 {

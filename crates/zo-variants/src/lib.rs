@@ -3,24 +3,16 @@
 //! Zhang et al. 2024 (arXiv 2402.11592), and Sparse-MeZO (arXiv 2402.15751). Each module is one method; each is a plug-in for one of the
 //! core's traits, so that all of them combine with each other and with the other crates.
 //!
-//! | method | configuration | plug-in | forwards | state |
+//! | method | function | plug-in | forwards | state |
 //! |---|---|---|---|---|
-//! | ZO-SGD-MMT | [`MomentumConfig`] | update | 2q | a buffer, or a window of seeds |
-//! | ZO-Adam | [`AdamConfig`] | update | 2q | two buffers, or a window of seeds |
-//! | ZO-SGD-Sign | [`SignConfig`] | update | 2q | - |
-//! | ZO-SGD-Cons | [`ConservativeConfig`] | update | 2q + 3 | - |
-//! | block-wise | [`BlockWiseConfig`] | mask | 2q, or 2q for each block | - |
-//! | gradient sparsity, Sparse-MeZO | [`SparseConfig`] | mask | 2q | a threshold a tensor |
-//! | Forward-Grad | [`ForwardGradientConfig`] | difference | q derivatives | - |
+//! | ZO-SGD-MMT | [`momentum`], [`momentum_window`] | update | 2q | a buffer, or a window of seeds |
+//! | ZO-Adam | [`adam`], [`adam_window`] | update | 2q | two buffers, or a window of seeds |
+//! | ZO-SGD-Sign | [`sign`], [`sign_elementwise`] | update | 2q | - |
+//! | ZO-SGD-Cons | [`conservative`] | update | 2q + 3 | - |
+//! | block-wise | [`block_wise`] | mask | 2q, or 2q for each block | - |
+//! | gradient sparsity, Sparse-MeZO | [`sparse_random`], [`sparse_magnitude`], [`sparse_mezo`] | mask | 2q | one threshold per tensor |
+//! | Forward-Grad | [`forward_gradient`] | difference | q derivatives | - |
 //! | hybrid ZO-FO | `HybridConfig` (feature `autodiff`) | wraps an optimizer | 2q + 1 | the first-order optimizer's |
-
-#![cfg_attr(
-    feature = "ndarray",
-    allow(
-        deprecated,
-        reason = "burn deprecates its ndarray backend; it is supported here as long as burn has it"
-    )
-)]
 
 mod adam;
 mod blocks;
@@ -34,17 +26,100 @@ mod sign;
 mod sparse;
 mod window;
 
-pub use adam::{Adam, AdamConfig, AdamWindow, ZoAdam, ZoAdamWindow};
-pub use blocks::{BlockOrder, BlockWise, BlockWiseConfig, Blocks};
-pub use conservative::{Conservative, ConservativeConfig, ZoConservative};
-pub use forward::{ForwardGradient, ForwardGradientConfig};
+pub use adam::{Adam, AdamWindow, adam, adam_window};
+pub use blocks::{BlockOrder, Blocks, block_wise};
+pub use conservative::{Conservative, conservative};
+pub use forward::forward_gradient;
 #[cfg(feature = "autodiff")]
 pub use hybrid::{Hybrid, HybridConfig};
-pub use momentum::{Momentum, MomentumConfig, MomentumWindow, ZoMomentum, ZoMomentumWindow};
-pub use sign::{Sign, SignConfig, SignKind, ZoSign};
-pub use sparse::{Sparse, SparseConfig, SparseKind, ZoSparse};
+pub use momentum::{Momentum, MomentumWindow, momentum, momentum_window};
+pub use sign::{Sign, SignKind, sign, sign_elementwise};
+pub use sparse::{Sparse, SparseKind, sparse_magnitude, sparse_mezo, sparse_random};
 
-use zo_core::ConfigError;
+use zo_core::{ConfigError, Method, Preset, Registry};
+
+/// Adds this crate's methods and parts.
+pub fn register(registry: Registry) -> Registry {
+    /// Name, one line, method, learning rate as a multiple of MeZO's.
+    type Row = (&'static str, &'static str, fn() -> Method, f64);
+    let rows: [Row; 12] = [
+        ("momentum", "momentum in a buffer", momentum, 0.1),
+        (
+            "momentum-window",
+            "momentum from the seeds of the last steps",
+            momentum_window,
+            0.1,
+        ),
+        ("adam", "Adam with its moments in buffers", adam, 5.0),
+        (
+            "adam-window",
+            "Adam from the seeds of the last steps",
+            adam_window,
+            5.0,
+        ),
+        ("sign", "the sign of the projected gradient", sign, 10.0),
+        (
+            "sign-elementwise",
+            "the sign of each element",
+            sign_elementwise,
+            10.0,
+        ),
+        (
+            "conservative",
+            "the best of staying, stepping back and stepping ahead",
+            conservative,
+            3.0,
+        ),
+        (
+            "block-wise",
+            "one block of weights at a time",
+            block_wise,
+            10.0,
+        ),
+        (
+            "sparse-random",
+            "a random share of the elements",
+            sparse_random,
+            10.0,
+        ),
+        (
+            "sparse-magnitude",
+            "the largest elements of each tensor, or of all",
+            sparse_magnitude,
+            30.0,
+        ),
+        (
+            "sparse-mezo",
+            "the smallest elements of each tensor",
+            sparse_mezo,
+            10.0,
+        ),
+        (
+            "forward-gradient",
+            "exact directional derivatives (needs an objective that can be differentiated)",
+            forward_gradient,
+            1.0,
+        ),
+    ];
+    let registry = registry
+        .with_mask::<Blocks>("one block of weights at a time")
+        .with_mask::<Sparse>("a share of the elements, at random or by magnitude")
+        .with_update::<Momentum>("momentum in a buffer")
+        .with_update::<MomentumWindow>("momentum from the seeds of the last steps")
+        .with_update::<Adam>("Adam with its moments in buffers")
+        .with_update::<AdamWindow>("Adam from the seeds of the last steps")
+        .with_update::<Sign>("the sign of the projected gradient, or of each element")
+        .with_update::<Conservative>("the best of staying, stepping back and stepping ahead");
+    let preset = |registry: Registry, (name, about, method, lr_factor): Row| {
+        registry.with_preset(Preset {
+            name,
+            about,
+            method,
+            lr_factor,
+        })
+    };
+    rows.into_iter().fold(registry, preset)
+}
 
 /// An error about a setting if `valid` does not hold.
 fn check(

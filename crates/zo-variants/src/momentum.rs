@@ -12,108 +12,71 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Device, Tensor};
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zo_core::{
-    Buffers, Change, ConfigError, Dense, Distribution, Estimate, MaskedDirection, Probe,
-    RecordError, TensorInfo, Update, UpdateRule, ZeroOrder, ZoError, from_record, no_buffers,
+    Buffers, Change, ConfigError, MaskedDirection, Method, Needs, RecordError, TensorInfo,
+    UpdateContext, UpdateRule, ZoError, from_record, no_buffers,
 };
 
 use crate::check;
 use crate::window::Window;
 
 /// ZO-SGD with momentum in a buffer.
-pub type ZoMomentum = ZeroOrder<Distribution, Dense, Momentum>;
+pub fn momentum() -> Method {
+    Method::new().with_update(Momentum::new())
+}
+
 /// ZO-SGD with momentum rebuilt from seeds.
-pub type ZoMomentumWindow = ZeroOrder<Distribution, Dense, MomentumWindow>;
-
-zo_core::method_config! {
-    /// Configuration of [`ZoMomentum`] and [`ZoMomentumWindow`].
-    pub struct MomentumConfig {
-        /// The share of the momentum that is kept in a step. Default 0.9.
-        #[config(default = 0.9)]
-        pub beta: f64,
-        /// The share of the new estimate that is left out. Default 0, PyTorch's; `beta` makes `m` a moving average.
-        #[config(default = 0.0)]
-        pub dampening: f64,
-        /// Steps K in the window of [`init_window`](Self::init_window). Default 16: `0.9^16` is 0.19.
-        #[config(default = 16)]
-        pub window: usize,
-    }
+pub fn momentum_window() -> Method {
+    Method::new().with_update(MomentumWindow::new())
 }
 
-impl MomentumConfig {
-    /// The update rule with a buffer.
-    ///
-    /// # Errors
-    /// If a value is outside its range.
-    pub fn rule(&self) -> Result<Momentum, ConfigError> {
-        self.validate()?;
-        Ok(Momentum {
-            beta: self.beta,
-            dampening: self.dampening,
-            step: 0,
-            largest: 0.0,
-            buffers: BTreeMap::new(),
-        })
-    }
-
-    /// The update rule without a buffer.
-    ///
-    /// # Errors
-    /// If a value is outside its range.
-    pub fn window_rule(&self) -> Result<MomentumWindow, ConfigError> {
-        self.validate()?;
-        Ok(MomentumWindow {
-            beta: self.beta,
-            dampening: self.dampening,
-            length: self.window,
-            window: Window::new(),
-        })
-    }
-
-    /// Builds the optimizer with a buffer.
-    ///
-    /// # Errors
-    /// If a value makes no sense.
-    pub fn init(&self) -> Result<ZoMomentum, ConfigError> {
-        ZeroOrder::new(self.settings(), self.distribution, Dense, self.rule()?)
-    }
-
-    /// Builds the optimizer without a buffer.
-    ///
-    /// # Errors
-    /// If a value makes no sense.
-    pub fn init_window(&self) -> Result<ZoMomentumWindow, ConfigError> {
-        let rule = self.window_rule()?;
-        ZeroOrder::new(self.settings(), self.distribution, Dense, rule)
-    }
-
-    fn validate(&self) -> Result<(), ConfigError> {
-        let share = |x: f64| (0.0..1.0).contains(&x);
-        check("beta", self.beta, share(self.beta), "from 0 to below 1")?;
-        check(
-            "dampening",
-            self.dampening,
-            share(self.dampening),
-            "from 0 to below 1",
-        )?;
-        check("window", self.window, self.window > 0, "at least 1 step")
-    }
+/// Checks a share that is kept in a step.
+pub(crate) fn check_rate(name: &'static str, rate: f64) -> Result<(), ConfigError> {
+    check(name, rate, (0.0..1.0).contains(&rate), "from 0 to below 1")
 }
 
-/// Momentum in a buffer the size of the weights: see [`MomentumConfig`].
+/// Momentum in a buffer the size of the weights.
 ///
 /// Where a mask leaves tensors out of a step, their buffers wait and then decay for all the steps they missed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Setters, Serialize, Deserialize)]
+#[setters(prefix = "with_")]
 pub struct Momentum {
-    beta: f64,
-    dampening: f64,
+    /// The share of the momentum that is kept in a step. Default 0.9.
+    pub beta: f64,
+    /// The share of the new estimate that is left out. Default 0, PyTorch's; `beta` makes `m` a moving average.
+    pub dampening: f64,
+    #[serde(skip)]
+    #[setters(skip)]
+    state: State,
+}
+
+#[derive(Debug, Clone, Default)]
+struct State {
     step: u64,
     /// A bound on the elements of the buffers.
     largest: f64,
     /// By module path.
     buffers: BTreeMap<String, Buffer>,
+}
+
+impl Default for Momentum {
+    fn default() -> Self {
+        Self {
+            beta: 0.9,
+            dampening: 0.0,
+            state: State::default(),
+        }
+    }
+}
+
+impl Momentum {
+    /// ZO-Bench's.
+    pub fn new() -> Self {
+        Self::default()
+    }
 }
 
 /// A moving sum of estimates of one tensor.
@@ -137,64 +100,61 @@ impl Buffer {
 }
 
 impl UpdateRule for Momentum {
-    fn update(
-        &mut self,
-        lr: f64,
-        estimate: &Estimate,
-        _: &mut dyn Probe,
-    ) -> Result<Update<'_>, ZoError> {
-        let (beta, share, step) = (self.beta, 1.0 - self.dampening, self.step + 1);
-        let gradient = estimate.gradient();
-        let largest = beta * self.largest + share * gradient.largest();
-        let change = Change::Custom {
+    fn update(&mut self, step: &mut UpdateContext<'_>) -> Result<Change<'_>, ZoError> {
+        let (lr, gradient) = (step.lr(), step.estimate().gradient());
+        let (beta, share, state) = (self.beta, 1.0 - self.dampening, &mut self.state);
+        let (step, largest) = (
+            state.step + 1,
+            beta * state.largest + share * gradient.largest(),
+        );
+        Ok(Change::Custom {
             gradient,
             largest: lr * largest,
             apply: Box::new(move |tensor, theta, gradient| {
-                (self.step, self.largest) = (step, largest);
-                let buffers = &mut self.buffers;
-                let old = buffers.remove(&tensor.path);
+                (state.step, state.largest) = (step, largest);
+                let old = state.buffers.remove(&tensor.path);
                 let buffer = Buffer::add(old, step, beta, gradient * share);
                 let moved = step_by(theta, buffer.value.clone() * -lr);
-                buffers.insert(tensor.path.clone(), buffer);
+                state.buffers.insert(tensor.path.clone(), buffer);
                 moved
             }),
-        };
-        let decay_rate = lr;
-        Ok(Update { change, decay_rate })
+        })
     }
 
     fn check(&self, tensors: &[TensorInfo]) -> Result<(), ZoError> {
-        check_sizes(&self.buffers, tensors)
+        check_sizes(&self.state.buffers, tensors)
     }
 
-    fn keeps_buffers(&self) -> bool {
-        true
+    fn needs(&self) -> Needs {
+        Needs {
+            buffers: true,
+            ..Needs::default()
+        }
     }
 
-    fn describe(&self) -> Value {
-        serde_json::json!({ "momentum": { "beta": self.beta, "dampening": self.dampening } })
+    fn validate(&self) -> Result<(), ConfigError> {
+        check_rate("beta", self.beta)?;
+        check_rate("dampening", self.dampening)
     }
 
     fn record(&self) -> Value {
-        let steps: BTreeMap<_, _> = self
-            .buffers
-            .iter()
-            .map(|(path, b)| (path, b.step))
-            .collect();
-        serde_json::json!({ "step": self.step, "largest": self.largest, "steps": steps })
+        Saved::write(self.state.step, self.state.largest, &self.state.buffers)
     }
 
     fn buffers(&self) -> Buffers {
         let data = |(path, b): (&String, &Buffer)| (path.clone(), b.value.to_data());
-        self.buffers.iter().map(data).collect()
+        self.state.buffers.iter().map(data).collect()
     }
 
     fn load_record(&mut self, record: Value, mut buffers: Buffers) -> Result<(), RecordError> {
         let saved = Saved::read(record)?;
         let values = saved.filled("", &mut buffers)?;
         no_buffers(&buffers)?;
-        self.buffers = values;
-        (self.step, self.largest) = (saved.step, saved.largest);
+        self.state = State {
+            step: saved.step,
+            largest: saved.largest,
+            buffers: values,
+        };
         Ok(())
     }
 }
@@ -209,6 +169,11 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
+    pub(crate) fn write(step: u64, largest: f64, buffers: &BTreeMap<String, Buffer>) -> Value {
+        let steps: BTreeMap<_, _> = buffers.iter().map(|(path, b)| (path, b.step)).collect();
+        serde_json::json!({ "step": step, "largest": largest, "steps": steps })
+    }
+
     pub(crate) fn read(record: Value) -> Result<Self, RecordError> {
         let saved: Self = from_record("update rule", record)?;
         match saved.steps.iter().find(|(_, step)| **step > saved.step) {
@@ -278,55 +243,75 @@ pub(crate) fn step_by(theta: Tensor<1>, change: Tensor<1>) -> Tensor<1> {
     }
 }
 
-/// Momentum rebuilt from the seeds of the last steps: see [`MomentumConfig`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// Momentum rebuilt from the seeds of the last steps.
+#[derive(Debug, Clone, Setters, Serialize, Deserialize)]
+#[setters(prefix = "with_")]
 pub struct MomentumWindow {
-    beta: f64,
-    dampening: f64,
-    length: usize,
-    window: Window,
+    /// The share of the momentum that is kept in a step. Default 0.9.
+    pub beta: f64,
+    /// The share of the new estimate that is left out. Default 0, PyTorch's; `beta` makes `m` a moving average.
+    pub dampening: f64,
+    /// Steps K in the window. Default 16: `0.9^16` is 0.19.
+    pub window: usize,
+    #[serde(skip)]
+    #[setters(skip)]
+    past: Window,
+}
+
+impl Default for MomentumWindow {
+    fn default() -> Self {
+        Self {
+            beta: 0.9,
+            dampening: 0.0,
+            window: 16,
+            past: Window::default(),
+        }
+    }
+}
+
+impl MomentumWindow {
+    /// With the defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
 }
 
 impl UpdateRule for MomentumWindow {
-    fn update(
-        &mut self,
-        lr: f64,
-        estimate: &Estimate,
-        _: &mut dyn Probe,
-    ) -> Result<Update<'_>, ZoError> {
-        self.window.push(estimate, self.length);
-        let momentum = self
-            .window
-            .by_age()
-            .fold(MaskedDirection::zero(), |m, (age, gradient)| {
-                m.plus((1.0 - self.dampening) * self.beta.powi(age), gradient)
-            });
-        Ok(Update::linear(momentum.scaled(-lr), lr))
+    fn update(&mut self, step: &mut UpdateContext<'_>) -> Result<Change<'_>, ZoError> {
+        self.past.push(step.estimate(), self.window);
+        let past = self.past.by_age();
+        let momentum = past.fold(MaskedDirection::zero(), |m, (age, gradient)| {
+            m.plus((1.0 - self.dampening) * self.beta.powi(age), gradient)
+        });
+        Ok(Change::Linear(momentum.scaled(-step.lr())))
     }
 
-    fn replays(&self) -> bool {
-        true
+    fn needs(&self) -> Needs {
+        Needs {
+            past_estimates: true,
+            ..Needs::default()
+        }
     }
 
-    fn describe(&self) -> Value {
-        serde_json::json!({ "momentum-window": {
-            "beta": self.beta,
-            "dampening": self.dampening,
-            "window": self.length,
-        } })
+    fn validate(&self) -> Result<(), ConfigError> {
+        check_rate("beta", self.beta)?;
+        check_rate("dampening", self.dampening)?;
+        check("window", self.window, self.window > 0, "at least 1 step")
     }
 
     fn record(&self) -> Value {
-        serde_json::json!({ "momentum_window": self.window })
+        serde_json::json!({ "past": self.past })
     }
 
     fn load_record(&mut self, record: Value, buffers: Buffers) -> Result<(), RecordError> {
-        #[derive(Deserialize)]
-        struct Saved {
-            momentum_window: Window,
-        }
         no_buffers(&buffers)?;
-        self.window = from_record::<Saved>("update rule", record)?.momentum_window;
+        self.past = from_record::<SavedWindow>("update rule", record)?.past;
         Ok(())
     }
+}
+
+/// The state of a rule with a window.
+#[derive(Deserialize)]
+pub(crate) struct SavedWindow {
+    pub(crate) past: Window,
 }

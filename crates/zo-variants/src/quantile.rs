@@ -1,11 +1,19 @@
 //! Exact quantiles of magnitudes, without sorting and without a copy of the weights.
 
-use zo_core::{Values, Weights};
+use burn::tensor::TensorData;
+
+/// What is done with the number of a tensor and a part of its values.
+pub(crate) type Visit<'a> = dyn FnMut(usize, &TensorData) + 'a;
+
+/// Hands over the weights, tensor by tensor and part by part, as often as it is called.
+type Weights<'a> = dyn FnMut(&mut Visit<'_>) + 'a;
 
 /// Counts of the magnitudes by the upper, then by the lower 16 bits of their f32 representation, whose order as integers is theirs as
 /// numbers.
 struct Histogram {
     counts: Vec<u64>,
+    /// Elements looked at.
+    elements: u64,
     /// The smallest and the largest magnitude, by their bits.
     least: u32,
     largest: u32,
@@ -15,6 +23,7 @@ impl Histogram {
     fn new() -> Self {
         Self {
             counts: vec![0; 1 << 16],
+            elements: 0,
             least: u32::MAX,
             largest: 0,
         }
@@ -33,23 +42,39 @@ impl Histogram {
 }
 
 /// Counts magnitudes: by their upper halves, or by the lower halves of those whose upper half is `high`.
-fn count(values: &Values<'_>, high: Option<u32>, histogram: &mut Histogram) -> u64 {
-    let mut count = 0;
-    values.for_each_part(&mut |data| {
-        count += data.num_elements() as u64;
-        for bits in data.iter::<f32>().map(|value| value.abs().to_bits()) {
-            match high {
-                None => {
-                    histogram.counts[(bits >> 16) as usize] += 1;
-                    histogram.least = histogram.least.min(bits);
-                    histogram.largest = histogram.largest.max(bits);
-                }
-                Some(high) if high == bits >> 16 => histogram.counts[(bits & 0xFFFF) as usize] += 1,
-                Some(_) => {}
+fn count(part: &TensorData, high: Option<u32>, histogram: &mut Histogram) {
+    histogram.elements += part.num_elements() as u64;
+    for bits in part.iter::<f32>().map(|value| value.abs().to_bits()) {
+        match high {
+            None => {
+                histogram.counts[(bits >> 16) as usize] += 1;
+                histogram.least = histogram.least.min(bits);
+                histogram.largest = histogram.largest.max(bits);
             }
+            Some(high) if high == bits >> 16 => histogram.counts[(bits & 0xFFFF) as usize] += 1,
+            Some(_) => {}
         }
+    }
+}
+
+/// Calls `done` with the histogram of each tensor for which `high` gives what to count, one at a time.
+fn each(
+    weights: &mut Weights<'_>,
+    high: impl Fn(usize) -> Option<Option<u32>>,
+    mut done: impl FnMut(usize, Histogram),
+) {
+    let mut current: Option<(usize, Histogram)> = None;
+    weights(&mut |number, part| {
+        let Some(high) = high(number) else { return };
+        if let Some((last, histogram)) = current.take_if(|(last, _)| *last != number) {
+            done(last, histogram);
+        }
+        let (_, histogram) = current.get_or_insert_with(|| (number, Histogram::new()));
+        count(part, high, histogram);
     });
-    count
+    if let Some((last, histogram)) = current {
+        done(last, histogram);
+    }
 }
 
 /// The rank of the largest of the `share` smallest of `count` elements; `None` if there is no element in the share.
@@ -90,52 +115,45 @@ impl Quantile {
 }
 
 /// For each tensor that trains, the magnitude up to which `share` of its elements lie.
-pub(crate) fn quantiles(weights: &mut dyn Weights, trains: &[bool], share: f64) -> Vec<Quantile> {
+pub(crate) fn quantiles(weights: &mut Weights<'_>, trains: &[bool], share: f64) -> Vec<Quantile> {
     let mut found = vec![Quantile::NONE; trains.len()];
-    weights.for_each(&mut |number, values| {
-        if !trains[number] {
-            return;
-        }
-        let mut upper = Histogram::new();
-        let n = count(values, None, &mut upper);
-        let value = rank(share, n).map(|rank| {
-            let (high, rank) = upper.find(rank);
-            let mut lower = Histogram::new();
-            count(values, Some(high), &mut lower);
-            magnitude(high, lower.find(rank).0)
-        });
-        if n > 0 {
-            found[number] = Quantile::new(value, &upper);
-        }
+    // The bin of each quantile among the upper halves, and its rank there.
+    let mut bins = vec![None; trains.len()];
+    let all = |number: usize| trains[number].then_some(None);
+    each(weights, all, |number, upper| {
+        bins[number] = rank(share, upper.elements).map(|rank| upper.find(rank));
+        found[number] = Quantile::new(None, &upper);
+    });
+    let binned = |number: usize| bins[number].map(|(high, _)| Some(high));
+    each(weights, binned, |number, lower| {
+        let value = bins[number].map(|(high, rank)| magnitude(high, lower.find(rank).0));
+        found[number].value = value;
     });
     found
 }
 
 /// For each tensor that trains, the magnitude up to which `share` of the elements of all of them lie.
 pub(crate) fn global_quantiles(
-    weights: &mut dyn Weights,
+    weights: &mut Weights<'_>,
     trains: &[bool],
     share: f64,
 ) -> Vec<Quantile> {
     let mut found = vec![Quantile::NONE; trains.len()];
     let mut upper = Histogram::new();
-    let mut n = 0;
-    weights.for_each(&mut |number, values| {
-        if trains[number] {
-            let mut own = Histogram::new();
-            n += count(values, None, &mut own);
-            found[number] = Quantile::new(None, &own);
-            for (sum, count) in upper.counts.iter_mut().zip(own.counts) {
-                *sum += count;
-            }
+    let all = |number: usize| trains[number].then_some(None);
+    each(weights, all, |number, own| {
+        found[number] = Quantile::new(None, &own);
+        upper.elements += own.elements;
+        for (sum, count) in upper.counts.iter_mut().zip(own.counts) {
+            *sum += count;
         }
     });
-    if let Some(rank) = rank(share, n) {
+    if let Some(rank) = rank(share, upper.elements) {
         let (high, rank) = upper.find(rank);
         let mut lower = Histogram::new();
-        weights.for_each(&mut |number, values| {
+        weights(&mut |number, part| {
             if trains[number] {
-                count(values, Some(high), &mut lower);
+                count(part, Some(high), &mut lower);
             }
         });
         let value = magnitude(high, lower.find(rank).0);
@@ -152,21 +170,16 @@ fn magnitude(high: u32, low: u32) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::TensorData;
+    #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
 
-    struct Given(Vec<Vec<f32>>);
-
-    impl Weights for Given {
-        fn for_each(&mut self, visit: &mut dyn FnMut(usize, &Values<'_>)) {
-            for (number, values) in self.0.iter().enumerate() {
-                let parts = |visit: &mut dyn FnMut(TensorData)| {
-                    values
-                        .chunks(300)
-                        .for_each(|part| visit(TensorData::from(part)));
-                };
-                visit(number, &Values::new(&parts));
+    fn given(tensors: &[Vec<f32>]) -> impl FnMut(&mut Visit<'_>) {
+        move |visit| {
+            for (number, values) in tensors.iter().enumerate() {
+                for part in values.chunks(300) {
+                    visit(number, &TensorData::from(part));
+                }
             }
         }
     }
@@ -184,7 +197,7 @@ mod tests {
             sorted
         };
         for share in [0.001, 0.2, 0.5, 0.8, 1.0] {
-            let found = quantiles(&mut Given(tensors.clone()), &[true, true, true], share);
+            let found = quantiles(&mut given(&tensors), &[true, true, true], share);
             for (values, found) in tensors.iter().zip(found) {
                 let sorted = sorted(values);
                 let expected = Quantile {
@@ -196,7 +209,7 @@ mod tests {
                 assert_eq!(found, expected);
             }
             let together = sorted(&[&tensors[0][..], &tensors[2][..]].concat());
-            let found = global_quantiles(&mut Given(tensors.clone()), &[true, false, true], share);
+            let found = global_quantiles(&mut given(&tensors), &[true, false, true], share);
             let rank = rank(share, 1001).unwrap() as usize;
             assert!(
                 found

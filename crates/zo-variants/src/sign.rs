@@ -8,15 +8,19 @@
 //! ZO-Bench's code takes the sign of the scalar; the literature on ZO-signSGD (Liu et al. 2019) that of each element. With Rademacher noise
 //! and one query they are the same.
 
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use zo_core::{
-    Change, ConfigError, Dense, Distribution, Estimate, Probe, Update, UpdateRule, ZeroOrder,
-    ZoError,
-};
+use zo_core::{Change, Method, UpdateContext, UpdateRule, ZoError};
 
 /// ZO-SGD-Sign.
-pub type ZoSign = ZeroOrder<Distribution, Dense, Sign>;
+pub fn sign() -> Method {
+    Method::new().with_update(Sign::new())
+}
+
+/// ZO-signSGD: the element-wise form.
+pub fn sign_elementwise() -> Method {
+    Method::new().with_update(Sign::new().with_kind(SignKind::Elementwise))
+}
 
 /// Of what the sign is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -29,53 +33,35 @@ pub enum SignKind {
     Elementwise,
 }
 
-zo_core::method_config! {
-    /// Configuration of [`ZoSign`].
-    pub struct SignConfig {
-        /// Of what the sign is taken. Default of the scalar, as ZO-Bench's code does.
-        #[config(default = "SignKind::Scalar")]
-        pub kind: SignKind,
-    }
+/// Moves by the sign of the estimate: see the source's beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Setters, Serialize, Deserialize)]
+#[setters(prefix = "with_")]
+pub struct Sign {
+    /// Of what the sign is taken. Default of the scalar, as ZO-Bench's code does.
+    pub kind: SignKind,
 }
 
-impl SignConfig {
-    /// Builds the optimizer.
-    ///
-    /// # Errors
-    /// If a value makes no sense.
-    pub fn init(&self) -> Result<ZoSign, ConfigError> {
-        ZeroOrder::new(self.settings(), self.distribution, Dense, Sign(self.kind))
+impl Sign {
+    /// ZO-Bench's.
+    pub fn new() -> Self {
+        Self::default()
     }
 }
-
-/// Moves by the sign of the estimate: see [`SignConfig`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Sign(
-    /// Of what the sign is taken.
-    pub SignKind,
-);
 
 impl UpdateRule for Sign {
-    fn describe(&self) -> Value {
-        json!({ "sign": self.0 })
-    }
-
-    fn update(
-        &mut self,
-        lr: f64,
-        estimate: &Estimate,
-        _: &mut dyn Probe,
-    ) -> Result<Update<'_>, ZoError> {
+    fn update(&mut self, step: &mut UpdateContext<'_>) -> Result<Change<'_>, ZoError> {
         let sign = |g: f64| if g == 0.0 { 0.0 } else { g.signum() };
-        let change = match self.0 {
-            SignKind::Scalar => Change::Linear(estimate.sum(sign).scaled(-lr)),
+        let (lr, estimate) = (step.lr(), step.estimate());
+        Ok(match self.kind {
+            SignKind::Scalar => {
+                let signs = estimate.sum(|query| sign(query.projected_gradient));
+                Change::Linear(signs.scaled(-lr))
+            }
             SignKind::Elementwise => Change::Sign {
                 rate: -lr,
                 of: estimate.gradient(),
             },
-        };
-        let decay_rate = lr;
-        Ok(Update { change, decay_rate })
+        })
     }
 }
 
@@ -93,7 +79,8 @@ mod tests {
     #[test]
     fn the_sign_of_zero_is_zero() {
         for kind in [SignKind::Scalar, SignKind::Elementwise] {
-            let mut optim = SignConfig::new().with_kind(kind).init().unwrap();
+            let method = Method::new().with_update(Sign { kind });
+            let mut optim = method.init().unwrap();
             let flat_loss = |toy: &Toy| toy.head.val().sum() * 0.0;
             let (end, _) = optim.step(0.5, toy(&Device::default()), flat_loss).unwrap();
             for (a, b) in flat(&toy(&Device::default())).iter().zip(flat(&end)) {

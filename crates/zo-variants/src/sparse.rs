@@ -21,18 +21,31 @@
 
 use std::collections::BTreeMap;
 
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zo_core::{
-    Choice, ConfigError, Dense, Distribution, Elements, RecordError, Seeds, Selection, Sgd,
-    SparsityMask, TensorInfo, Weights, ZeroOrder, ZoError, from_record,
+    Choice, ConfigError, Elements, Method, Needs, RecordError, SelectContext, Selection,
+    SparsityMask, TensorInfo, ZoError, from_record,
 };
 
 use crate::check;
-use crate::quantile::{Quantile, global_quantiles, quantiles};
+use crate::quantile::{Quantile, Visit, global_quantiles, quantiles};
 
-/// ZO-SGD with gradient sparsity.
-pub type ZoSparse = ZeroOrder<Distribution, Sparse, Sgd>;
+/// ZO-SGD on a random share of the elements.
+pub fn sparse_random() -> Method {
+    Method::new().with_mask(Sparse::new())
+}
+
+/// ZO-SGD on the largest elements of each tensor.
+pub fn sparse_magnitude() -> Method {
+    Method::new().with_mask(Sparse::new().with_kind(SparseKind::Magnitude))
+}
+
+/// Sparse-MeZO: the smallest elements of each tensor.
+pub fn sparse_mezo() -> Method {
+    Method::new().with_mask(Sparse::new().with_kind(SparseKind::SmallWeights))
+}
 
 /// Which elements move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -49,76 +62,50 @@ pub enum SparseKind {
     SmallWeights,
 }
 
-zo_core::method_config! {
-    /// Configuration of [`ZoSparse`].
-    pub struct SparseConfig {
-        /// Which elements move. Default a random share.
-        #[config(default = "SparseKind::Random")]
-        pub kind: SparseKind,
-        /// The share of elements that do not move; 0 is MeZO. Default 0.8, the best for Sparse-MeZO.
-        #[config(default = 0.8)]
-        pub sparsity: f64,
-        /// Steps between computations of the quantiles; 0 keeps the first ones, as Sparse-MeZO does. Default 0.
-        #[config(default = 0)]
-        pub refresh: u64,
-    }
-}
-
-impl SparseConfig {
-    /// The mask.
-    ///
-    /// # Errors
-    /// If the sparsity leaves nothing to move.
-    pub fn mask(&self) -> Result<Sparse, ConfigError> {
-        let valid = (0.0..1.0).contains(&self.sparsity);
-        check(
-            "sparsity",
-            self.sparsity,
-            valid,
-            "a share from 0 to below 1",
-        )?;
-        Ok(Sparse {
-            kind: self.kind,
-            sparsity: self.sparsity,
-            refresh: self.refresh,
-            thresholds: BTreeMap::new(),
-        })
-    }
-
-    /// Builds the optimizer.
-    ///
-    /// # Errors
-    /// If a value makes no sense.
-    pub fn init(&self) -> Result<ZoSparse, ConfigError> {
-        ZeroOrder::new(self.settings(), self.distribution, self.mask()?, Sgd)
-    }
-}
-
-/// Selects elements: see [`SparseConfig`].
-#[derive(Debug, Clone)]
+/// Selects elements.
+#[derive(Debug, Clone, Setters, Serialize, Deserialize)]
+#[setters(prefix = "with_")]
 pub struct Sparse {
-    kind: SparseKind,
-    sparsity: f64,
-    refresh: u64,
+    /// Which elements move. Default a random share.
+    pub kind: SparseKind,
+    /// The share of elements that do not move; 0 is MeZO. Default 0.8, the best for Sparse-MeZO.
+    pub sparsity: f64,
+    /// Steps between computations of the quantiles; 0 keeps the first ones, as Sparse-MeZO does. Default 0.
+    pub refresh: u64,
     /// By module path, of the tensors that train; `None` for those that move as a whole.
+    #[serde(skip)]
+    #[setters(skip)]
     thresholds: BTreeMap<String, Option<f64>>,
 }
 
-impl Sparse {
-    /// The bound on the magnitudes of each tensor, computed anew when it is time.
-    fn find_thresholds(
-        &mut self,
-        tensors: &[TensorInfo],
-        weights: &mut dyn Weights,
-        step: u64,
-    ) -> Result<(), ZoError> {
-        let due = self.refresh > 0 && step.is_multiple_of(self.refresh);
-        if !due && !self.thresholds.is_empty() {
-            return Ok(());
+impl Default for Sparse {
+    fn default() -> Self {
+        Self {
+            kind: SparseKind::Random,
+            sparsity: 0.8,
+            refresh: 0,
+            thresholds: BTreeMap::new(),
         }
+    }
+}
+
+impl Sparse {
+    /// With the defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The bound on the magnitudes of each tensor, computed anew when it is time.
+    fn find_thresholds(&mut self, step: &mut SelectContext<'_>) {
+        let due = self.refresh > 0 && step.step().is_multiple_of(self.refresh);
+        if !due && !self.thresholds.is_empty() {
+            return;
+        }
+        let tensors = step.tensors();
+        let weights = &mut |visit: &mut Visit<'_>| step.visit_weights(visit);
         let trains: Vec<bool> = tensors.iter().map(|tensor| tensor.trainable).collect();
         let found = match self.kind {
-            SparseKind::Random => return Ok(()),
+            SparseKind::Random => return,
             SparseKind::Magnitude => quantiles(weights, &trains, self.sparsity),
             SparseKind::GlobalMagnitude => global_quantiles(weights, &trains, self.sparsity),
             // The small ones move: the quantile is that of their share.
@@ -136,22 +123,17 @@ impl Sparse {
         self.thresholds = trained
             .map(|(tensor, found)| (tensor.path.clone(), threshold(found)))
             .collect();
-        Ok(())
     }
 }
 
 impl SparsityMask for Sparse {
-    fn select(
-        &mut self,
-        tensors: &[TensorInfo],
-        weights: &mut dyn Weights,
-        seeds: &mut Seeds,
-    ) -> Result<Selection, ZoError> {
+    fn select(&mut self, step: &mut SelectContext<'_>) -> Result<Selection, ZoError> {
+        let tensors = step.tensors();
         if self.sparsity == 0.0 {
-            return Dense.select(tensors, weights, seeds);
+            return Ok(Selection::all(tensors.len()));
         }
-        self.find_thresholds(tensors, weights, seeds.step())?;
-        let (seed, keep) = (seeds.draw(), 1.0 - self.sparsity);
+        self.find_thresholds(step);
+        let (seed, keep) = (step.seed(), 1.0 - self.sparsity);
         let choose = |tensor: &TensorInfo| {
             if !tensor.trainable {
                 return Ok(None);
@@ -161,7 +143,7 @@ impl SparsityMask for Sparse {
             }
             let known = self.thresholds.get(&tensor.path);
             let threshold = *known.ok_or_else(|| ZoError::Mask {
-                mask: "Sparse",
+                mask: self.name(),
                 reason: format!(
                     "it has no threshold for `{}`: use the module it was trained with",
                     tensor.path
@@ -179,16 +161,17 @@ impl SparsityMask for Sparse {
         ))
     }
 
-    fn depends_on_weights(&self) -> bool {
-        self.kind != SparseKind::Random && self.sparsity > 0.0
+    fn needs(&self) -> Needs {
+        Needs {
+            magnitudes: self.kind != SparseKind::Random && self.sparsity > 0.0,
+            ..Needs::default()
+        }
     }
 
-    fn describe(&self) -> Value {
-        serde_json::json!({ "sparse": {
-            "kind": self.kind,
-            "sparsity": self.sparsity,
-            "refresh": self.refresh,
-        } })
+    fn validate(&self) -> Result<(), ConfigError> {
+        let valid = (0.0..1.0).contains(&self.sparsity);
+        let expected = "a share from 0 to below 1";
+        check("sparsity", self.sparsity, valid, expected)
     }
 
     fn record(&self) -> Value {

@@ -7,18 +7,13 @@ use zo_core::{Estimate, MaskedDirection};
 
 /// A window over the estimates of the last steps: for each step its seeds and its mask's choice, one entry per tensor, whatever the number of
 /// weights.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Window {
     /// Newest first; for each step its number and the sum of its estimates.
     estimates: VecDeque<(u64, MaskedDirection)>,
 }
 
 impl Window {
-    pub(crate) fn new() -> Self {
-        let estimates = VecDeque::new();
-        Self { estimates }
-    }
-
     /// Takes in an estimate and forgets what is older than `length` steps. A step of several rounds has several estimates, of other
     /// tensors each; they are of one age.
     pub(crate) fn push(&mut self, estimate: &Estimate, length: usize) {

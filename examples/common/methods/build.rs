@@ -18,7 +18,7 @@ macro_rules! with_shared {
         $config
             .with_epsilon($shared.epsilon)
             .with_queries($shared.queries)
-            .with_distribution($shared.distribution)
+            .with_noise($shared.noise)
             .with_seed($shared.seed)
             .with_perturbation($shared.perturbation)
             .with_trainable($shared.trainable.clone())

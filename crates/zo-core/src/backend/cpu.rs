@@ -17,7 +17,7 @@ use self::sums::{ByChance, ChosenSums, General, KeptSums, PlainSums};
 pub(crate) use self::weight::Weight;
 use super::{Sweep, Target};
 use crate::noise::rows::{CHUNK_ROWS, Gaussian, Rademacher, Stream};
-use crate::noise::{Distribution, LANES, SimdLevel, last_kept, philox::RoundKeys};
+use crate::noise::{LANES, Noise, SimdLevel, last_kept, philox::RoundKeys};
 
 /// Weights in a chunk, the unit of work of a thread. A chunk's noise depends on its number only, so threads cannot change it.
 const CHUNK: usize = CHUNK_ROWS * LANES;
@@ -116,12 +116,12 @@ enum Case {
 
 impl<W: Weight> TypedSweep<W> {
     fn case(&self) -> Case {
-        use Distribution::{Gaussian, Rademacher};
+        use Noise::{Gaussian, Rademacher};
         if self.rounding.is_some() {
             return Case::Stochastic;
         }
         let kept = self.terms.iter().any(|term| term.keep.is_some());
-        let few = self.terms.iter().take(3).map(|t| t.stream.distribution);
+        let few = self.terms.iter().take(3).map(|t| t.stream.noise);
         match (&few.collect::<Vec<_>>()[..], &self.target, &self.threshold) {
             ([Gaussian], TypedTarget::Sum, None) if !kept => Case::Gaussian,
             ([Rademacher], TypedTarget::Sum, None) if !kept => Case::Rademacher,
@@ -135,17 +135,17 @@ impl<W: Weight> TypedSweep<W> {
     }
 
     fn new(sweep: &Sweep) -> Self {
-        let stream = |distribution, seed| Stream {
-            distribution,
+        let stream = |noise, seed| Stream {
+            noise,
             keys: RoundKeys::new(seed),
             tensor: sweep.tensor,
         };
         let terms = sweep.terms.iter().map(|term| TypedTerm {
             from: W::acc(term.from),
             to: W::acc(term.to),
-            stream: stream(term.distribution, term.seed),
+            stream: stream(term.noise, term.seed),
             keep: term.keep.map(|keep| TypedKeep {
-                stream: stream(Distribution::Gaussian, keep.seed),
+                stream: stream(Noise::Gaussian, keep.seed),
                 last: last_kept(keep.probability),
             }),
             estimate: term.estimate as usize,
@@ -173,7 +173,7 @@ impl<W: Weight> TypedSweep<W> {
             rounding: sweep
                 .rounding
                 .filter(|_| W::ROUNDS)
-                .map(|seed| stream(Distribution::Gaussian, seed)),
+                .map(|seed| stream(Noise::Gaussian, seed)),
         }
     }
 }

@@ -22,7 +22,7 @@ use cubecl::prelude::*;
 use self::plan::{Aim, Dtype, LayoutLaunch, Noise, NumbersLaunch, Plan, TermLaunch};
 use super::cpu::sweep_slice;
 use super::{Sweep, SweepTerm, Target, ZoBackend};
-use crate::noise::{Distribution, LANES, last_kept};
+use crate::noise::{LANES, Noise, last_kept};
 
 /// Terms that are passed as arguments of the kernel, each number of them compiled once; more of them go through a table in device memory.
 const FEW: usize = 4;
@@ -85,7 +85,7 @@ fn launch(tensor: &CubeTensor, sweep: &Sweep, dtype: Dtype) {
 
     let few = sweep.terms.len() <= FEW && !matches!(sweep.target, Target::Adaptive { .. });
     let plan = Plan {
-        noise: distribution(&sweep.terms),
+        noise: noise(&sweep.terms),
         table: !few,
         kept: sweep.terms.iter().any(|term| term.keep.is_some()),
         target: match sweep.target {
@@ -175,11 +175,11 @@ fn elem(dtype: Dtype) -> ElemType {
     })
 }
 
-fn distribution(terms: &[SweepTerm]) -> Noise {
-    let is = |distribution| move |term: &SweepTerm| term.distribution == distribution;
-    if terms.iter().all(is(Distribution::Gaussian)) {
+fn noise(terms: &[SweepTerm]) -> Noise {
+    let is = |noise| move |term: &SweepTerm| term.noise == noise;
+    if terms.iter().all(is(Noise::Gaussian)) {
         Noise::Gaussian
-    } else if terms.iter().all(is(Distribution::Rademacher)) {
+    } else if terms.iter().all(is(Noise::Rademacher)) {
         Noise::Rademacher
     } else {
         Noise::Both
@@ -194,7 +194,7 @@ fn numbers(term: &SweepTerm) -> ([u32; 7], [f32; 2]) {
     let integers = [
         term.seed as u32,
         (term.seed >> 32) as u32,
-        u32::from(term.distribution == Distribution::Rademacher),
+        u32::from(term.noise == Noise::Rademacher),
         keep.0 as u32,
         (keep.0 >> 32) as u32,
         keep.1,

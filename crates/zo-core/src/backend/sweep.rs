@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::change::Change;
 use crate::direction::Direction;
-use crate::mask::{Elements, Selection};
 use crate::masked::MaskedDirection;
-use crate::noise::{Distribution, TensorKey};
-use crate::update::Change;
+use crate::noise::{Noise, TensorKey};
+use crate::selection::{Elements, Selection};
 
 /// A noise vector in a pass: its coefficient in the displacement the weights come from, and in the one they go to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SweepTerm {
     /// The distribution of `z`.
-    pub distribution: Distribution,
+    pub noise: Noise,
     /// The seed of `z`.
     pub seed: u64,
     /// The elements it moves, if they are drawn at random.
@@ -198,7 +198,7 @@ impl Sweep {
                 }
             }
             let new = SweepTerm {
-                distribution: term.distribution,
+                noise: term.noise,
                 seed: term.seed,
                 keep,
                 from: 0.0,
@@ -229,7 +229,7 @@ impl Sweep {
     /// Sums must not depend on where a pass comes from: a displacement is left by exactly the numbers it was taken up with.
     fn sorted(mut self) -> Self {
         let mut terms = self.terms.to_vec();
-        terms.sort_by_key(|term| (term.estimate, term.seed, term.distribution as u8));
+        terms.sort_by_key(|term| (term.estimate, term.seed, term.noise as u8));
         self.terms = terms.into();
         self
     }

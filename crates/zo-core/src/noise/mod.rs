@@ -35,7 +35,7 @@ pub(crate) const ROUNDED_PER_BLOCK: usize = 8;
 /// The distribution of the noise: both have mean 0 and variance 1, which is what makes the estimators unbiased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Distribution {
+pub enum Noise {
     /// Standard normal, as in MeZO (Malladi et al. 2023). Kurtosis 3.
     #[default]
     Gaussian,
@@ -43,7 +43,7 @@ pub enum Distribution {
     Rademacher,
 }
 
-impl Distribution {
+impl Noise {
     /// A bound on `|z|`: what a change can be at most. (The Gaussian transform reaches 6.66.)
     pub(crate) const fn largest(self) -> f64 {
         match self {
@@ -61,7 +61,7 @@ impl Distribution {
     }
 }
 
-impl std::fmt::Display for Distribution {
+impl std::fmt::Display for Noise {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Gaussian => "gaussian",
@@ -70,14 +70,18 @@ impl std::fmt::Display for Distribution {
     }
 }
 
-impl std::str::FromStr for Distribution {
+impl std::str::FromStr for Noise {
     type Err = crate::ConfigError;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         match name {
             "gaussian" => Ok(Self::Gaussian),
             "rademacher" => Ok(Self::Rademacher),
-            other => Err(crate::ConfigError::UnknownDistribution(other.to_owned())),
+            other => Err(crate::ConfigError::unknown(
+                "noise",
+                other,
+                ["gaussian", "rademacher"],
+            )),
         }
     }
 }
@@ -102,17 +106,17 @@ impl TensorKey {
 /// The noise at one element: the scalar reference that every kernel is tested against.
 ///
 /// `index` is the element's row-major index in the stored tensor.
-pub fn value(distribution: Distribution, seed: u64, tensor: TensorKey, index: u64) -> f32 {
+pub fn value(noise: Noise, seed: u64, tensor: TensorKey, index: u64) -> f32 {
     let (row, lane) = (index / LANES as u64, index % LANES as u64);
-    let values = distribution.values_per_block() as u64;
+    let values = noise.values_per_block() as u64;
     let (tile, k) = (row / values, (row % values) as usize);
     let words = philox::block(&RoundKeys::new(seed), tile * LANES as u64 + lane, tensor.0);
-    match distribution {
-        Distribution::Gaussian => {
+    match noise {
+        Noise::Gaussian => {
             let (first, second) = transform::normal_pair(words[k & 2], words[k | 1]);
             if k % 2 == 0 { first } else { second }
         }
-        Distribution::Rademacher => transform::sign(words[k / 32], (k % 32) as u32),
+        Noise::Rademacher => transform::sign(words[k / 32], (k % 32) as u32),
     }
 }
 
@@ -161,8 +165,7 @@ pub fn mean_square(direction: &Direction, tensor: TensorKey, elements: usize) ->
             .sum();
     }
     let at = |index: u64| -> f64 {
-        let term =
-            |t: &Term| t.coefficient * f64::from(value(t.distribution, t.seed, tensor, index));
+        let term = |t: &Term| t.coefficient * f64::from(value(t.noise, t.seed, tensor, index));
         direction.terms().iter().map(term).sum::<f64>().powi(2)
     };
     (0..elements as u64).map(at).sum::<f64>() / elements as f64
@@ -185,24 +188,21 @@ mod tests {
     fn golden_values() {
         let key = TensorKey::new("decoder.layers.0.fc1.weight");
         assert_eq!(key.0, 0x7db1_f243_581b_f5b3);
-        let draw = |distribution, seed, start| -> Vec<f32> {
+        let draw = |noise, seed, start| -> Vec<f32> {
             (start..start + 4)
-                .map(|i| value(distribution, seed, key, i))
+                .map(|i| value(noise, seed, key, i))
                 .collect()
         };
         assert_eq!(
-            draw(Distribution::Gaussian, 0, 0),
+            draw(Noise::Gaussian, 0, 0),
             [0.06076546, 0.6839125, -0.46959403, 0.116093576]
         );
         assert_eq!(
-            draw(Distribution::Gaussian, 42, 62),
+            draw(Noise::Gaussian, 42, 62),
             [1.675925, 0.27338627, -2.4720368, -0.29989633]
         );
-        assert_eq!(draw(Distribution::Rademacher, 0, 0), [-1.0, 1.0, 1.0, -1.0]);
-        assert_eq!(
-            draw(Distribution::Rademacher, 42, 8190),
-            [-1.0, 1.0, -1.0, -1.0]
-        );
+        assert_eq!(draw(Noise::Rademacher, 0, 0), [-1.0, 1.0, 1.0, -1.0]);
+        assert_eq!(draw(Noise::Rademacher, 42, 8190), [-1.0, 1.0, -1.0, -1.0]);
         let kept: Vec<u64> = (0..64).filter(|i| keeps(42, key, *i, 0.1)).collect();
         assert_eq!(kept, [0, 2, 4, 5, 12, 20, 21, 58]);
         let bits = |seed, start: u64| -> Vec<u16> {

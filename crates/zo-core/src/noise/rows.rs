@@ -1,7 +1,7 @@
 //! Noise by rows of 64: the loops that the compiler turns into SIMD code, once for each instruction set.
 
 use super::philox::{self, RoundKeys};
-use super::{Distribution, LANES, ROUNDED_PER_BLOCK, TensorKey, transform};
+use super::{LANES, Noise, ROUNDED_PER_BLOCK, TensorKey, transform};
 
 /// One value for each lane.
 pub(crate) type Row = [f32; LANES];
@@ -43,7 +43,7 @@ impl Band {
 /// A noise vector, ready to be generated for one tensor.
 #[derive(Clone, Copy)]
 pub(crate) struct Stream {
-    pub(crate) distribution: Distribution,
+    pub(crate) noise: Noise,
     pub(crate) keys: RoundKeys,
     pub(crate) tensor: TensorKey,
 }
@@ -111,10 +111,10 @@ impl Stream {
 }
 
 /// Rows that are made together: those of a Gaussian block.
-pub(crate) const GROUP: usize = Distribution::Gaussian.values_per_block();
+pub(crate) const GROUP: usize = Noise::Gaussian.values_per_block();
 
 /// The noise of one distribution on a chunk, by groups of rows, for loops that use each value once and keep it in a register.
-pub(crate) trait Noise {
+pub(crate) trait Draws {
     fn begin(stream: &Stream, chunk: u64, lanes: usize) -> Self;
 
     /// Goes to the rows from `row` on, a multiple of [`GROUP`].
@@ -130,7 +130,7 @@ pub(crate) struct Gaussian {
     z: [Row; GROUP],
 }
 
-impl Noise for Gaussian {
+impl Draws for Gaussian {
     #[inline(always)]
     fn begin(stream: &Stream, chunk: u64, _: usize) -> Self {
         Self {
@@ -167,7 +167,7 @@ pub(crate) struct Rademacher {
     row: usize,
 }
 
-impl Noise for Rademacher {
+impl Draws for Rademacher {
     #[inline(always)]
     fn begin(stream: &Stream, chunk: u64, lanes: usize) -> Self {
         Self {

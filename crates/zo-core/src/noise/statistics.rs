@@ -9,9 +9,9 @@ use crate::direction::Direction;
 
 const BLOCK: usize = 1 << 20;
 
-fn draws(distribution: Distribution, seed: u64, path: &str, n: usize) -> Vec<f32> {
+fn draws(noise: Noise, seed: u64, path: &str, n: usize) -> Vec<f32> {
     let mut z = vec![0f32; n];
-    let to = Direction::noise(distribution, seed);
+    let to = Direction::noise(noise, seed);
     cpu::sweep_slice(
         &mut z,
         &Sweep::new(TensorKey::new(path), 1.0, &Direction::zero(), &to),
@@ -44,12 +44,7 @@ fn totals(seed: u64) -> Totals {
         cells: vec![0; 65536],
     };
     for tensor in 0..96 {
-        let z = draws(
-            Distribution::Gaussian,
-            seed,
-            &format!("layer.{tensor}"),
-            BLOCK,
-        );
+        let z = draws(Noise::Gaussian, seed, &format!("layer.{tensor}"), BLOCK);
         let mut sums = [0f64; 4];
         for z in z {
             let x = f64::from(z);
@@ -93,7 +88,7 @@ fn gaussian_moments_tails_and_shape() {
             t.beyond_five
         );
 
-        // Kolmogorov-Smirnov at the cells' edges, the cumulative distribution by Simpson's rule. False alarm 1e-6.
+        // Kolmogorov-Smirnov at the cells' edges, the cumulative noise by Simpson's rule. False alarm 1e-6.
         let density = |x: f64| (-x * x / 2.0).exp() / std::f64::consts::TAU.sqrt();
         let (mut exact, mut counted, mut worst) = (0f64, 0u64, 0f64);
         for (i, count) in t.cells.iter().enumerate() {
@@ -114,7 +109,7 @@ fn gaussian_moments_tails_and_shape() {
 #[test]
 fn rademacher_is_a_fair_coin_in_every_bit() {
     for seed in seeds() {
-        let z = draws(Distribution::Rademacher, seed, "w", 64 * BLOCK);
+        let z = draws(Noise::Rademacher, seed, "w", 64 * BLOCK);
         let bound = |n: usize| 5.0 * (n as f64).sqrt();
         let total: f64 = z.iter().map(|z| f64::from(*z)).sum();
         assert!(total.abs() < bound(z.len()), "sum {total}");
@@ -136,9 +131,9 @@ fn rademacher_is_a_fair_coin_in_every_bit() {
 #[test]
 fn seeds_tensors_and_neighbours_are_uncorrelated() {
     let n = 16 * BLOCK;
-    for distribution in [Distribution::Gaussian, Distribution::Rademacher] {
+    for noise in [Noise::Gaussian, Noise::Rademacher] {
         for seed in seeds() {
-            let z = draws(distribution, seed, "layers.0.weight", n);
+            let z = draws(noise, seed, "layers.0.weight", n);
             let dot = |a: &[f32], b: &[f32]| -> f64 {
                 a.iter()
                     .zip(b)
@@ -149,23 +144,23 @@ fn seeds_tensors_and_neighbours_are_uncorrelated() {
                 let z = product / (n as f64).sqrt();
                 assert!(
                     z.abs() < 5.0,
-                    "{distribution}, seed {seed}: {name} correlate, z = {z}"
+                    "{noise}, seed {seed}: {name} correlate, z = {z}"
                 );
             };
             // Seeds that differ in one bit anywhere, 0 included.
             for bit in [0, 1, 31, 32, 63] {
-                let other = draws(distribution, seed ^ 1 << bit, "layers.0.weight", n);
+                let other = draws(noise, seed ^ 1 << bit, "layers.0.weight", n);
                 check("seeds", dot(&z, &other), n);
             }
             for path in ["layers.1.weight", "layers.0.bias", "weight"] {
-                check("tensors", dot(&z, &draws(distribution, seed, path, n)), n);
+                check("tensors", dot(&z, &draws(noise, seed, path, n)), n);
             }
             for lag in [1, 2, 63, 64, 65, 128, 192, 256, 4096, 8192] {
                 check("neighbours", dot(&z[lag..], &z[..n - lag]), n - lag);
             }
             // The two values of a Box-Muller pair share a radius: their squares must not correlate either.
             let squares: Vec<f32> = z.iter().map(|z| z * z - 1.0).collect();
-            if distribution == Distribution::Gaussian {
+            if noise == Noise::Gaussian {
                 check(
                     "squares",
                     dot(&squares[64..], &squares[..n - 64]) / 2.0,

@@ -5,7 +5,7 @@ use burn::tensor::Device;
 
 use super::*;
 use crate::mask::{Choice, Dense, Elements, Selection, SparsityMask};
-use crate::noise::Distribution;
+use crate::noise::Noise;
 use crate::sampler::Seeds;
 use crate::settings::Settings;
 use crate::step::{ZeroOrder, ZerothOrderOptimizer};
@@ -63,11 +63,11 @@ fn settings(perturbation: Perturbation) -> Settings {
     }
 }
 
-fn optimizer(settings: Settings) -> ZeroOrder<Distribution, Dense, Sgd> {
-    ZeroOrder::new(settings, Distribution::Gaussian, Dense, Sgd).unwrap()
+fn optimizer(settings: Settings) -> ZeroOrder<Noise, Dense, Sgd> {
+    ZeroOrder::new(settings, Noise::Gaussian, Dense, Sgd).unwrap()
 }
 
-fn mezo(perturbation: Perturbation) -> ZeroOrder<Distribution, Dense, Sgd> {
+fn mezo(perturbation: Perturbation) -> ZeroOrder<Noise, Dense, Sgd> {
     optimizer(settings(perturbation))
 }
 
@@ -274,7 +274,7 @@ fn masks_choose_the_same_elements() {
                 loss(net)
             };
             let settings = settings(perturbation);
-            let mut optim = ZeroOrder::new(settings, Distribution::Gaussian, Part, Sgd).unwrap();
+            let mut optim = ZeroOrder::new(settings, Noise::Gaussian, Part, Sgd).unwrap();
             let (module, _) = optim.step(1e-2, net(&device), watched).unwrap();
             (displaced, flat(&module))
         };

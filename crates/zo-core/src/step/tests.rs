@@ -7,7 +7,7 @@ use super::*;
 use crate::direction::Direction;
 use crate::mask::{Choice, Dense, Selection};
 use crate::masked::MaskedDirection;
-use crate::noise::{Distribution, TensorKey, value};
+use crate::noise::{Noise, TensorKey, value};
 use crate::perturbed::Perturbed;
 use crate::tensors::{self, TensorInfo};
 use crate::update::{Sgd, Update};
@@ -55,12 +55,12 @@ fn flat(weights: &Weights) -> Vec<f64> {
     a.iter::<f64>().chain(b.iter::<f64>()).collect()
 }
 
-fn mezo(epsilon: f64) -> ZeroOrder<Distribution, Dense, Sgd> {
+fn mezo(epsilon: f64) -> ZeroOrder<Noise, Dense, Sgd> {
     let settings = Settings {
         epsilon,
         ..Settings::default()
     };
-    ZeroOrder::new(settings, Distribution::Gaussian, Dense, Sgd).unwrap()
+    ZeroOrder::new(settings, Noise::Gaussian, Dense, Sgd).unwrap()
 }
 
 /// The spacing of floats with `bits` significant bits at `x`.
@@ -81,7 +81,7 @@ fn a_step_at_lr_0_restores_within_2_ulp() {
         let seed = report.queries[0].direction.terms()[0].seed;
         for (i, (w, end)) in start.iter().zip(flat(&after)).enumerate() {
             let (path, i) = if i < 4000 { ("a", i) } else { ("b", i - 4000) };
-            let z = value(Distribution::Gaussian, seed, TensorKey::new(path), i as u64);
+            let z = value(Noise::Gaussian, seed, TensorKey::new(path), i as u64);
             let bound = 2.0 * ulp(w.abs() + epsilon * f64::from(z).abs(), 24);
             assert!((w - end).abs() <= bound, "{path}[{i}]: {w} became {end}");
         }
@@ -154,7 +154,7 @@ fn one_pass_to_any_target() {
     let tensors = tensors::tensors(&module, &ParamGroup::all()).unwrap();
     let (mask, decay) = (Arc::new(Selection::all(2)), [Some(0.0); 2]);
     let mut perturbed = Perturbed::new(module, tensors.into());
-    let noise = |seed| MaskedDirection::new(&mask, Direction::noise(Distribution::Gaussian, seed));
+    let noise = |seed| MaskedDirection::new(&mask, Direction::noise(Noise::Gaussian, seed));
     perturbed.move_to(&noise(1).scaled(0.1));
     perturbed.move_to(&noise(1).scaled(0.1));
     assert_eq!(perturbed.passes(), 1);
@@ -185,7 +185,7 @@ fn an_update_that_chance_rounds_takes_its_own_pass() {
         let tensors = tensors::tensors(&module, &ParamGroup::all()).unwrap();
         let mut perturbed = Perturbed::new(module, tensors.into());
         let mask = Arc::new(Selection::all(2));
-        let noise = MaskedDirection::new(&mask, Direction::noise(Distribution::Gaussian, 1));
+        let noise = MaskedDirection::new(&mask, Direction::noise(Noise::Gaussian, 1));
         perturbed.move_to(&noise);
         let decay = [Some(0.0); 2];
         perturbed.update(Update::linear(noise, 0.0), &decay, Some(7));
@@ -207,7 +207,7 @@ fn only_updates_are_rounded_by_chance() {
                 rounding,
                 ..Settings::default()
             };
-            let mut optim = ZeroOrder::new(settings, Distribution::Gaussian, Dense, Sgd).unwrap();
+            let mut optim = ZeroOrder::new(settings, Noise::Gaussian, Dense, Sgd).unwrap();
             let (mut module, mut seen) = (weights(&Device::flex(), dtype), Vec::new());
             for _ in 0..steps {
                 let watch = |m: &Weights| {
@@ -253,7 +253,7 @@ fn masked_tensors_are_untouched_and_updates_scaled() {
             -sign * 1e-3
         };
         let settings = Settings::default();
-        let mut optim = ZeroOrder::new(settings, Distribution::Rademacher, OnlyB, Sgd).unwrap();
+        let mut optim = ZeroOrder::new(settings, Noise::Rademacher, OnlyB, Sgd).unwrap();
         flat(
             &optim
                 .step(lr, weights(device, DType::F32), tilted)
@@ -293,7 +293,7 @@ fn a_transposed_parameter_uses_row_major_indices() {
     for (i, z) in seen[0].iter::<f32>().enumerate() {
         assert_eq!(
             z,
-            value(Distribution::Gaussian, seed, TensorKey::new("a"), i as u64)
+            value(Noise::Gaussian, seed, TensorKey::new("a"), i as u64)
         );
     }
     assert_eq!(report.copied, 1, "laid out anew once, then in place");

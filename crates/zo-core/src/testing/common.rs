@@ -8,8 +8,8 @@ use burn::tensor::{DType, Device};
 use super::toy::{Target, toy};
 use super::{Failure, ensure};
 use crate::difference::Difference;
-use crate::settings::Settings;
-use crate::step::ZerothOrderOptimizer;
+use crate::method::Method;
+use crate::optimizer::ZerothOrderOptimizer;
 
 use checks::{run, value};
 
@@ -60,13 +60,17 @@ impl Setup {
         }
     }
 
-    /// Puts all of it into settings.
-    pub fn apply(self, settings: &mut Settings) {
+    /// Puts all of it into a method; its difference stays unless [`one_sided`](Self::one_sided) asks for another.
+    pub fn apply(self, mut method: Method) -> Method {
+        let settings = &mut method.settings;
+        if self.one_sided {
+            settings.difference = Difference::OneSided;
+        }
         settings.seed = self.seed;
         settings.queries = self.queries;
-        settings.difference = self.difference();
         settings.weight_decay = self.weight_decay();
         settings.weight_decay_groups = self.weight_decay_groups();
+        method
     }
 }
 

@@ -4,7 +4,7 @@ use burn::tensor::Device;
 
 use super::toy::{Target, Toy, toy};
 use super::{Failure, ensure, flat};
-use crate::step::ZerothOrderOptimizer;
+use crate::optimizer::ZerothOrderOptimizer;
 use crate::tensors::{TensorInfo, tensors};
 
 /// How [`check_unbiased`] looks for a bias.

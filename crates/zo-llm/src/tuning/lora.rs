@@ -8,13 +8,13 @@
 //! parameters at `P.lora.a` and `P.lora.b`. Give [`trainable`] to an optimizer, and it perturbs and updates the factors alone:
 //!
 //! ```no_run
-//! use zo_core::{Dense, Distribution, Settings, Sgd, ZeroOrder};
+//! use zo_core::{Dense, Noise, Settings, Sgd, ZeroOrder};
 //! use zo_llm::tuning::lora::{self, LoraConfig};
 //! # fn run(model: zo_llm::CausalLm) -> Result<(), Box<dyn std::error::Error>> {
 //! let config = LoraConfig::new();
 //! let model = lora::apply(model, &config, 0)?;
 //! let settings = Settings { trainable: lora::trainable(), epsilon: 1e-2, ..Settings::default() };
-//! let optim = ZeroOrder::new(settings, Distribution::Gaussian, Dense, Sgd)?;
+//! let optim = ZeroOrder::new(settings, Noise::Gaussian, Dense, Sgd)?;
 //! // .. steps ..
 //! lora::save_adapter("runs/adapter".as_ref(), &model, &config, "facebook/opt-125m")?;
 //! # Ok(()) }

@@ -13,7 +13,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::{Map, Value, json};
 use zo_core::noise::{TensorKey, value};
-use zo_core::{Dense, Distribution, Settings, Sgd, ZeroOrder, ZoError};
+use zo_core::{Dense, Noise, Settings, Sgd, ZeroOrder, ZoError};
 use zo_llm::dataset::{Dataset, Split, evaluate};
 use zo_llm::finetune::{
     Event, FinetuneConfig, FinetuneError, Finish, LmOptimizer, Objective, Outcome, RunError,
@@ -56,7 +56,7 @@ pub(crate) fn model(seed: u64) -> CausalLm {
             self.1 += 1;
             let (shape, device, id) = (param.lazy_shape(), param.lazy_device(), param.id);
             let (seed, key) = (self.0, TensorKey(self.1));
-            let noise = |i: usize| 0.2 * value(Distribution::Gaussian, seed, key, i as u64);
+            let noise = |i: usize| 0.2 * value(Noise::Gaussian, seed, key, i as u64);
             // Norms are around 1.
             let mean = if D == 1 { 1.0 } else { 0.0 };
             let values: Vec<f32> = (0..shape.num_elements()).map(|i| mean + noise(i)).collect();
@@ -119,8 +119,8 @@ pub(crate) fn data() -> Dataset {
     .unwrap()
 }
 
-pub(crate) fn mezo(settings: Settings) -> ZeroOrder<Distribution, Dense, Sgd> {
-    ZeroOrder::new(settings, Distribution::Gaussian, Dense, Sgd).unwrap()
+pub(crate) fn mezo(settings: Settings) -> ZeroOrder<Noise, Dense, Sgd> {
+    ZeroOrder::new(settings, Noise::Gaussian, Dense, Sgd).unwrap()
 }
 
 pub(crate) fn config(steps: usize) -> FinetuneConfig {

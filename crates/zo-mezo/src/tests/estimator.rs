@@ -56,8 +56,8 @@ proptest! {
         let gradient: Vec<f64> = (0..d).map(|r| (0..d).map(|c| f64::from(symmetric[r * d + c] * start[c])).sum()).collect();
         let norm2: f64 = gradient.iter().map(|g| g * g).sum();
         prop_assume!(norm2 > 0.05);
-        let distribution = if rademacher { Distribution::Rademacher } else { Distribution::Gaussian };
-        let config = MezoConfig::new().with_epsilon(0.25).with_queries(queries).with_distribution(distribution);
+        let noise = if rademacher { Noise::Rademacher } else { Noise::Gaussian };
+        let config = MezoConfig::new().with_epsilon(0.25).with_queries(queries).with_noise(noise);
         let n = 3000;
         let samples = estimates(&config, &start, &symmetric, n);
         let n = n as f64;

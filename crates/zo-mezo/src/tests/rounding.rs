@@ -23,7 +23,7 @@ fn model(dtype: DType) -> Layer {
 
 fn config(rounding: Rounding) -> MezoConfig {
     MezoConfig::new()
-        .with_distribution(Distribution::Rademacher)
+        .with_noise(Noise::Rademacher)
         .with_trainable(ParamGroup::from_path("bias"))
         .with_rounding(rounding)
 }
@@ -54,7 +54,7 @@ fn descend(rounding: Rounding, dtype: DType, slope: f32, spacing: f64, steps: us
         let query = &report.queries[0];
         let seed = query.direction.terms()[0].seed;
         let z: f64 = (0..N as u64)
-            .map(|i| f64::from(value(Distribution::Rademacher, seed, key, i)))
+            .map(|i| f64::from(value(Noise::Rademacher, seed, key, i)))
             .sum();
         let update = lr * query.projected_gradient;
         exact -= update * z;

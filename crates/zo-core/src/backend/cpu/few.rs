@@ -8,13 +8,13 @@ use super::moves::{Change, Rows, move_by};
 use super::round::Nearest;
 use super::weight::Weight;
 use super::{Chunk, TypedTerm};
-use crate::noise::rows::{GROUP, Noise, lanes};
+use crate::noise::rows::{Draws, GROUP, lanes};
 use crate::noise::simd::Kernel;
 
 /// Along one noise vector, which stays in registers.
 pub(super) struct Along<Z>(PhantomData<Z>);
 
-impl<W: Weight, Z: Noise> Kernel for Chunk<'_, W, Along<Z>> {
+impl<W: Weight, Z: Draws> Kernel for Chunk<'_, W, Along<Z>> {
     #[inline(always)]
     fn run(self) {
         let (mut rows, sweep, lanes) = (Rows::new(self.weights), self.sweep, lanes());
@@ -41,7 +41,7 @@ struct One<'a, W: Weight, Z> {
     k: usize,
 }
 
-impl<W: Weight, Z: Noise> Change<W> for One<'_, W, Z> {
+impl<W: Weight, Z: Draws> Change<W> for One<'_, W, Z> {
     #[inline(always)]
     fn at(&self, lane: usize) -> (W::Acc, W::Acc) {
         let z = W::noise(self.noise.at(self.k, lane));
@@ -52,7 +52,7 @@ impl<W: Weight, Z: Noise> Change<W> for One<'_, W, Z> {
 /// Along two noise vectors of a distribution: the update of a step and the displacement of the next, or the candidates of a guiding vector.
 pub(super) struct Pair<Z>(PhantomData<Z>);
 
-impl<W: Weight, Z: Noise> Kernel for Chunk<'_, W, Pair<Z>> {
+impl<W: Weight, Z: Draws> Kernel for Chunk<'_, W, Pair<Z>> {
     #[inline(always)]
     fn run(self) {
         let (mut rows, sweep, lanes) = (Rows::new(self.weights), self.sweep, lanes());
@@ -80,7 +80,7 @@ struct Two<'a, W: Weight, Z> {
     k: usize,
 }
 
-impl<W: Weight, Z: Noise> Change<W> for Two<'_, W, Z> {
+impl<W: Weight, Z: Draws> Change<W> for Two<'_, W, Z> {
     #[inline(always)]
     fn at(&self, lane: usize) -> (W::Acc, W::Acc) {
         let ([a, b], [y, z]) = (self.terms, self.noise);

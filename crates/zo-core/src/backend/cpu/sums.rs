@@ -7,9 +7,9 @@ use super::moves::{Between, Rows, move_by};
 use super::round::{Nearest, Round, Stochastic};
 use super::weight::{Acc, Weight};
 use super::{Chunk, TypedSweep, TypedTarget, TypedTerm};
-use crate::noise::rows::{BAND, Band, GROUP, Gaussian, Noise, Rademacher, lanes};
+use crate::noise::rows::{BAND, Band, Draws, GROUP, Gaussian, Rademacher, lanes};
 use crate::noise::simd::Kernel;
-use crate::noise::{Distribution, LANES};
+use crate::noise::{LANES, Noise};
 
 pub(super) type PlainSums = Sums<false, false, false, false>;
 pub(super) type KeptSums = Sums<true, false, false, false>;
@@ -100,14 +100,14 @@ impl<W: Weight> TypedTerm<W> {
         from: &mut BandSums<W>,
         to: &mut BandSums<W>,
     ) {
-        match self.stream.distribution {
-            Distribution::Gaussian => self.add_noise::<Gaussian, KEPT, BOTH>(band, from, to),
-            Distribution::Rademacher => self.add_noise::<Rademacher, KEPT, BOTH>(band, from, to),
+        match self.stream.noise {
+            Noise::Gaussian => self.add_noise::<Gaussian, KEPT, BOTH>(band, from, to),
+            Noise::Rademacher => self.add_noise::<Rademacher, KEPT, BOTH>(band, from, to),
         }
     }
 
     #[inline(always)]
-    fn add_noise<Z: Noise, const KEPT: bool, const BOTH: bool>(
+    fn add_noise<Z: Draws, const KEPT: bool, const BOTH: bool>(
         &self,
         band: &Band,
         from: &mut BandSums<W>,

@@ -3,22 +3,22 @@ use half::{bf16, f16};
 
 use crate::backend::SweepTerm;
 use crate::direction::Direction;
-use crate::noise::{self, Distribution, TensorKey};
+use crate::noise::{self, Noise, TensorKey};
 
 pub(in crate::backend) mod forms;
 mod rounding;
 
-const DISTRIBUTIONS: [Distribution; 2] = [Distribution::Gaussian, Distribution::Rademacher];
+const DISTRIBUTIONS: [Noise; 2] = [Noise::Gaussian, Noise::Rademacher];
 
-fn noise(distribution: Distribution, seed: u64) -> Direction {
-    Direction::noise(distribution, seed)
+fn noise(noise: Noise, seed: u64) -> Direction {
+    Direction::noise(noise, seed)
 }
 
 /// The definition, element by element, with the kernel's order of operations.
 fn reference(weights: &[f32], sweep: &Sweep, round: impl Fn(f32) -> f32) -> Vec<f32> {
     let sum = |i: usize, coefficient: fn(&SweepTerm) -> f64| {
         sweep.terms.iter().fold(0f32, |sum, term| {
-            let z = noise::value(term.distribution, term.seed, sweep.tensor, i as u64);
+            let z = noise::value(term.noise, term.seed, sweep.tensor, i as u64);
             (coefficient(term) as f32).mul_add(z, sum)
         })
     };
@@ -42,19 +42,19 @@ fn sweeps() -> Vec<Sweep> {
     let key = TensorKey::new("layers.3.weight");
     let zero = Direction::zero();
     let mut sweeps = Vec::new();
-    for distribution in DISTRIBUTIONS {
-        let z = noise(distribution, 11);
+    for noise in DISTRIBUTIONS {
+        let z = noise(noise, 11);
         sweeps.push(Sweep::new(key, 1.0, &zero, &z.scaled(1e-3)));
         sweeps.push(Sweep::new(key, 1.0, &z.scaled(1e-3), &z.scaled(-1e-3)));
     }
-    let three = noise(Distribution::Gaussian, 0)
+    let three = noise(Noise::Gaussian, 0)
         .scaled(1e-3)
-        .plus(-2e-3, &noise(Distribution::Rademacher, u64::MAX))
-        .plus(0.5, &noise(Distribution::Gaussian, 1 << 40));
+        .plus(-2e-3, &noise(Noise::Rademacher, u64::MAX))
+        .plus(0.5, &noise(Noise::Gaussian, 1 << 40));
     sweeps.push(Sweep::new(
         key,
         0.99,
-        &noise(Distribution::Gaussian, 0).scaled(1e-3),
+        &noise(Noise::Gaussian, 0).scaled(1e-3),
         &three,
     ));
     sweeps.push(Sweep::new(key, 0.5, &zero, &zero));
@@ -146,7 +146,7 @@ fn double_precision_is_restored_to_double_precision() {
     let key = TensorKey::new("w");
     let start: Vec<f64> = weights(1000).into_iter().map(f64::from).collect();
     let mut w = start.clone();
-    let path = [0.0, 1e-3, -1e-3, 0.0].map(|c| noise(Distribution::Gaussian, 5).scaled(c));
+    let path = [0.0, 1e-3, -1e-3, 0.0].map(|c| noise(Noise::Gaussian, 5).scaled(c));
     for leg in path.windows(2) {
         sweep_slice(&mut w, &Sweep::new(key, 1.0, &leg[0], &leg[1]));
     }

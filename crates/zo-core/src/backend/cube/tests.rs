@@ -17,7 +17,7 @@ use crate::backend::{Sweep, Target, sweep};
 use crate::direction::Direction;
 use crate::mask::{Choice, Elements, Selection};
 use crate::masked::MaskedDirection;
-use crate::noise::{self, Distribution, TensorKey};
+use crate::noise::{self, Noise, TensorKey};
 use crate::update::{Change, Moment};
 
 const KEY: TensorKey = TensorKey(0x1234_5678_9abc_def0);
@@ -76,7 +76,7 @@ fn reference(weights: &[f32], change: &Sweep, dtype: DType) -> Vec<f64> {
             let kept = term
                 .keep
                 .is_none_or(|k| noise::keeps(k.seed, KEY, i as u64, k.probability));
-            let value = noise::value(term.distribution, term.seed, KEY, i as u64);
+            let value = noise::value(term.noise, term.seed, KEY, i as u64);
             if kept { f64::from(value) } else { 0.0 }
         };
         let from: f64 = change.terms.iter().map(|t| t.from * z(t)).sum();
@@ -120,25 +120,21 @@ fn on(elements: Elements, direction: &Direction) -> MaskedDirection {
     MaskedDirection::new(&mask, direction.clone())
 }
 
-/// Every form of a sweep but masks by magnitude: distributions, numbers of terms (the last go through a table), masks, targets, decay.
+/// Every form of a sweep but masks by magnitude: noises, numbers of terms (the last go through a table), masks, targets, decay.
 fn sweeps() -> Vec<Sweep> {
-    use Distribution::{Gaussian, Rademacher};
-    let z = |distribution, seed| Direction::noise(distribution, seed);
+    use Noise::{Gaussian, Rademacher};
+    let z = |noise, seed| Direction::noise(noise, seed);
     let all = |d: &Direction| on(Elements::All, d);
     let some = |d: &Direction| on(Elements::Random { seed: 9, keep: 0.3 }, d);
     let zero = MaskedDirection::zero();
     let both = z(Gaussian, 1 << 40)
         .scaled(1e-2)
         .plus(0.02, &z(Rademacher, u64::MAX));
-    let many = |distribution| {
-        (0..7).fold(both.clone(), |sum, seed| {
-            sum.plus(1e-3, &z(distribution, seed))
-        })
-    };
+    let many = |noise| (0..7).fold(both.clone(), |sum, seed| sum.plus(1e-3, &z(noise, seed)));
     let mut directions: Vec<Direction> = vec![both.clone(), many(Gaussian), many(Rademacher)];
-    for distribution in [Gaussian, Rademacher] {
-        directions.push(z(distribution, 0).scaled(1e-2));
-        directions.push(z(distribution, 1).plus(-0.5, &z(distribution, 2)));
+    for noise in [Gaussian, Rademacher] {
+        directions.push(z(noise, 0).scaled(1e-2));
+        directions.push(z(noise, 1).plus(-0.5, &z(noise, 2)));
     }
     let mut sweeps = vec![Sweep::new(KEY, 0.5, &Direction::zero(), &Direction::zero())];
     for d in &directions {
@@ -223,24 +219,21 @@ fn noise_is_that_of_the_contract() {
     };
     for narrow in [true, false] {
         NARROW.store(narrow, Ordering::Relaxed);
-        for (distribution, bound) in [
-            (Distribution::Gaussian, 3.0),
-            (Distribution::Rademacher, 0.0),
-        ] {
+        for (noise, bound) in [(Noise::Gaussian, 3.0), (Noise::Rademacher, 0.0)] {
             for elements in [&Elements::All, &random] {
-                let z = on(*elements, &Direction::noise(distribution, 7));
+                let z = on(*elements, &Direction::noise(noise, 7));
                 let change = Sweep::between(0, KEY, &MaskedDirection::zero(), &z);
                 let actual = run(&vec![0.0; n], DType::F32, &change);
                 let mut worst = 0f64;
                 for (i, a) in actual.iter().enumerate() {
-                    let e = f64::from(noise::value(distribution, 7, KEY, i as u64));
+                    let e = f64::from(noise::value(noise, 7, KEY, i as u64));
                     let kept = kept(elements, i);
-                    assert_eq!(*a != 0.0, kept, "{distribution}, {elements:?}, {i}");
+                    assert_eq!(*a != 0.0, kept, "{noise}, {elements:?}, {i}");
                     let e = if kept { e } else { 0.0 };
                     let error = (f64::from(*a) - e).abs() / f64::from(f32::EPSILON);
                     worst = worst.max(error / e.abs().max(1.0));
                 }
-                println!("{distribution}, {elements:?}: at most {worst} ulp");
+                println!("{noise}, {elements:?}: at most {worst} ulp");
                 assert!(worst <= bound);
             }
         }
@@ -250,7 +243,7 @@ fn noise_is_that_of_the_contract() {
 /// Rows with gaps between them, transposed and sliced views: the noise goes by the row-major index.
 #[test]
 fn any_layout_is_swept_by_its_row_major_index() {
-    let z = Direction::noise(Distribution::Gaussian, 3);
+    let z = Direction::noise(Noise::Gaussian, 3);
     let change = Sweep::new(KEY, 1.0, &Direction::zero(), &z);
     for (rows, columns) in [(1, 5), (7, 13), (33, 24), (130, 50), (64, 64)] {
         let start = weights(rows * columns);
@@ -298,7 +291,7 @@ fn passes_are_in_place() {
     let mut tensor = Tensor::<1>::zeros([1 << 25], &device());
     let holds = reserved();
     assert!(holds >= before + (1 << 27), "{before} -> {holds}");
-    let z = Direction::noise(Distribution::Rademacher, 3);
+    let z = Direction::noise(Noise::Rademacher, 3);
     let stations = [
         Direction::zero(),
         z.scaled(1e-3),
@@ -316,7 +309,7 @@ fn passes_are_in_place() {
 #[test]
 fn a_shared_tensor_keeps_its_values() {
     let start = weights(4096);
-    let z = Direction::noise(Distribution::Rademacher, 3);
+    let z = Direction::noise(Noise::Rademacher, 3);
     let change = Sweep::new(KEY, 1.0, &Direction::zero(), &z);
     let tensor = upload(&start, [64, 64], DType::F32);
     let other = tensor.clone();
@@ -359,7 +352,7 @@ fn elements_chosen_by_magnitude_are_found_again_on_a_device() {
 fn rounding_by_chance_is_that_of_the_host() {
     let start = weights(3 * 8192 + 76);
     let zero = Direction::zero();
-    let z = Direction::noise(Distribution::Rademacher, 3);
+    let z = Direction::noise(Noise::Rademacher, 3);
     let far: Vec<f32> = (0..start.len())
         .map(|i| start[i] * 10f32.powi(-(i as i32 % 9)))
         .collect();

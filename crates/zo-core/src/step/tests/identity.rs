@@ -8,12 +8,12 @@ use crate::tensors::check_ids;
 
 const BOTH: [Perturbation; 2] = [Perturbation::InPlace, Perturbation::OnTheFly];
 
-fn perturbing(perturbation: Perturbation) -> ZeroOrder<Distribution, Dense, Sgd> {
+fn perturbing(perturbation: Perturbation) -> ZeroOrder<Noise, Dense, Sgd> {
     let settings = Settings {
         perturbation,
         ..Settings::default()
     };
-    ZeroOrder::new(settings, Distribution::Gaussian, Dense, Sgd).unwrap()
+    ZeroOrder::new(settings, Noise::Gaussian, Dense, Sgd).unwrap()
 }
 
 /// Weights under any names, in any order, with visitors and mappers of their own.
@@ -102,8 +102,7 @@ fn crossed_orders_of_visits_and_maps_do_not_matter() {
             ..Settings::default()
         };
         let run = |module: Named| {
-            let mut optim =
-                ZeroOrder::new(settings.clone(), Distribution::Gaussian, Dense, Sgd).unwrap();
+            let mut optim = ZeroOrder::new(settings.clone(), Noise::Gaussian, Dense, Sgd).unwrap();
             let mut module = module;
             for _ in 0..3 {
                 module = optim.step(1e-2, module, Named::loss).unwrap().0;
@@ -202,7 +201,7 @@ fn running_statistics_do_not_train() {
             perturbation,
             ..Settings::default()
         };
-        let mut optim = ZeroOrder::new(only, Distribution::Gaussian, Dense, Sgd).unwrap();
+        let mut optim = ZeroOrder::new(only, Noise::Gaussian, Dense, Sgd).unwrap();
         let failed = optim.step(1e-3, norm, loss).unwrap_err();
         assert!(matches!(failed.error, ZoError::NothingToTrain { .. }));
     }

@@ -142,8 +142,7 @@ fn selections_are_checked() {
         ),
     ] {
         let mask = Answers(Selection(answer));
-        let mut optim =
-            ZeroOrder::new(Settings::default(), Distribution::Gaussian, mask, Sgd).unwrap();
+        let mut optim = ZeroOrder::new(Settings::default(), Noise::Gaussian, mask, Sgd).unwrap();
         let failed = optim.step(1e-2, one(&[1.0], DType::F32), steep(1.0));
         let failed = failed.unwrap_err();
         assert!(failed.to_string().contains(expected), "{failed}");

@@ -68,9 +68,9 @@ impl UpdateRule for Counting {
     }
 }
 
-fn in_turns(settings: Settings) -> ZeroOrder<Distribution, Turns, Counting> {
+fn in_turns(settings: Settings) -> ZeroOrder<Noise, Turns, Counting> {
     let (mask, rule) = (Turns::default(), Counting::default());
-    ZeroOrder::new(settings, Distribution::Gaussian, mask, rule).unwrap()
+    ZeroOrder::new(settings, Noise::Gaussian, mask, rule).unwrap()
 }
 
 fn loss(weights: &Weights) -> f64 {
@@ -166,7 +166,7 @@ fn updates_of_one_step_are_rounded_apart() {
     let mut perturbed = Perturbed::new(module, tensors.into());
     let objective = crate::objective::LossObjective(idle);
     let mut walk = Walk::new(&mut perturbed, objective, settings, 3, false);
-    let half = Direction::noise(Distribution::Rademacher, 1).scaled(1.0 / 256.0);
+    let half = Direction::noise(Noise::Rademacher, 1).scaled(1.0 / 256.0);
     for sign in [1.0, -1.0] {
         walk.select(Selection::all(2)).unwrap();
         let change = walk.masked(&half.scaled(sign));

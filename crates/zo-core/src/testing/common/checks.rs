@@ -7,7 +7,7 @@ use super::super::toy::{Target, Toy, cast, toy, zeroed};
 use super::super::{Failure, ensure, flat, same};
 use super::{Common, Setup};
 use crate::fits::half_ulp;
-use crate::step::ZerothOrderOptimizer;
+use crate::optimizer::ZerothOrderOptimizer;
 use crate::tensors::tensors;
 
 pub(super) fn value(target: Target, toy: &Toy) -> f64 {

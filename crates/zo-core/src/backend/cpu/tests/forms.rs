@@ -19,8 +19,8 @@ fn on(elements: Elements, direction: &Direction) -> MaskedDirection {
     MaskedDirection::new(&mask, direction.clone())
 }
 
-fn z(distribution: Distribution, seed: u64, i: usize) -> f64 {
-    f64::from(noise::value(distribution, seed, KEY, i as u64))
+fn z(noise: Noise, seed: u64, i: usize) -> f64 {
+    f64::from(noise::value(noise, seed, KEY, i as u64))
 }
 
 fn run<W: Weight>(weights: &mut [W], sweep: &Sweep) {
@@ -29,9 +29,9 @@ fn run<W: Weight>(weights: &mut [W], sweep: &Sweep) {
 
 #[test]
 fn random_elements_are_those_of_the_scalar_reference() {
-    for distribution in DISTRIBUTIONS {
+    for noise in DISTRIBUTIONS {
         for keep in [1e-3, 0.3, 1.0] {
-            let direction = noise(distribution, 3).plus(0.5, &noise(Distribution::Rademacher, 4));
+            let direction = noise(noise, 3).plus(0.5, &noise(Noise::Rademacher, 4));
             let elements = Elements::Random { seed: 9, keep };
             let zero = MaskedDirection::zero();
             let there = Sweep::between(0, KEY, &zero, &on(elements, &direction));
@@ -40,7 +40,7 @@ fn random_elements_are_those_of_the_scalar_reference() {
                 sweep_slice_at(level, &mut w, &there);
                 let mut kept = 0;
                 for (i, w) in w.iter().enumerate() {
-                    let d = z(distribution, 3, i) + 0.5 * z(Distribution::Rademacher, 4, i);
+                    let d = z(noise, 3, i) + 0.5 * z(Noise::Rademacher, 4, i);
                     let expected = if noise::keeps(9, KEY, i as u64, keep) {
                         d
                     } else {
@@ -63,10 +63,7 @@ fn random_elements_are_those_of_the_scalar_reference() {
 #[test]
 fn sign_and_adaptive_targets_are_their_formulas() {
     let start = weights(N);
-    let (a, b) = (
-        noise(Distribution::Gaussian, 1),
-        noise(Distribution::Rademacher, 2),
-    );
+    let (a, b) = (noise(Noise::Gaussian, 1), noise(Noise::Rademacher, 2));
     let all = |direction: &Direction| on(Elements::All, direction);
     let at = all(&a.scaled(1e-3));
     let displaced = {
@@ -83,10 +80,7 @@ fn sign_and_adaptive_targets_are_their_formulas() {
             let mut w = displaced.clone();
             sweep_slice_at(level, &mut w, &sweep);
             for (i, (w, theta)) in w.iter().zip(&start).enumerate() {
-                let (a, b) = (
-                    z(Distribution::Gaussian, 1, i),
-                    z(Distribution::Rademacher, 2, i),
-                );
+                let (a, b) = (z(Noise::Gaussian, 1, i), z(Noise::Rademacher, 2, i));
                 let expected = 0.9 * f64::from(*theta) + expected(a, b);
                 assert!(
                     (f64::from(*w) - expected).abs() < 2e-6,
@@ -156,10 +150,7 @@ pub(in crate::backend) fn chosen_elements_are_found_again<
             let inside = |w: W| {
                 (w.into().abs() <= ToPrimitive::to_f64(&W::acc(threshold)).unwrap()) == small
             };
-            let (a, b) = (
-                noise(Distribution::Gaussian, 1),
-                noise(Distribution::Rademacher, 2),
-            );
+            let (a, b) = (noise(Noise::Gaussian, 1), noise(Noise::Rademacher, 2));
             let stations = [
                 a.scaled(epsilon),
                 a.scaled(-epsilon),
@@ -179,7 +170,7 @@ pub(in crate::backend) fn chosen_elements_are_found_again<
                     let d: f64 = direction
                         .terms()
                         .iter()
-                        .map(|t| t.coefficient * z(t.distribution, t.seed, i))
+                        .map(|t| t.coefficient * z(t.noise, t.seed, i))
                         .sum();
                     let expected = if inside(*theta) { theta_f + d } else { theta_f };
                     farthest[i] = farthest[i].max(d.abs());
@@ -234,8 +225,8 @@ pub(in crate::backend) fn steps_without_an_update_have_no_bias<
     let (threshold, near, epsilon) = (0.0193, 1e-3, 1e-3);
     // Random to the last bit.
     let next_to = |i: usize| {
-        let far = 0.5 * z(Distribution::Gaussian, 99, i);
-        z(Distribution::Rademacher, 98, i) * (threshold + near * far)
+        let far = 0.5 * z(Noise::Gaussian, 99, i);
+        z(Noise::Rademacher, 98, i) * (threshold + near * far)
     };
     let start: Vec<W> = (0..N).map(next_to).map(from_f64).collect();
     for small in [true, false] {
@@ -247,8 +238,8 @@ pub(in crate::backend) fn steps_without_an_update_have_no_bias<
         let mut w = start.clone();
         let zero = MaskedDirection::zero();
         for step in 0..steps {
-            let distribution = DISTRIBUTIONS[(step % 2) as usize];
-            let there = on(elements, &noise(distribution, step).scaled(epsilon));
+            let noise = DISTRIBUTIONS[(step % 2) as usize];
+            let there = on(elements, &noise(noise, step).scaled(epsilon));
             let stations = [&zero, &there, &there.scaled(-1.0), &zero];
             for leg in stations.windows(2) {
                 run(&mut w, &Sweep::between(0, KEY, leg[0], leg[1]));
@@ -317,7 +308,7 @@ fn an_update_moves_the_elements_that_were_perturbed() {
     let threshold = 0.2;
     let elements = Elements::Small { threshold };
     let start: Vec<f32> = around(threshold).into_iter().map(|w| w as f32).collect();
-    let direction = noise(Distribution::Gaussian, 1);
+    let direction = noise(Noise::Gaussian, 1);
     let at = on(elements, &direction.scaled(-1e-3));
     let mut w = start.clone();
     run(
@@ -327,7 +318,7 @@ fn an_update_moves_the_elements_that_were_perturbed() {
     let change = Change::Linear(on(elements, &direction.scaled(0.5)));
     run(&mut w, &Sweep::changing(0, KEY, &at, &change));
     for (i, (now, theta)) in w.iter().zip(&start).enumerate() {
-        let moved = 0.5 * z(Distribution::Gaussian, 1, i);
+        let moved = 0.5 * z(Noise::Gaussian, 1, i);
         let moved = if theta.abs() <= threshold as f32 {
             moved
         } else {
@@ -344,7 +335,7 @@ fn an_update_moves_the_elements_that_were_perturbed() {
 /// A mask that takes in everything is no mask: bit for bit.
 #[test]
 fn masks_of_everything_change_nothing() {
-    let direction = noise(Distribution::Gaussian, 1).scaled(1e-3);
+    let direction = noise(Noise::Gaussian, 1).scaled(1e-3);
     let walk = |elements| {
         let mut w = weights(N);
         let (there, zero) = (on(elements, &direction), MaskedDirection::zero());

@@ -143,10 +143,7 @@ fn only_numbers_beyond_the_largest_become_infinite() {
 }
 
 fn changes() -> Vec<Change<'static>> {
-    let (a, b) = (
-        noise(Distribution::Gaussian, 1),
-        noise(Distribution::Rademacher, 2),
-    );
+    let (a, b) = (noise(Noise::Gaussian, 1), noise(Noise::Rademacher, 2));
     let random = Elements::Random { seed: 3, keep: 0.3 };
     let moment = |direction: &Direction, first, second| Moment {
         gradient: all(direction),
@@ -177,10 +174,7 @@ fn passes_are_the_definition<W: Half>() {
     let (seed, decay, zero) = (0x1234_5678_9abc_def0, 0.9, MaskedDirection::zero());
     let changes = changes();
     for n in [1, 63, 65, 511, 513, 8192, 3 * 8192 + 77] {
-        for from in [
-            zero.clone(),
-            all(&noise(Distribution::Gaussian, 9).scaled(1e-2)),
-        ] {
+        for from in [zero.clone(), all(&noise(Noise::Gaussian, 9).scaled(1e-2))] {
             let mut displaced: Vec<W> = weights(n).into_iter().map(W::of).collect();
             sweep_slice(&mut displaced, &Sweep::between(0, KEY, &zero, &from));
             let mut theta = displaced.clone();
@@ -221,7 +215,7 @@ fn every_level_length_and_change_rounds_as_the_scalar_reference_says() {
 
 #[test]
 fn thread_count_does_not_matter_to_rounding() {
-    let change = Change::Linear(all(&noise(Distribution::Gaussian, 1).scaled(1e-3)));
+    let change = Change::Linear(all(&noise(Noise::Gaussian, 1).scaled(1e-3)));
     let sweep = Sweep::changing(0, KEY, &MaskedDirection::zero(), &change).rounded(Some(5));
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new()
@@ -257,9 +251,9 @@ fn full_precision_weights_are_rounded_to_nearest() {
 /// the mean exact, within 5 standard errors. False alarms: 6e-7 for each of 34 shares.
 fn is_unbiased<W: Half>(numbers: &[f32]) {
     const N: usize = 1 << 15;
-    let z = noise(Distribution::Rademacher, 1);
+    let z = noise(Noise::Rademacher, 1);
     let signs: Vec<f32> = (0..N as u64)
-        .map(|i| noise::value(Distribution::Rademacher, 1, KEY, i))
+        .map(|i| noise::value(Noise::Rademacher, 1, KEY, i))
         .collect();
     for x in numbers {
         let change = Change::Linear(all(&z.scaled(f64::from(*x))));
@@ -310,7 +304,7 @@ fn a_tiny_update_is_kept_in_the_mean<W: Half>() {
     const N: usize = 1 << 15;
     const STEPS: u64 = 400;
     let zero = MaskedDirection::zero();
-    let change = Change::Linear(all(&noise(Distribution::Rademacher, 1).scaled(1e-7)));
+    let change = Change::Linear(all(&noise(Noise::Rademacher, 1).scaled(1e-7)));
     let sweep = |rounding| Sweep::changing(0, KEY, &zero, &change).rounded(rounding);
     for start in [1.0, -1.0, 0.02].map(W::of) {
         let (mut nearest, mut stochastic) = (vec![start; N], vec![start; N]);
@@ -326,7 +320,7 @@ fn a_tiny_update_is_kept_in_the_mean<W: Half>() {
         let size = start.value().abs();
         let exact = STEPS as f64 * f64::from((size + 1e-7) - size);
         let along = |(i, w): (usize, &W)| {
-            let z = noise::value(Distribution::Rademacher, 1, KEY, i as u64);
+            let z = noise::value(Noise::Rademacher, 1, KEY, i as u64);
             f64::from(z * (w.value() - start.value()))
         };
         let moved = stochastic.iter().enumerate().map(along).sum::<f64>() / N as f64;

@@ -1,43 +1,40 @@
-//! A module on its way through the displacements of one step, and the losses met there.
+//! The losses of one step, measured by moving the module.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
+use burn::tensor::TensorData;
 
+use crate::change::Change;
 use crate::direction::Direction;
 use crate::error::{ObjectiveError, ZoError};
 use crate::fits;
-use crate::mask::Selection;
 use crate::masked::MaskedDirection;
 use crate::objective::Objective;
+use crate::oracle::{Oracle, Weights};
 use crate::perturbed::{Cost, Perturbed};
-use crate::report::{QueryReport, StepReport};
-use crate::sampler::Probe;
-use crate::settings::Settings;
+use crate::report::{Query, StepReport};
+use crate::selection::Selection;
 use crate::tangent::Tangent;
-use crate::tensors::{TensorInfo, Values, Weights, check_ids, samples, visit_values};
-use crate::update::{Change, Update};
+use crate::tensors::{TensorInfo, check_ids, samples, visit_values};
 use crate::watch::Watch;
 
-pub(crate) struct Walk<'a, M, O> {
-    perturbed: &'a mut Perturbed<M>,
+/// A module, an objective, and what is known of its losses in this step.
+pub(crate) struct Evaluator<'a, M, O> {
+    pub(crate) perturbed: &'a mut Perturbed<M>,
     tensors: Arc<[TensorInfo]>,
     objective: O,
-    settings: Settings,
+    epsilon: f64,
     step: u64,
     /// L(theta) before the step, if it was evaluated.
     loss_before: Option<f64>,
     /// L(theta) as theta is now.
     loss_here: Option<f64>,
-    /// The selections of the rounds, each with the number of queries before it.
-    rounds: Vec<(Arc<Selection>, usize)>,
-    /// What is perturbed in this round: the last selection without its factors.
+    /// Whether theta has been updated in this step.
+    updated: bool,
+    /// What is perturbed: the mask's selection, without its factors.
     perturbs: Arc<Selection>,
-    pub(crate) queries: Vec<QueryReport>,
-    /// Rounds whose update is done.
-    updated: usize,
-    undo: Vec<Undo>,
     /// What passes cost before this step.
     before: Cost,
     forwards: usize,
@@ -55,18 +52,12 @@ struct Trial {
     read: bool,
 }
 
-/// How to take an update back.
-struct Undo {
-    change: Option<Change<'static>>,
-    decay_rate: f64,
-    decay: Vec<Option<f64>>,
-}
-
-impl<'a, M: Module, O: Objective<M>> Walk<'a, M, O> {
+impl<'a, M: Module, O: Objective<M>> Evaluator<'a, M, O> {
+    /// For step `step`; `first` if no step of the optimizer has succeeded yet.
     pub(crate) fn new(
         perturbed: &'a mut Perturbed<M>,
         objective: O,
-        settings: Settings,
+        epsilon: f64,
         step: u64,
         first: bool,
     ) -> Self {
@@ -75,113 +66,49 @@ impl<'a, M: Module, O: Objective<M>> Walk<'a, M, O> {
             before: perturbed.cost(),
             perturbed,
             objective,
-            settings,
+            epsilon,
             step,
             loss_before: None,
             loss_here: None,
-            rounds: Vec::new(),
+            updated: false,
             perturbs: Arc::new(Selection(Vec::new())),
-            queries: Vec::new(),
-            updated: 0,
-            undo: Vec::new(),
             forwards: 0,
             forward_time: Duration::ZERO,
             trial: first.then(Trial::default),
         }
     }
 
-    pub(crate) fn tensors(&self) -> &[TensorInfo] {
-        &self.tensors
-    }
-
-    pub(crate) fn tensors_shared(&self) -> Arc<[TensorInfo]> {
+    pub(crate) fn tensors(&self) -> Arc<[TensorInfo]> {
         Arc::clone(&self.tensors)
     }
 
-    /// Begins a round.
-    ///
-    /// # Errors
-    /// If the selection does not fit the module.
-    pub(crate) fn select(&mut self, selection: Selection) -> Result<(), ZoError> {
-        selection.check(&self.tensors)?;
+    /// From now on, displacements are seen through this selection.
+    pub(crate) fn look_through(&mut self, selection: &Selection) {
         self.perturbs = Arc::new(selection.unscaled());
-        self.rounds.push((Arc::new(selection), self.queries.len()));
-        Ok(())
     }
 
-    /// `direction` on what this round has selected, with its factors.
-    pub(crate) fn masked(&self, direction: &Direction) -> MaskedDirection {
-        match self.rounds.last() {
-            Some((selection, _)) => MaskedDirection::new(selection, direction.clone()),
-            None => MaskedDirection::zero(),
-        }
-    }
-
-    /// Updates what was selected since the last update.
+    /// Updates `theta`, each tensor that moves by its factor first.
     ///
     /// # Errors
-    /// If the update does not fit the weights, which are then as they were.
-    pub(crate) fn update(&mut self, update: Update<'_>) -> Result<(), ZoError> {
-        let rounds = &self.rounds[self.updated..];
-        let decay: Vec<Option<f64>> = (self.tensors.iter().enumerate())
-            .map(|(number, tensor)| {
-                let moves = rounds
-                    .iter()
-                    .any(|(selection, _)| selection.get(number).is_some());
-                moves.then(|| self.settings.weight_decay_of(tensor))
-            })
-            .collect();
-        let tensors = self.tensors_shared();
-        let moves = |number: usize| decay[number].is_some();
-        fits::check(&update.change, &tensors, moves, self)?;
-        let rounding = self.settings.rounding_seed(self.step, self.undo.len());
-        self.undo.push(Undo {
-            change: update.change.reversed(),
-            decay_rate: update.decay_rate,
-            decay: decay.clone(),
-        });
-        self.perturbed.update(update, &decay, rounding);
-        self.updated = self.rounds.len();
-        self.loss_here = None;
+    /// If the change does not fit the weights, which are then as they were.
+    pub(crate) fn update(
+        &mut self,
+        change: Change<'_>,
+        factors: &[Option<f64>],
+        rounding: Option<u64>,
+    ) -> Result<(), ZoError> {
+        let tensors = self.tensors();
+        fits::check(&change, &tensors, |number| factors[number].is_some(), self)?;
+        self.perturbed.update(change, factors, rounding);
+        (self.updated, self.loss_here) = (true, None);
         Ok(())
     }
 
-    /// Takes back the updates of this step, last first. The module ends at `theta`, including the previous step's pending update.
-    pub(crate) fn undo(&mut self) {
-        self.perturbed.settle();
-        while let Some(undo) = self.undo.pop() {
-            // Rules with buffers cannot be undone; they are refused where a step has several updates.
-            if let Some(change) = undo.change {
-                let decay_rate = 0.0;
-                let update = Update { change, decay_rate };
-                self.perturbed.update(update, &undo.decay, None);
-            }
-            let decayed = undo.decay.iter().map(|decay| {
-                // (1 - x) (1 + x / (1 - x)) = 1
-                decay.map(|decay| decay / (undo.decay_rate * decay - 1.0))
-            });
-            let decayed: Vec<_> = decayed.collect();
-            let none = Update::linear(MaskedDirection::zero(), undo.decay_rate);
-            self.perturbed.update(none, &decayed, None);
-        }
-        self.perturbed.settle();
-    }
-
-    /// What each round selected, and its queries.
-    pub(crate) fn observations(&self) -> impl Iterator<Item = (&Selection, &[QueryReport])> {
-        let ends = self.rounds[1.min(self.rounds.len())..]
-            .iter()
-            .map(|(_, start)| *start);
-        let ends = ends.chain([self.queries.len()]);
-        let rounds = self.rounds.iter().zip(ends);
-        rounds.map(|((selection, start), end)| (&**selection, &self.queries[*start..end]))
-    }
-
-    pub(crate) fn report(self, skipped: bool) -> StepReport {
+    pub(crate) fn report(self, queries: Vec<Query>, skipped: bool) -> StepReport {
         let (before, after) = (self.before, self.perturbed.cost());
         StepReport {
             step: self.step,
-            queries: self.queries,
+            queries,
             loss_unperturbed: self.loss_before,
             forwards: self.forwards,
             passes: after.passes - before.passes,
@@ -195,14 +122,14 @@ impl<'a, M: Module, O: Objective<M>> Walk<'a, M, O> {
 
     fn note_loss_here(&mut self, loss: f64) {
         self.loss_here = Some(loss);
-        if self.updated == 0 {
+        if !self.updated {
             self.loss_before = Some(loss);
         }
     }
 
     /// Refuses a projected gradient that overflowed, and losses that have nothing to do with the module.
-    pub(crate) fn check_query(&self, query: &QueryReport) -> Result<(), ZoError> {
-        let QueryReport {
+    pub(crate) fn check_query(&self, query: &Query) -> Result<(), ZoError> {
+        let Query {
             projected_gradient: value,
             loss_plus,
             loss_other,
@@ -245,7 +172,7 @@ impl<'a, M: Module, O: Objective<M>> Walk<'a, M, O> {
             return Ok(());
         }
         Err(ZoError::EpsilonTooSmall {
-            epsilon: self.settings.epsilon,
+            epsilon: self.epsilon,
             percent: 100.0 * moving / all,
         })
     }
@@ -287,7 +214,7 @@ impl<'a, M: Module, O: Objective<M>> Walk<'a, M, O> {
     }
 }
 
-impl<M: Module, O: Objective<M>> Probe for Walk<'_, M, O> {
+impl<M: Module, O: Objective<M>> Oracle for Evaluator<'_, M, O> {
     fn loss_at(&mut self, displacement: &Direction) -> Result<f64, ZoError> {
         let masked = MaskedDirection::new(&self.perturbs, displacement.clone());
         if let Some(trial) = &mut self.trial
@@ -299,7 +226,7 @@ impl<M: Module, O: Objective<M>> Probe for Walk<'_, M, O> {
     }
 
     fn loss_after(&mut self, change: &MaskedDirection) -> Result<f64, ZoError> {
-        let (tensors, linear) = (self.tensors_shared(), Change::Linear(change.clone()));
+        let (tensors, linear) = (self.tensors(), Change::Linear(change.clone()));
         fits::check(&linear, &tensors, |number| change.covers(number), self)?;
         self.perturbed.move_to(change);
         let value = self.evaluate(|objective, module| objective.loss(module))?;
@@ -322,7 +249,7 @@ impl<M: Module, O: Objective<M>> Probe for Walk<'_, M, O> {
         let here = MaskedDirection::zero();
         self.perturbed.move_to(&here);
         let direction = MaskedDirection::new(&self.perturbs, direction.clone());
-        let tensors = self.tensors_shared();
+        let tensors = self.tensors();
         if self.objective.finds_by_id() {
             check_ids(&tensors)?;
         }
@@ -334,12 +261,12 @@ impl<M: Module, O: Objective<M>> Probe for Walk<'_, M, O> {
     }
 
     fn epsilon(&self) -> f64 {
-        self.settings.epsilon
+        self.epsilon
     }
 }
 
-impl<M: Module, O: Objective<M>> Weights for Walk<'_, M, O> {
-    fn for_each(&mut self, visit: &mut dyn FnMut(usize, &Values<'_>)) {
+impl<M: Module, O: Objective<M>> Weights for Evaluator<'_, M, O> {
+    fn visit(&mut self, visit: &mut dyn FnMut(usize, &TensorData)) {
         self.perturbed.settle();
         visit_values(self.perturbed.module(), visit);
     }

@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, Tensor};
 use super::*;
 use crate::difference::Difference;
 use crate::mask::{Choice, Dense, Elements, Selection};
-use crate::noise::Distribution;
+use crate::noise::Noise;
 use crate::sampler::{Probe, Seeds};
 use crate::settings::Settings;
 use crate::step::ZerothOrderOptimizer;
@@ -52,11 +52,11 @@ fn net() -> Net {
     net_of(&devices()[0], DType::F32)
 }
 
-fn with<K: SparsityMask>(settings: Settings, mask: K) -> ZeroOrder<Distribution, K, Sgd> {
-    ZeroOrder::new(settings, Distribution::Gaussian, mask, Sgd).unwrap()
+fn with<K: SparsityMask>(settings: Settings, mask: K) -> ZeroOrder<Noise, K, Sgd> {
+    ZeroOrder::new(settings, Noise::Gaussian, mask, Sgd).unwrap()
 }
 
-fn mezo() -> ZeroOrder<Distribution, Dense, Sgd> {
+fn mezo() -> ZeroOrder<Noise, Dense, Sgd> {
     with(Settings::default(), Dense)
 }
 
@@ -213,7 +213,7 @@ impl SparsityMask for Turns {
     }
 }
 
-fn in_turns() -> ZeroOrder<Distribution, Turns, Sgd> {
+fn in_turns() -> ZeroOrder<Noise, Turns, Sgd> {
     let settings = Settings {
         weight_decay: 50.0,
         ..Settings::default()
@@ -285,8 +285,7 @@ fn what_cannot_wait_is_the_same_bit_for_bit() {
     assert_eq!(passes(&reports), [2, 4, 2, 4, 2, 4]);
     assert_eq!(flat(session.model()), expected);
 
-    let signs =
-        || ZeroOrder::new(Settings::default(), Distribution::Gaussian, Dense, Signs).unwrap();
+    let signs = || ZeroOrder::new(Settings::default(), Noise::Gaussian, Dense, Signs).unwrap();
     let (expected, _) = one_by_one(signs(), net(), LR, 4, scripted());
     let (mut session, reports) = in_session(signs(), net(), LR, 4, scripted());
     assert_eq!(passes(&reports), [3; 4]);
@@ -360,7 +359,7 @@ fn a_session_keeps_small_updates_of_half_precision_weights_in_the_mean() {
     for i in 0..n {
         let noise = |report: &StepReport| {
             let seed = report.queries[0].direction.terms()[0].seed;
-            let z = value(Distribution::Gaussian, seed, TensorKey::new("b"), i as u64);
+            let z = value(Noise::Gaussian, seed, TensorKey::new("b"), i as u64);
             f64::from(z)
         };
         let update = -lr * reports.iter().map(noise).sum::<f64>();

@@ -1,0 +1,76 @@
+//! Changes of the weights: what an update rule decides.
+
+use burn::tensor::Tensor;
+
+use crate::masked::MaskedDirection;
+use crate::tensors::TensorInfo;
+
+/// A change of the weights.
+pub enum Change<'a> {
+    /// `theta + d`.
+    Linear(MaskedDirection),
+    /// `theta + rate sign(d)`, element by element; 0 stays 0.
+    Sign {
+        /// The step of each element.
+        rate: f64,
+        /// Whose sign is taken.
+        of: MaskedDirection,
+    },
+    /// `theta + rate m / (sqrt(v) + epsilon)` with `m = sum_k first_k d_k` and `v = sum_k second_k d_k^2`, element by element.
+    Adaptive {
+        /// The factor on the whole.
+        rate: f64,
+        /// Keeps the quotient finite.
+        epsilon: f64,
+        /// The estimates m and v are made of.
+        moments: Vec<Moment>,
+    },
+    /// Whatever the closure makes of it, for rules that keep buffers: called once for each tensor that moves.
+    Custom {
+        /// The estimate, handed to the closure tensor by tensor.
+        gradient: MaskedDirection,
+        /// A bound on the change of a weight. The step fails before a weight or the rule's state is touched if the weights' dtype cannot
+        /// hold it.
+        largest: f64,
+        /// From a tensor's decayed weights, in f32 or better, and the estimate in f32, both flattened, to its new weights. The rule's state
+        /// changes here and nowhere else.
+        apply: Box<Apply<'a>>,
+    },
+}
+
+/// See [`Change::Custom`].
+pub type Apply<'a> = dyn FnMut(&TensorInfo, Tensor<1>, Tensor<1>) -> Tensor<1> + 'a;
+
+/// A past estimate and its weights in the two moments of an [adaptive change](Change::Adaptive).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Moment {
+    /// The estimate.
+    pub gradient: MaskedDirection,
+    /// Its weight in m.
+    pub first: f64,
+    /// The weight of its square in v.
+    pub second: f64,
+}
+
+impl Change<'_> {
+    /// The change that undoes this one; `None` if that takes more than the seeds.
+    pub(crate) fn reversed(&self) -> Option<Change<'static>> {
+        Some(match self {
+            Self::Linear(direction) => Change::Linear(direction.scaled(-1.0)),
+            Self::Sign { rate, of } => Change::Sign {
+                rate: -rate,
+                of: of.clone(),
+            },
+            Self::Adaptive {
+                rate,
+                epsilon,
+                moments,
+            } => Change::Adaptive {
+                rate: -rate,
+                epsilon: *epsilon,
+                moments: moments.clone(),
+            },
+            Self::Custom { .. } => return None,
+        })
+    }
+}
