@@ -38,7 +38,7 @@
 //! # type Loader = Arc<dyn DataLoader<Batch>>;
 //! # fn main_(model: Model, train: Loader, valid: Loader) -> Result<(), Box<dyn std::error::Error>> {
 //! let objective = |model: &Model, batch: &Batch| model.loss(batch);
-//! let strategy = Arc::new(ZeroOrderStrategy::new(MezoConfig::new().init()?, 1e-3, objective));
+//! let strategy = Arc::new(ZeroOrderStrategy::new(mezo().init()?, 1e-3, objective));
 //! let result = SupervisedTraining::<ForwardOnly<Model>>::new("runs/model", train, valid)
 //!     .metric_train_numeric(LossMetric::new())
 //!     .metric_train_numeric(StepMetric::projected_gradient())
