@@ -1,8 +1,10 @@
 //! Files that are replaced whole or not at all.
 
 use std::fs::File;
-use std::io::{BufWriter, Result, Write};
-use std::path::Path;
+use std::io::{BufWriter, Error, Result, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
 
 /// Replaces the file `path`, or creates it, by what `fill` writes: first to a temporary file in the same folder, which is brought to the
 /// disk and then renamed. Whatever happens, `path` holds all of the old bytes or all of the new ones, and other processes see nothing
@@ -14,8 +16,46 @@ pub fn replace(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<&mut File>) -> Result<()>,
 ) -> Result<()> {
-    let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    let dir = parent.unwrap_or(Path::new("."));
+    stage(path, |error| error, fill)?.place()
+}
+
+/// [`replace`] by these bytes.
+///
+/// # Errors
+/// As there.
+pub fn replace_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, |file| file.write_all(bytes))
+}
+
+/// Replaces several files by these bytes: none of them before all are on the disk.
+///
+/// # Errors
+/// The file that cannot be written, and why. Those before it may have been replaced if it is the renaming that fails.
+pub(crate) fn replace_all(files: &[(PathBuf, &[u8])]) -> std::result::Result<(), (PathBuf, Error)> {
+    let staged = files.iter().map(|(path, bytes)| {
+        let failed = |error| (path.clone(), error);
+        stage(path, failed, |file| file.write_all(bytes).map_err(failed))
+    });
+    let staged: Vec<_> = staged.collect::<std::result::Result<_, _>>()?;
+    for (file, (path, _)) in staged.into_iter().zip(files) {
+        file.place().map_err(|error| (path.clone(), error))?;
+    }
+    Ok(())
+}
+
+/// New content of a file, on the disk but not under its name yet. Dropping it removes it.
+pub(crate) struct Staged {
+    file: NamedTempFile,
+    path: PathBuf,
+}
+
+/// Writes the new content of `path` beside it: several files can so be prepared before the first is replaced. `failed` makes the error
+/// of what the system refuses.
+pub(crate) fn stage<E>(
+    path: &Path,
+    failed: impl Fn(Error) -> E,
+    fill: impl FnOnce(&mut BufWriter<&mut File>) -> std::result::Result<(), E>,
+) -> std::result::Result<Staged, E> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".").suffix(".tmp");
     #[cfg(unix)]
@@ -26,26 +66,33 @@ pub fn replace(
     };
     #[cfg(unix)]
     builder.permissions(permissions);
-    let mut file = builder.tempfile_in(dir)?;
+    let mut file = builder.tempfile_in(folder(path)).map_err(&failed)?;
     let mut writer = BufWriter::with_capacity(1 << 20, file.as_file_mut());
     fill(&mut writer)?;
-    writer.flush()?;
+    writer.flush().map_err(&failed)?;
     drop(writer);
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    // The name, too, where a system lets a folder be opened.
-    if cfg!(unix) {
-        File::open(dir)?.sync_all()?;
-    }
-    Ok(())
+    file.as_file().sync_all().map_err(&failed)?;
+    Ok(Staged {
+        file,
+        path: path.to_owned(),
+    })
 }
 
-/// [`replace`] by these bytes.
-///
-/// # Errors
-/// As there.
-pub fn replace_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
-    replace(path, |file| file.write_all(bytes))
+impl Staged {
+    /// Renames it.
+    pub(crate) fn place(self) -> Result<()> {
+        self.file.persist(&self.path).map_err(|error| error.error)?;
+        // The name, too, where a system lets a folder be opened.
+        if cfg!(unix) {
+            File::open(folder(&self.path))?.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+fn folder(path: &Path) -> &Path {
+    let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]
@@ -68,6 +115,21 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
         assert_eq!(dir.path().read_dir().unwrap().count(), 1);
         assert!(replace_bytes(&dir.path().join("none").join("x"), b"").is_err());
+    }
+
+    #[test]
+    fn of_several_files_none_is_replaced_if_one_cannot_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| dir.path().join(name));
+        replace_all(&[(one.clone(), b"old"), (other.clone(), b"old")]).unwrap();
+        let lost = dir.path().join("none").join("x");
+        let (path, _) = replace_all(&[(one.clone(), b"new"), (lost.clone(), b"")]).unwrap_err();
+        assert_eq!(path, lost);
+        // Nor is anything left of one that cannot be renamed.
+        std::fs::create_dir(&lost.parent().unwrap()).unwrap();
+        assert!(replace_bytes(lost.parent().unwrap(), b"new").is_err());
+        assert_eq!(std::fs::read(&one).unwrap(), b"old");
+        assert_eq!(dir.path().read_dir().unwrap().count(), 3);
     }
 
     #[cfg(unix)]

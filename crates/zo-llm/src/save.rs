@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
@@ -16,6 +16,7 @@ use crate::config::{ConfigError, ModelConfig};
 use crate::load::files::{COMPANIONS, has_tokenizer};
 use crate::load::{Dtype, Slot, file_name, not_finite, slots};
 use crate::model::CausalLm;
+use crate::replace::{replace, replace_bytes, stage};
 
 /// Why a model cannot be saved.
 #[derive(Debug, Error)]
@@ -117,14 +118,12 @@ pub fn save_checkpoint(
         if !from.exists() {
             continue;
         }
-        replace(&dir.join(name), |part| match std::fs::copy(&from, part) {
-            Ok(_) => Ok(()),
-            Err(source) => Err(SaveError::Copy {
-                from: from.clone(),
-                to: part.to_owned(),
-                source,
-            }),
-        })?;
+        let to = dir.join(name);
+        let copied = replace(&to, |file| {
+            std::io::copy(&mut File::open(&from)?, file)?;
+            Ok(())
+        });
+        copied.map_err(|source| SaveError::Copy { from, to, source })?;
     }
     Ok(())
 }
@@ -162,42 +161,22 @@ pub fn save_model(
         });
     }
 
-    std::fs::create_dir_all(dir).map_err(|source| SaveError::Write {
-        path: dir.to_owned(),
-        source,
-    })?;
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| SaveError::Write {
+            path: path.clone(),
+            source,
+        }
+    };
+    std::fs::create_dir_all(dir).map_err(failed(dir))?;
+    let (weights, json) = (dir.join("model.safetensors"), dir.join("config.json"));
     let text = config_text(config, dtype)?;
     // The weights, which take longest and can be refused, first: both files are there before either is replaced.
-    replace(&dir.join("model.safetensors"), |part| {
-        write_weights(part, &slots, model, dtype)?;
-        replace(&dir.join("config.json"), |part| {
-            std::fs::write(part, &text).map_err(|source| SaveError::Write {
-                path: part.to_owned(),
-                source,
-            })
-        })
-    })
-}
-
-/// Has a file written beside `path` and renames it, so that an existing file is replaced whole or not at all.
-fn replace(
-    path: &Path,
-    write: impl FnOnce(&Path) -> Result<(), SaveError>,
-) -> Result<(), SaveError> {
-    let mut part = path.as_os_str().to_owned();
-    part.push(".part");
-    let part = PathBuf::from(part);
-    let written = write(&part).and_then(|()| {
-        std::fs::rename(&part, path).map_err(|source| SaveError::Write {
-            path: path.to_owned(),
-            source,
-        })
-    });
-    if written.is_err() {
-        // Best effort: the error that matters is the one above.
-        let _ = std::fs::remove_file(&part);
-    }
-    written
+    let staged = stage(&weights, failed(&weights), |file| {
+        write_weights(file, &slots, model, dtype, &failed(&weights))
+    })?;
+    replace_bytes(&json, text.as_bytes()).map_err(failed(&json))?;
+    staged.place().map_err(failed(&weights))
 }
 
 /// `config.json` with the type of the weights, which transformers loads them in. Its older versions know this name only.
@@ -217,10 +196,11 @@ fn config_text(config: &ModelConfig, dtype: Dtype) -> Result<String, SaveError> 
 }
 
 fn write_weights(
-    path: &Path,
+    file: &mut impl Write,
     slots: &[Slot],
     model: &CausalLm,
     dtype: Dtype,
+    failed: &impl Fn(std::io::Error) -> SaveError,
 ) -> Result<(), SaveError> {
     let (file_dtype, size) = match dtype {
         Dtype::F32 => (FileDtype::F32, 4),
@@ -249,38 +229,30 @@ fn write_weights(
     let mut text = serde_json::to_vec(&metadata).map_err(|error| header(error.to_string()))?;
     text.resize(text.len().next_multiple_of(8), b' ');
 
-    let write = |source| SaveError::Write {
-        path: path.to_owned(),
-        source,
-    };
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(write)?);
     file.write_all(&(text.len() as u64).to_le_bytes())
-        .map_err(write)?;
-    file.write_all(&text).map_err(write)?;
+        .map_err(failed)?;
+    file.write_all(&text).map_err(failed)?;
     let mut writer = Writer {
         file,
         slots: slots.iter(),
         dtype,
-        path,
+        failed,
         error: None,
     };
     model.visit(&mut writer);
-    if let Some(error) = writer.error {
-        return Err(error);
-    }
-    writer.file.flush().map_err(write)
+    writer.error.map_or(Ok(()), Err)
 }
 
 /// Writes each parameter as it is visited, in the order of the header.
-struct Writer<'a, I> {
-    file: BufWriter<File>,
+struct Writer<'a, W, I, F> {
+    file: &'a mut W,
     slots: I,
     dtype: Dtype,
-    path: &'a Path,
+    failed: &'a F,
     error: Option<SaveError>,
 }
 
-impl<'a, I: Iterator<Item = &'a Slot>> Writer<'a, I> {
+impl<W: Write, I, F> Writer<'_, W, I, F> {
     /// Writes the values of a parameter, all of them finite.
     fn write(&mut self, slot: &Slot, values: &[f32]) -> std::io::Result<()> {
         let (rows, columns) = match slot.shape[..] {
@@ -302,7 +274,12 @@ impl<'a, I: Iterator<Item = &'a Slot>> Writer<'a, I> {
     }
 }
 
-impl<'a, I: Iterator<Item = &'a Slot>> ModuleVisitor for Writer<'a, I> {
+impl<'a, W, I, F> ModuleVisitor for Writer<'a, W, I, F>
+where
+    W: Write,
+    I: Iterator<Item = &'a Slot>,
+    F: Fn(std::io::Error) -> SaveError,
+{
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let Some(slot) = self.slots.next() else {
             return;
@@ -314,12 +291,10 @@ impl<'a, I: Iterator<Item = &'a Slot>> ModuleVisitor for Writer<'a, I> {
             Ok(data) => {
                 let values: Vec<f32> = data.iter::<f32>().collect();
                 drop(data);
-                let path = self.path.to_owned();
-                let written = check(slot, &values, self.dtype).and_then(|()| {
-                    let written = self.write(slot, &values);
-                    written.map_err(|source| SaveError::Write { path, source })
-                });
-                written.err()
+                let checked = check(slot, &values, self.dtype);
+                checked
+                    .and_then(|()| self.write(slot, &values).map_err(self.failed))
+                    .err()
             }
             Err(error) => Some(SaveError::Tensor {
                 name: file_name(&slot.path),

@@ -157,12 +157,10 @@ fn a_save_that_fails_leaves_the_old_file() {
     let dir = tempfile::tempdir().unwrap();
     let weights = dir.path().join("model.safetensors");
     std::fs::write(&weights, "old").unwrap();
-    // A folder where the new file is to be written.
-    std::fs::create_dir(dir.path().join("model.safetensors.part")).unwrap();
+    // A folder where the other file is to be.
+    std::fs::create_dir(dir.path().join("config.json")).unwrap();
     let error = save_model(dir.path(), &config, &model, Dtype::F32).unwrap_err();
-    assert!(
-        error.to_string().contains("model.safetensors.part"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("config.json"), "{error}");
     assert_eq!(std::fs::read_to_string(&weights).unwrap(), "old");
+    assert_eq!(dir.path().read_dir().unwrap().count(), 2);
 }

@@ -16,6 +16,7 @@ use crate::attention::Prefix;
 use crate::load::LoadError;
 use crate::load::files::read_text;
 use crate::model::CausalLm;
+use crate::replace::replace_all;
 use crate::tensor_file::{Entry, is_float};
 
 /// The tensors of an adapter.
@@ -149,20 +150,18 @@ pub fn save_adapter(
     }
     // f32 holds every half-precision value.
     let bytes: Vec<u8> = data.iter().flat_map(|value| value.to_le_bytes()).collect();
-    let path = dir.join(WEIGHTS);
+    let paths = [dir.join(WEIGHTS), dir.join(CONFIG)];
     let view = TensorView::new(FileDtype::F32, shape, &bytes);
-    let written = view.and_then(|view| {
+    let weights = view.and_then(|view| {
         let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         safetensors::serialize([(name, view)], Some(format))
     });
-    let written = written.map_err(|error| content(&path, error.to_string()))?;
-    write(&path, &written)?;
-    let text = serde_json::to_vec_pretty(&config);
-    let path = dir.join(CONFIG);
-    write(
-        &path,
-        &text.map_err(|error| content(&path, error.to_string()))?,
-    )
+    let weights = weights.map_err(|error| content(&paths[0], error.to_string()))?;
+    let text = serde_json::to_vec_pretty(&config)
+        .map_err(|error| content(&paths[1], error.to_string()))?;
+    std::fs::create_dir_all(dir).map_err(|source| io(dir, source))?;
+    let [first, second] = paths;
+    replace_all(&[(first, &weights), (second, &text)]).map_err(|(path, source)| io(&path, source))
 }
 
 /// Adds the adapter in the folder `dir` to `model`, a plain one, and says how it was tuned. Reads what [`save_adapter`] writes, and what PEFT
@@ -321,17 +320,6 @@ fn read(dir: &Path, name: &str, dtype: DType) -> Result<(Vec<usize>, Vec<f32>), 
         return Err(content(path, message));
     }
     Ok((entry.shape.clone(), files.read_within(name, false, dtype)?))
-}
-
-/// Replaces a file whole or not at all.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), AdapterError> {
-    let failed = |source| io(path, source);
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir).map_err(failed)?;
-    }
-    let part = path.with_extension("part");
-    std::fs::write(&part, bytes).map_err(failed)?;
-    std::fs::rename(&part, path).map_err(failed)
 }
 
 fn io(path: &Path, source: std::io::Error) -> AdapterError {

@@ -18,6 +18,7 @@ use safetensors::tensor::{Dtype as FileDtype, TensorView};
 use super::lora::{FACTORS, Layers, LoraConfig, LoraError, attach};
 use crate::load::{LoadError, Mismatch, file_name};
 use crate::model::CausalLm;
+use crate::replace::replace_all;
 use crate::tensor_file::{TensorFiles, is_float};
 
 const CONFIG: &str = "adapter_config.json";
@@ -78,7 +79,8 @@ pub fn save_adapter(
         path: dir.to_owned(),
         source,
     })?;
-    replace(dir, &[(WEIGHTS, weights), (CONFIG, text)])
+    replace_all(&[(dir.join(WEIGHTS), &weights), (dir.join(CONFIG), &text)])
+        .map_err(|(path, source)| LoraError::Write { path, source })
 }
 
 /// Gives `model` the adapters in the folder `dir`, which [`save_adapter`] or PEFT wrote for it, and freezes its other parameters for
@@ -226,30 +228,6 @@ fn transposed_bytes(data: &TensorData, shape: [usize; 2]) -> (FileDtype, Vec<u8>
 fn transpose<T: Copy>(values: &[T], [rows, columns]: [usize; 2]) -> Vec<T> {
     let at = |index: usize| values[index % rows * columns + index / rows];
     (0..values.len()).map(at).collect()
-}
-
-/// Writes files beside their final names and renames them once all are there: existing ones are replaced whole or not at all.
-fn replace(dir: &Path, files: &[(&str, Vec<u8>)]) -> Result<(), LoraError> {
-    let part = |name: &str| dir.join(format!("{name}.part"));
-    let write = |name: &str, bytes: &[u8]| {
-        let path = part(name);
-        std::fs::write(&path, bytes).map_err(|source| LoraError::Write { path, source })
-    };
-    let rename = |name: &str| {
-        let path = dir.join(name);
-        std::fs::rename(part(name), &path).map_err(|source| LoraError::Write { path, source })
-    };
-    let written = files
-        .iter()
-        .try_for_each(|(name, bytes)| write(name, bytes))
-        .and_then(|()| files.iter().try_for_each(|(name, _)| rename(name)));
-    if written.is_err() {
-        for (name, _) in files {
-            // Best effort: the error that matters is the one above.
-            let _ = std::fs::remove_file(part(name));
-        }
-    }
-    written
 }
 
 /// Finds the tensors of these names and shapes in the file, and complains about all that does not fit at once. The adapter's own name
