@@ -9,10 +9,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::attention::LayerCache;
-use crate::layers::to_f32;
-use crate::model::CausalLm;
-use crate::part::{Part, deal, ints, part_count};
+use crate::model::attention::LayerCache;
+use crate::model::part::{Part, deal, ints, part_count};
+use crate::model::{CausalLm, to_f32};
 use crate::tokenizer::{LmTokenizer, TokenizerError};
 
 use sampling::choose;

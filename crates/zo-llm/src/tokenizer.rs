@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use tokenizers::Tokenizer;
 
-use crate::config::ModelConfig;
-use crate::guard::guarded;
+use crate::files::guard::guarded;
+use crate::model::config::ModelConfig;
 
 pub use error::TokenizerError;
 

@@ -8,9 +8,9 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::attention::{LayerCache, Prefix};
 use crate::model::CausalLm;
-use crate::part::Part;
+use crate::model::attention::{LayerCache, Prefix};
+use crate::model::part::Part;
 
 mod adapter;
 pub mod lora;
@@ -217,7 +217,7 @@ impl CausalLm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{LlamaConfig, ModelConfig, OptConfig};
+    use crate::model::config::{LlamaConfig, ModelConfig, OptConfig};
     use crate::{PaddingSide, TokenBatch};
     use burn::module::Module;
     use burn::tensor::Device;

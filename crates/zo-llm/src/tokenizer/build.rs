@@ -15,9 +15,9 @@ use tokenizers::{AddedToken, Encoding, PostProcessor, Token, Tokenizer};
 
 use super::special::{Special, object};
 use super::{Contest, LmTokenizer, TokenizerError};
-use crate::config::{Architecture, ModelConfig};
-use crate::guard::guarded;
-use crate::load::files::read_text;
+use crate::files::guard::guarded;
+use crate::files::read::read_text;
+use crate::model::config::{Architecture, ModelConfig};
 
 /// An added token as `tokenizer.json` lists it.
 #[derive(Deserialize)]

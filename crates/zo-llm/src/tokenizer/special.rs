@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use tokenizers::{AddedToken, Tokenizer};
 
 use super::TokenizerError;
-use crate::load::files::read_text;
+use crate::files::read::read_text;
 
 /// The special tokens with a role, in the order in which they are added.
 const ROLES: [&str; 7] = [

@@ -12,12 +12,12 @@ use thiserror::Error;
 
 use super::lora::{self, LoraError};
 use super::{LoraConfig, Tuning, TuningError, peft};
-use crate::attention::Prefix;
-use crate::load::LoadError;
-use crate::load::files::read_text;
+use crate::files::load::LoadError;
+use crate::files::read::read_text;
+use crate::files::replace::replace_all;
+use crate::files::tensor_file::{Entry, is_float};
 use crate::model::CausalLm;
-use crate::replace::replace_all;
-use crate::tensor_file::{Entry, is_float};
+use crate::model::attention::Prefix;
 
 /// The tensors of an adapter.
 const WEIGHTS: &str = "adapter_model.safetensors";

@@ -37,9 +37,10 @@ use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use thiserror::Error;
 use zo_core::noise::{TensorKey, derive_seed};
 
-use crate::config::ConfigError;
-use crate::load::{LoadError, Mismatch, Slot, file_name, slots};
+use crate::files::load::{LoadError, Mismatch};
+use crate::files::slots::{Slot, file_name, slots};
 use crate::model::CausalLm;
+use crate::model::config::ConfigError;
 
 pub use super::peft::{load_adapter, save_adapter};
 

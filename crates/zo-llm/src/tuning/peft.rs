@@ -16,10 +16,11 @@ use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype as FileDtype, TensorView};
 
 use super::lora::{FACTORS, Layers, LoraConfig, LoraError, attach};
-use crate::load::{LoadError, Mismatch, file_name};
+use crate::files::load::{LoadError, Mismatch};
+use crate::files::replace::replace_all;
+use crate::files::slots::file_name;
+use crate::files::tensor_file::{TensorFiles, is_float};
 use crate::model::CausalLm;
-use crate::replace::replace_all;
-use crate::tensor_file::{TensorFiles, is_float};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";

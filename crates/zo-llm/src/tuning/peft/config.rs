@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::targets::{Targets, pattern};
-use crate::config::ConfigError;
-use crate::load::files::read_text;
+use crate::files::read::read_text;
+use crate::model::config::ConfigError;
 use crate::tuning::lora::{LoraConfig, LoraError, default_targets};
 
 /// Options of PEFT that change what an adapter computes, and that nothing here computes. All are off by default.

@@ -2,9 +2,9 @@
 
 use fancy_regex::Regex;
 
-use crate::config::ConfigError;
-use crate::load::{file_name, slots};
+use crate::files::slots::{file_name, slots};
 use crate::model::CausalLm;
+use crate::model::config::ConfigError;
 use crate::tuning::lora::{Layers, LoraError, linear_layers, matches, unknown_target};
 
 /// `target_modules` in its forms.
