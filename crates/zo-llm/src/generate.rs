@@ -16,6 +16,8 @@ use crate::tokenizer::{LmTokenizer, TokenizerError};
 
 use sampling::choose;
 
+pub use sampling::Sampling;
+
 /// Why nothing can be generated.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -63,26 +65,6 @@ pub enum GenerateError {
     /// Tokens cannot be turned into text.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
-}
-
-/// How the next token is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Sampling {
-    /// The likeliest; the first of equals.
-    #[default]
-    Greedy,
-    /// At random.
-    Random {
-        /// Divides the logits; above 0. 1 leaves the probabilities as they are.
-        temperature: f64,
-        /// Only the so many likeliest; 0 for all.
-        top_k: usize,
-        /// Only the likeliest whose probabilities add up to this, from 0 to 1 (Holtzman et al. 2020); 1 for all.
-        top_p: f64,
-        /// The seed. What is drawn for a prompt depends on it, and on the place of the prompt in the list.
-        seed: u64,
-    },
 }
 
 /// How much is generated, and how.
@@ -313,7 +295,7 @@ fn continue_texts(
     loop {
         let chosen = choose(
             to_f32(last.matmul(head.clone())),
-            &mut texts,
+            texts.iter_mut().map(|text| &mut text.rng),
             &config.sampling,
         );
         let (mut left, mut next) = (Vec::new(), Vec::new());

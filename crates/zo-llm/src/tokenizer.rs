@@ -5,12 +5,11 @@ mod error;
 mod special;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tokenizers::Tokenizer;
 
 use crate::files::guard::guarded;
-use crate::model::config::ModelConfig;
 
 pub use error::TokenizerError;
 
@@ -37,22 +36,6 @@ struct Contest {
 }
 
 impl LmTokenizer {
-    /// Loads `tokenizer.json` from the folder `dir`, or else GPT-2's byte-level BPE from `vocab.json` and `merges.txt` (as OPT's
-    /// folders have them).
-    ///
-    /// First, last and added tokens are those that transformers 5 takes. `tokenizer.json`'s own post-processor says what
-    /// stands around a text; for the other form, `tokenizer_config.json` does (`add_bos_token`, `add_eos_token`, `bos_token`,
-    /// `eos_token`). Added and special tokens come from `tokenizer.json`, from `tokenizer_config.json` (`added_tokens_decoder`,
-    /// `additional_special_tokens` and the like) and, unless that has an `added_tokens_decoder`, from `special_tokens_map.json` and
-    /// `added_tokens.json`. The ids in `config.json` count only where none of these files is there: an OPT's texts then begin with its
-    /// `bos_token_id`.
-    ///
-    /// # Errors
-    /// [`TokenizerError::Missing`] without these files, [`TokenizerError::Load`] when one of them is malformed.
-    pub fn from_dir(dir: &Path, config: &ModelConfig) -> Result<Self, TokenizerError> {
-        build::from_dir(dir, config)
-    }
-
     /// Ids of a whole text, with the special tokens that transformers puts around it, such as OPT's leading `</s>`.
     ///
     /// # Errors

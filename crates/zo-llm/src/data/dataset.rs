@@ -1,158 +1,28 @@
 //! Tokenised data, batches of it, and the loss and accuracy of a model on it.
 
 mod encode;
+mod error;
 mod evaluate;
+mod example;
 mod fingerprint;
 mod train_batch;
 
 use std::path::Path;
 
-use thiserror::Error;
+use super::task::rows::{Place, read_examples};
+use super::task::{Answer, Example, Kind, Task};
+use crate::generate::GenerateConfig;
+use crate::tokenizer::LmTokenizer;
 
-use crate::data::task::rows::{Place, RowsError, read_examples};
-use crate::data::task::{Answer, Example, Kind, Task};
-use crate::generate::{GenerateConfig, GenerateError};
-use crate::model::batch::BatchError;
-use crate::tokenizer::{LmTokenizer, TokenizerError};
+use encode::Encoder;
 
 pub use super::split::Split;
-use encode::Encoder;
+pub use encode::{Demonstration, Encoding};
+pub use error::DatasetError;
 pub use evaluate::{Evaluation, evaluate, evaluate_rows};
+pub use example::{EncodedExample, Sequence};
 pub(crate) use fingerprint::digest;
 pub use train_batch::{TrainBatch, option_loss, predictions};
-
-/// What is wrong with a data set.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum DatasetError {
-    /// The rows cannot be read.
-    #[error(transparent)]
-    Rows(#[from] RowsError),
-    /// A text cannot be tokenised.
-    #[error("{place}: {source}")]
-    Tokenizer {
-        /// The row.
-        place: Place,
-        /// What is wrong.
-        source: TokenizerError,
-    },
-    /// There is no row.
-    #[error("{place} has no rows: a split needs at least one")]
-    Empty {
-        /// The folder and the split, or what was to be encoded.
-        place: String,
-    },
-    /// Nothing is left of a continuation after tokenising, or no token stands before it.
-    #[error(
-        "{place}: the continuation `{text}` has no tokens of its own after those of a prompt: use another text, or a longer prompt"
-    )]
-    Continuation {
-        /// The row.
-        place: Place,
-        /// The continuation.
-        text: String,
-    },
-    /// A prompt does not fit into the model's context.
-    #[error(
-        "{place}: prompt and continuation have {tokens} tokens, the model's context is {context}: shorten or drop the row, or let long \
-         prompts be cut at the front"
-    )]
-    TooLong {
-        /// The row.
-        place: Place,
-        /// Its tokens.
-        tokens: usize,
-        /// The context, in tokens.
-        context: usize,
-    },
-    /// The rows of a batch differ in their number of options.
-    #[error(
-        "row {row} has {options} options, the first of its batch {expected}: a classification task has the same for all rows"
-    )]
-    Options {
-        /// The row, from 0.
-        row: usize,
-        /// Its options.
-        options: usize,
-        /// Those of the first row of the batch.
-        expected: usize,
-    },
-    /// A batch could not be built.
-    #[error(transparent)]
-    TokenBatch(#[from] BatchError),
-    /// No answer could be generated.
-    #[error(transparent)]
-    Generate(#[from] GenerateError),
-}
-
-/// A prompt with a continuation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sequence {
-    /// Prompt and continuation, as they are tokenised together; no special token ends them.
-    pub tokens: Vec<u32>,
-    /// How many of the tokens are the prompt's: at least one, and fewer than all. A token across the border is the continuation's.
-    pub prompt: usize,
-}
-
-impl Sequence {
-    /// The tokens of the continuation.
-    pub fn last(&self) -> &[u32] {
-        &self.tokens[self.prompt..]
-    }
-}
-
-/// A tokenised row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EncodedExample {
-    /// The prompt with each option; for generation with the text that training teaches.
-    pub sequences: Vec<Sequence>,
-    /// The prompt tokenised by itself, where the model is to write the answer: the tokens before a given answer are others where one
-    /// lies across the border.
-    pub own_prompt: Option<Vec<u32>>,
-    /// What is right.
-    pub answer: Answer,
-}
-
-impl EncodedExample {
-    /// The tokens of the prompt: for generation by itself, else those before the first option.
-    pub fn prompt(&self) -> &[u32] {
-        let first = &self.sequences[0];
-        let own = self.own_prompt.as_deref();
-        own.unwrap_or(&first.tokens[..first.prompt])
-    }
-
-    /// Index of the right option; 0 for generation.
-    pub fn label(&self) -> usize {
-        match &self.answer {
-            Answer::Choice { label, .. } => *label,
-            Answer::Text { .. } => 0,
-        }
-    }
-
-    /// The sequence that training teaches.
-    pub fn target(&self) -> &Sequence {
-        &self.sequences[self.label()]
-    }
-
-    /// Whether an option counts as right.
-    pub fn is_right(&self, option: usize) -> bool {
-        match &self.answer {
-            Answer::Choice {
-                label, also_right, ..
-            } => option == *label || also_right.contains(&option),
-            Answer::Text { .. } => false,
-        }
-    }
-
-    /// Tokens of the longest sequence.
-    fn longest(&self) -> usize {
-        self.sequences
-            .iter()
-            .map(|s| s.tokens.len())
-            .max()
-            .unwrap_or(0)
-    }
-}
 
 /// The rows of one split.
 #[derive(Debug, Clone)]
@@ -168,28 +38,6 @@ pub struct Dataset {
     pub generation: GenerateConfig,
     /// Makes text of what was generated.
     pub(crate) tokenizer: LmTokenizer,
-}
-
-/// How rows are tokenised.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Encoding<'a> {
-    /// Solved examples before each prompt, for in-context learning. None by default.
-    pub demonstrations: &'a [Demonstration],
-    /// Cut what does not fit into the context off the front of the prompt, but for the token every text begins with, as MeZO does.
-    /// By default such a row is an error.
-    pub cut: bool,
-}
-
-/// A solved example: prompt and right continuation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Demonstration(pub String);
-
-impl Demonstration {
-    /// Of an example of `task`.
-    pub fn new(task: &dyn Task, example: &Example) -> Self {
-        let answer = example.target(&task.answer_format()).unwrap_or_default();
-        Self(format!("{}{}", example.prompt, answer.trim_end()))
-    }
 }
 
 impl Dataset {

@@ -2,11 +2,35 @@
 
 use burn::tensor::Tensor;
 use rand::RngExt;
+use rand_xoshiro::Xoshiro256PlusPlus;
+use serde::{Deserialize, Serialize};
 
-use super::{Sampling, Text};
+/// How the next token is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sampling {
+    /// The likeliest; the first of equals.
+    #[default]
+    Greedy,
+    /// At random.
+    Random {
+        /// Divides the logits; above 0. 1 leaves the probabilities as they are.
+        temperature: f64,
+        /// Only the so many likeliest; 0 for all.
+        top_k: usize,
+        /// Only the likeliest whose probabilities add up to this, from 0 to 1 (Holtzman et al. 2020); 1 for all.
+        top_p: f64,
+        /// The seed. What is drawn for a prompt depends on it, and on the place of the prompt in the list.
+        seed: u64,
+    },
+}
 
-/// The next token of each text, from `[texts, vocab]` logits.
-pub(super) fn choose(logits: Tensor<2>, texts: &mut [Text<'_>], sampling: &Sampling) -> Vec<u32> {
+/// The next token of each text, from `[texts, vocab]` logits and the generators of the texts.
+pub(super) fn choose<'a>(
+    logits: Tensor<2>,
+    rngs: impl Iterator<Item = &'a mut Xoshiro256PlusPlus>,
+    sampling: &Sampling,
+) -> Vec<u32> {
     let Sampling::Random {
         temperature,
         top_k,
@@ -19,10 +43,10 @@ pub(super) fn choose(logits: Tensor<2>, texts: &mut [Text<'_>], sampling: &Sampl
     };
     let vocab = logits.dims()[1];
     let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
-    let rows = logits.chunks(vocab).zip(texts);
-    rows.map(|(row, text)| {
+    let rows = logits.chunks(vocab).zip(rngs);
+    rows.map(|(row, rng)| {
         let weights = candidates(row, temperature, top_k, top_p);
-        draw(&weights, text.rng.random::<f64>())
+        draw(&weights, rng.random::<f64>())
     })
     .collect()
 }

@@ -1,118 +1,21 @@
 //! `config.json` of a Hugging Face folder: which model, how large, and whether we support it.
 
+mod activation;
+mod error;
 mod fields;
 mod llama;
 mod opt;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
-use thiserror::Error;
 
 use crate::files::read::read_text;
+pub use activation::Activation;
+pub use error::ConfigError;
 use fields::Fields;
 pub use llama::{LlamaConfig, RopeScaling};
 pub use opt::OptConfig;
-
-/// Why a configuration cannot be used. `place` is the file, or the configuration's type when it was made in code.
-#[derive(Debug, Error)]
-pub enum ConfigError {
-    /// The file cannot be read.
-    #[error(
-        "cannot read {path}: {source}; a model folder must hold a config.json as transformers' save_pretrained writes it"
-    )]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The text is not a JSON object.
-    #[error("{place} is not a JSON object: {message}; download or save the model again")]
-    Json {
-        /// Where the text came from.
-        place: String,
-        /// What the parser said.
-        message: String,
-    },
-    /// Two fields that say the same thing disagree.
-    #[error("{place}: {fields} disagree: correct the one that is wrong")]
-    Disagreement {
-        /// Where the configuration came from.
-        place: String,
-        /// The fields and their values.
-        fields: String,
-    },
-    /// The model is neither OPT nor Llama.
-    #[error(
-        "{place}: architecture {found} is not supported; use an OPTForCausalLM or LlamaForCausalLM folder"
-    )]
-    UnknownArchitecture {
-        /// Where the configuration came from.
-        place: String,
-        /// What it says the model is.
-        found: String,
-    },
-    /// A field that has no default is missing.
-    #[error("{place}: field `{field}` is missing; add it as transformers writes it")]
-    Missing {
-        /// Where the configuration came from.
-        place: String,
-        /// Name of the field.
-        field: String,
-    },
-    /// A field holds a value that no model can have.
-    #[error("{place}: field `{field}` is {value}, but must be {expected}")]
-    Invalid {
-        /// Where the configuration came from.
-        place: String,
-        /// Name of the field.
-        field: String,
-        /// The value found.
-        value: String,
-        /// What is expected instead.
-        expected: String,
-    },
-    /// A field asks for something this crate does not compute.
-    #[error("{place}: field `{field}` is {value}, which is not supported; supported: {supported}")]
-    Unsupported {
-        /// Where the configuration came from.
-        place: String,
-        /// Name of the field.
-        field: String,
-        /// The value found.
-        value: String,
-        /// What is supported instead.
-        supported: String,
-    },
-}
-
-impl ConfigError {
-    pub(crate) fn invalid(place: &str, field: &str, value: impl ToString, expected: &str) -> Self {
-        let [place, field, expected] = [place, field, expected].map(str::to_owned);
-        Self::Invalid {
-            place,
-            field,
-            value: value.to_string(),
-            expected,
-        }
-    }
-
-    pub(crate) fn unsupported(
-        place: &str,
-        field: &str,
-        value: impl ToString,
-        supported: &str,
-    ) -> Self {
-        let [place, field, supported] = [place, field, supported].map(str::to_owned);
-        Self::Unsupported {
-            place,
-            field,
-            value: value.to_string(),
-            supported,
-        }
-    }
-}
 
 /// The families of models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,45 +32,6 @@ impl std::fmt::Display for Architecture {
             Self::Opt => "opt",
             Self::Llama => "llama",
         })
-    }
-}
-
-/// The nonlinearity of the feed-forward part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// `max(x, 0)`: OPT's.
-    Relu,
-    /// `x Phi(x)` with the error function.
-    Gelu,
-    /// The approximation of `Gelu` with a hyperbolic tangent.
-    GeluTanh,
-    /// `x sigmoid(x)`: Llama's.
-    Silu,
-}
-
-impl Activation {
-    const NAMES: [(&'static str, Self); 6] = [
-        ("relu", Self::Relu),
-        ("gelu", Self::Gelu),
-        ("gelu_pytorch_tanh", Self::GeluTanh),
-        ("gelu_new", Self::GeluTanh),
-        ("silu", Self::Silu),
-        ("swish", Self::Silu),
-    ];
-
-    fn parse(place: &str, field: &str, name: &str) -> Result<Self, ConfigError> {
-        let found = Self::NAMES.iter().find(|(known, _)| *known == name);
-        found.map(|(_, activation)| *activation).ok_or_else(|| {
-            let known: Vec<_> = Self::NAMES.iter().map(|(name, _)| *name).collect();
-            ConfigError::unsupported(place, field, format!("\"{name}\""), &known.join(", "))
-        })
-    }
-
-    fn name(self) -> &'static str {
-        Self::NAMES
-            .iter()
-            .find(|(_, activation)| *activation == self)
-            .map_or("relu", |(name, _)| name)
     }
 }
 

@@ -13,8 +13,9 @@ use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{AddedToken, Encoding, PostProcessor, Token, Tokenizer};
 
+use super::error::TokenizerError;
 use super::special::{Special, object};
-use super::{Contest, LmTokenizer, TokenizerError};
+use super::{Contest, LmTokenizer};
 use crate::files::guard::guarded;
 use crate::files::read::read_text;
 use crate::model::config::{Architecture, ModelConfig};
@@ -33,100 +34,114 @@ struct Listed {
     added_tokens: Vec<Claim>,
 }
 
-/// See [`LmTokenizer::from_dir`].
-pub(super) fn from_dir(dir: &Path, config: &ModelConfig) -> Result<LmTokenizer, TokenizerError> {
-    let (json, vocab, merges) = (
-        dir.join("tokenizer.json"),
-        dir.join("vocab.json"),
-        dir.join("merges.txt"),
-    );
-    let mut special = Special::read(dir)?;
-    let mut claims = Vec::new();
-    let (place, built) = if json.exists() {
-        let mut text = read_text(&json).map_err(|error| TokenizerError::load(&json, error))?;
-        let listed: Listed =
-            serde_json::from_str(&text).map_err(|error| TokenizerError::load(&json, error))?;
-        let mut listed = listed.added_tokens;
-        special.yield_ids(listed.iter().map(|claim| claim.id));
-        let gpt2 = match &special.class {
-            Some((class, _)) => GPT2.contains(&class.as_str()),
-            None => config.architecture() == Architecture::Opt,
-        };
-        if gpt2 {
-            special.fill();
-            if special.complete {
-                // GPT-2's class does not look at the other list then.
-                listed.clear();
-                text = without_added(&text).map_err(|error| TokenizerError::load(&json, error))?;
+impl LmTokenizer {
+    /// Loads `tokenizer.json` from the folder `dir`, or else GPT-2's byte-level BPE from `vocab.json` and `merges.txt` (as OPT's
+    /// folders have them).
+    ///
+    /// First, last and added tokens are those that transformers 5 takes. `tokenizer.json`'s own post-processor says what
+    /// stands around a text; for the other form, `tokenizer_config.json` does (`add_bos_token`, `add_eos_token`, `bos_token`,
+    /// `eos_token`). Added and special tokens come from `tokenizer.json`, from `tokenizer_config.json` (`added_tokens_decoder`,
+    /// `additional_special_tokens` and the like) and, unless that has an `added_tokens_decoder`, from `special_tokens_map.json` and
+    /// `added_tokens.json`. The ids in `config.json` count only where none of these files is there: an OPT's texts then begin with its
+    /// `bos_token_id`.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Missing`] without these files, [`TokenizerError::Load`] when one of them is malformed.
+    pub fn from_dir(dir: &Path, config: &ModelConfig) -> Result<Self, TokenizerError> {
+        let (json, vocab, merges) = (
+            dir.join("tokenizer.json"),
+            dir.join("vocab.json"),
+            dir.join("merges.txt"),
+        );
+        let mut special = Special::read(dir)?;
+        let mut claims = Vec::new();
+        let (place, built) = if json.exists() {
+            let mut text = read_text(&json).map_err(|error| TokenizerError::load(&json, error))?;
+            let listed: Listed =
+                serde_json::from_str(&text).map_err(|error| TokenizerError::load(&json, error))?;
+            let mut listed = listed.added_tokens;
+            special.yield_ids(listed.iter().map(|claim| claim.id));
+            let gpt2 = match &special.class {
+                Some((class, _)) => GPT2.contains(&class.as_str()),
+                None => config.architecture() == Architecture::Opt,
+            };
+            if gpt2 {
+                special.fill();
+                if special.complete {
+                    // GPT-2's class does not look at the other list then.
+                    listed.clear();
+                    text =
+                        without_added(&text).map_err(|error| TokenizerError::load(&json, error))?;
+                }
             }
-        }
-        claims.extend(
-            listed
-                .into_iter()
-                .map(|claim| (claim.id, claim.content, json.clone())),
-        );
-        let built = guarded(|| whole(&text, gpt2, &special));
-        (&json, built)
-    } else if vocab.exists() && merges.exists() {
-        for path in [&vocab, &merges] {
-            read_text(path).map_err(|error| TokenizerError::load(path, error))?;
-        }
-        is_gpt2(&special)?;
-        if special.speaks {
-            special.fill();
-        }
-        let built = guarded(|| byte_level(&vocab, &merges, config, &special));
-        (&vocab, built)
-    } else {
-        return Err(TokenizerError::Missing {
-            dir: dir.to_owned(),
-        });
-    };
-    let failed = |message: String| TokenizerError::load(place, message);
-    let Built {
-        tokenizer,
-        begin,
-        end,
-    } = built
-        .map_err(failed)?
-        .map_err(|error| failed(error.to_string()))?;
+            claims.extend(
+                listed
+                    .into_iter()
+                    .map(|claim| (claim.id, claim.content, json.clone())),
+            );
+            let built = guarded(|| whole(&text, gpt2, &special));
+            (&json, built)
+        } else if vocab.exists() && merges.exists() {
+            for path in [&vocab, &merges] {
+                read_text(path).map_err(|error| TokenizerError::load(path, error))?;
+            }
+            is_gpt2(&special)?;
+            if special.speaks {
+                special.fill();
+            }
+            let built = guarded(|| byte_level(&vocab, &merges, config, &special));
+            (&vocab, built)
+        } else {
+            return Err(TokenizerError::Missing {
+                dir: dir.to_owned(),
+            });
+        };
+        let failed = |message: String| TokenizerError::load(place, message);
+        let Built {
+            tokenizer,
+            begin,
+            end,
+        } = built
+            .map_err(failed)?
+            .map_err(|error| failed(error.to_string()))?;
 
-    let vocab_size = config.vocab_size();
-    if let Some(id) = begin
-        .iter()
-        .chain(&end)
-        .find(|id| **id as usize >= vocab_size)
-    {
-        let name = tokenizer.id_to_token(*id).unwrap_or_default();
-        let message = format!(
-            "it puts {name:?}, token {id}, around every text, but the model's vocabulary has {vocab_size} tokens"
-        );
-        return Err(TokenizerError::load(place, message));
+        let vocab_size = config.vocab_size();
+        if let Some(id) = begin
+            .iter()
+            .chain(&end)
+            .find(|id| **id as usize >= vocab_size)
+        {
+            let name = tokenizer.id_to_token(*id).unwrap_or_default();
+            let message = format!(
+                "it puts {name:?}, token {id}, around every text, but the model's vocabulary has {vocab_size} tokens"
+            );
+            return Err(TokenizerError::load(place, message));
+        }
+        let given = special.claims();
+        claims.extend(given.map(|(id, token, path)| (id, token.to_owned(), path.to_owned())));
+        let contest = |(claimed, token, path): (u32, String, _)| {
+            let id = tokenizer.token_to_id(&token)?;
+            (id != claimed).then_some((
+                id,
+                Contest {
+                    token,
+                    claimed,
+                    path,
+                },
+            ))
+        };
+        let contested = claims.into_iter().filter_map(contest).collect();
+        let is_bpe = matches!(tokenizer.get_model(), ModelWrapper::BPE(_));
+        Ok(Self {
+            end_tokens: end_tokens(dir, config, &special, &tokenizer)?,
+            clean_up: special.clean_up && (special.clean_up_bpe || !is_bpe),
+            contested,
+            tokenizer,
+            begin,
+            end,
+            vocab_size,
+        })
     }
-    let given = special.claims();
-    claims.extend(given.map(|(id, token, path)| (id, token.to_owned(), path.to_owned())));
-    let contest = |(claimed, token, path): (u32, String, _)| {
-        let id = tokenizer.token_to_id(&token)?;
-        (id != claimed).then_some((
-            id,
-            Contest {
-                token,
-                claimed,
-                path,
-            },
-        ))
-    };
-    let contested = claims.into_iter().filter_map(contest).collect();
-    let is_bpe = matches!(tokenizer.get_model(), ModelWrapper::BPE(_));
-    Ok(LmTokenizer {
-        end_tokens: end_tokens(dir, config, &special, &tokenizer)?,
-        clean_up: special.clean_up && (special.clean_up_bpe || !is_bpe),
-        contested,
-        tokenizer,
-        begin,
-        end,
-        vocab_size,
-    })
 }
 
 /// A tokenizer without post-processor, and the ids that stand around each text.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, Tokenizer};
 
-use super::TokenizerError;
+use super::error::TokenizerError;
 use crate::files::read::read_text;
 
 /// The special tokens with a role, in the order in which they are added.

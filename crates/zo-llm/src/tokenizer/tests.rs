@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::config::OptConfig;
+use crate::model::config::{ModelConfig, OptConfig};
 use serde_json::{Map, Value, json};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 

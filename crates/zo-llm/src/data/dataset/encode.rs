@@ -1,11 +1,35 @@
 //! Prompts and continuations as tokens.
 
-use super::{DatasetError, Demonstration, Encoding, Sequence};
+use super::error::DatasetError;
+use super::example::Sequence;
 use crate::data::task::rows::Place;
+use crate::data::task::{Example, Task};
 use crate::tokenizer::{LmTokenizer, TokenizerError};
 
 /// What stands between demonstrations.
 const SEPARATOR: &str = "\n\n";
+
+/// How rows are tokenised.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Encoding<'a> {
+    /// Solved examples before each prompt, for in-context learning. None by default.
+    pub demonstrations: &'a [Demonstration],
+    /// Cut what does not fit into the context off the front of the prompt, but for the token every text begins with, as MeZO does.
+    /// By default such a row is an error.
+    pub cut: bool,
+}
+
+/// A solved example: prompt and right continuation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Demonstration(pub String);
+
+impl Demonstration {
+    /// Of an example of `task`.
+    pub fn new(task: &dyn Task, example: &Example) -> Self {
+        let answer = example.target(&task.answer_format()).unwrap_or_default();
+        Self(format!("{}{}", example.prompt, answer.trim_end()))
+    }
+}
 
 /// Tokenises examples with the settings of an [`Encoding`].
 pub(super) struct Encoder<'a> {

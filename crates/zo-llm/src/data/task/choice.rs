@@ -1,6 +1,7 @@
 //! Tasks whose rows bring their own options.
 
-use super::{Answer, Example, Fields, Kind, Task, TaskError};
+use super::example::{Answer, Example, Kind, Task};
+use super::fields::{Fields, TaskError};
 use crate::data::text::{is_space, strip};
 
 /// COPA: which of two sentences is the cause, or the effect, of a premise?

@@ -2,7 +2,8 @@
 //!
 //! Prompts and words are those of MeZO (arXiv 2305.17333, appendix on prompts), as its code writes them where the two differ.
 
-use super::{Example, Fields, Kind, Task, TaskError};
+use super::example::{Example, Kind, Task};
+use super::fields::{Fields, TaskError};
 use crate::data::text::strip;
 
 /// SST-2: is a film review positive?

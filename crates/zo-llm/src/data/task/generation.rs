@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::{Example, Fields, Kind, Task, TaskError};
+use super::example::{Example, Kind, Task};
+use super::fields::{Fields, TaskError};
 use crate::data::text::strip;
 
 /// SQuAD: a question about a paragraph, answered in words of it.

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use hf_hub::repository::RepoTreeEntry;
 use hf_hub::{HFClient, HFClientSync, HFError, HFRepositorySync, HFResult, RepoTypeModel};
 
-use super::{HubError, folder, name};
+use super::error::HubError;
+use super::name::{folder, name};
 use crate::files::folder::{COMPANIONS, WEIGHTS, has_tokenizer, index_of, weight_map};
 
 /// A hub to download from. What is not set comes from the environment, as for other programs: the server from `HF_ENDPOINT`, the

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::ConfigError;
+use super::error::ConfigError;
 
 /// A JSON object and where it came from. A field that is `null` counts as absent, as in transformers.
 pub(super) struct Fields<'a> {

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::activation::Activation;
+use super::error::ConfigError;
 use super::fields::{Fields, in_vocabulary, positive, tokens_value};
-use super::{Activation, ConfigError};
 
 /// The fields of an OPT `config.json` that decide what the model computes, under their Hugging Face names.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use super::{Rows, RowsError};
+use super::row::{Rows, RowsError};
 
 #[cfg(not(feature = "parquet"))]
 pub(super) fn parquet(path: &Path) -> Result<Rows, RowsError> {
     let reason = "parquet files are read with the feature `parquet` only: build with it, or convert the file to jsonl";
-    Err(super::file(path, &reason))
+    Err(super::row::file(path, &reason))
 }
 
 #[cfg(feature = "parquet")]
@@ -31,7 +31,8 @@ mod reading {
     use parquet::schema::types::{ColumnDescriptor, Type};
     use serde_json::Value;
 
-    use super::super::{At, Place, Row, Rows, RowsError, file, io, malformed, text};
+    use super::super::row::{At, Place, Row, Rows, RowsError, file, io, malformed};
+    use super::super::text;
 
     /// What helps against a file that this build cannot read.
     const CONVERT: &str = "convert the file, for example with pandas: \

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::{At, Place, Row, Rows, RowsError, file, malformed, text};
+use super::row::{At, Place, Row, Rows, RowsError, file, malformed};
+use super::text;
 
 /// One object per line. A file that begins with a list, or with an object that does not end on its line, is read as a whole.
 pub(super) fn lines(path: &Path) -> Result<Rows, RowsError> {

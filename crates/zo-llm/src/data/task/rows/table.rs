@@ -5,7 +5,8 @@ use std::path::Path;
 use csv::{Reader, ReaderBuilder, StringRecord, Terminator, Trim};
 use serde_json::Value;
 
-use super::{At, Place, Row, Rows, RowsError, file, malformed, text};
+use super::row::{At, Place, Row, Rows, RowsError, file, malformed};
+use super::text;
 
 /// Values separated by tabs.
 pub(super) fn tsv(path: &Path) -> Result<Rows, RowsError> {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 
-use super::{RowsError, file, io};
+use super::row::{RowsError, file, io};
 
 /// How a git-lfs pointer begins: a small text in place of the file itself.
 const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
