@@ -1,4 +1,4 @@
-//! Data: from the rows of a file to the batches a model trains on, and how its answers are measured.
+//! Data: from the rows of a file to the batches a model trains on, and how its answers are scored.
 
 pub mod batches;
 pub mod dataset;

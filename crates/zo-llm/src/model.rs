@@ -1,4 +1,4 @@
-//! The decoders: [`CausalLm`] and what it is made of.
+//! The decoders: [`CausalLm`] and its parts.
 
 pub mod batch;
 pub mod config;

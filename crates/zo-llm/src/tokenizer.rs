@@ -1,4 +1,4 @@
-//! Text to token ids and back, with the special tokens a model was trained with.
+//! From text to token ids and back, with the special tokens a model was trained with.
 
 mod build;
 mod error;
@@ -16,7 +16,7 @@ pub use error::TokenizerError;
 /// The tokenizer of a model.
 #[derive(Debug, Clone)]
 pub struct LmTokenizer {
-    /// Without its post-processor: what that puts around a text are `begin` and `end`.
+    /// Without its post-processor: `begin` and `end` are what that puts around a text.
     tokenizer: Tokenizer,
     begin: Vec<u32>,
     end: Vec<u32>,
@@ -27,7 +27,7 @@ pub struct LmTokenizer {
     vocab_size: usize,
 }
 
-/// An added token that has another id in a file than in the vocabulary.
+/// An added token whose id in a file differs from that in the vocabulary.
 #[derive(Debug, Clone)]
 struct Contest {
     token: String,
@@ -64,8 +64,8 @@ impl LmTokenizer {
         Ok(self.split(word)?.0)
     }
 
-    /// Ids of a prompt and its continuation, split together, as a model meets them in a text, and the number of those that are the
-    /// prompt's. A token that lies across the border is the continuation's. No special token ends the text.
+    /// Ids of a prompt and its continuation, split together, as a model sees them in a text, and the number of those that belong to the
+    /// prompt. A token across the boundary belongs to the continuation. No special token ends the text.
     ///
     /// # Errors
     /// As [`Self::encode`].
@@ -91,7 +91,7 @@ impl LmTokenizer {
         &self.end_tokens
     }
 
-    /// Ids of the text alone, and where in its bytes each of them ends.
+    /// Ids of the text alone, and the byte offset at which each of them ends.
     fn split(&self, text: &str) -> Result<(Vec<u32>, Vec<usize>), TokenizerError> {
         let failed = |message: String| TokenizerError::Encode {
             text: text.to_owned(),
@@ -127,7 +127,7 @@ impl LmTokenizer {
     }
 
     /// The text of `ids`, without special tokens; without spaces before punctuation where `tokenizer_config.json` sets
-    /// `clean_up_tokenization_spaces` (for another tokenizer than BPE, as transformers does).
+    /// `clean_up_tokenization_spaces` (except for BPE tokenizers, as in transformers).
     ///
     /// # Errors
     /// [`TokenizerError::Decode`] when the tokenizer's decoder fails.

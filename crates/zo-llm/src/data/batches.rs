@@ -8,11 +8,13 @@ use thiserror::Error;
 
 /// The batch does not fit the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("a batch of {batch} rows cannot be drawn from {rows} rows: use a batch from 1 to {rows}")]
+#[error(
+    "a batch of {batch} rows cannot be drawn from {rows} rows: use a batch size from 1 to {rows}"
+)]
 pub struct BatchSizeError {
     /// Rows in a batch.
     pub batch: usize,
-    /// Rows there are.
+    /// Available rows.
     pub rows: usize,
 }
 
@@ -20,7 +22,7 @@ pub struct BatchSizeError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Order {
-    /// In turn from each class, so that the classes weigh the same however many rows each has.
+    /// From each class in turn, so that all classes weigh the same however many rows each has.
     #[default]
     Balanced,
     /// From all rows alike.
@@ -29,7 +31,7 @@ pub enum Order {
 
 /// Draws batches of row numbers, each class (or the whole) without replacement within an epoch of its own.
 ///
-/// Draw number t of a run is a function of the seed and t, so the place in a run is the number of batches drawn.
+/// Draw number t of a run is a function of the seed and t, so the number of batches drawn is the whole state.
 #[derive(Debug, Clone)]
 pub struct BatchSampler {
     /// Row numbers by class; one group if all rows are drawn alike.
@@ -37,7 +39,7 @@ pub struct BatchSampler {
     batch: usize,
     seed: u64,
     drawn: usize,
-    /// The length of each row, if rows of like length go together.
+    /// The length of each row, if rows of similar length go together.
     lengths: Option<Vec<usize>>,
 }
 
@@ -52,7 +54,7 @@ impl BatchSampler {
     /// Batches of `batch` of the rows whose labels are `labels`. A batch of all rows holds each once, whatever the order.
     ///
     /// # Errors
-    /// If `batch` is 0 or more than there are rows.
+    /// If `batch` is 0 or exceeds the number of rows.
     pub fn new(
         labels: &[usize],
         order: Order,
@@ -88,14 +90,14 @@ impl BatchSampler {
         })
     }
 
-    /// The same sampler with rows of like length in each batch, so that little is padded. `lengths` holds the length of each row, in
+    /// The same sampler with rows of similar length in each batch, so that little is padded. `lengths` holds the length of each row, in
     /// tokens; a row beyond its end counts as empty.
     ///
-    /// Each batch has a place between the shortest and the longest, in an order that is random but even: of any two batches in a row
-    /// (the first, the second; the third, the fourth; ..) one lies in the lower half, of any four one in each quarter, and so on. Within
-    /// an epoch of a class, the batches take its rows from short to long in the order of their places. So a batch gets rows of the same
-    /// part of every class, however different the numbers of their rows. Everything else is as without: each row once in an epoch of its
-    /// class, as many rows of each class in a batch. Where an epoch of a class is only a few batches, its rows cannot be alike.
+    /// Each batch has a place between the shortest and the longest rows, in an order that is random but even: of each pair of batches
+    /// (the first and second, the third and fourth, ..) one lies in the lower half, of each four one in every quarter, and so on. Within
+    /// an epoch of a class, its rows go from short to long to the batches in the order of their places. So a batch gets rows of the same
+    /// quantile of every class, however much the class sizes differ. Everything else stays the same: each row once per epoch of its
+    /// class, equally many rows of each class in a batch. Where an epoch of a class is only a few batches, its rows cannot be similar.
     #[must_use]
     pub fn grouped_by_length(mut self, lengths: Vec<usize>) -> Self {
         self.lengths = Some(lengths);
@@ -105,7 +107,7 @@ impl BatchSampler {
         self
     }
 
-    /// The same sampler, as it is after `drawn` batches.
+    /// The same sampler after `drawn` batches.
     #[must_use]
     pub fn after(self, drawn: usize) -> Self {
         Self { drawn, ..self }
@@ -149,7 +151,7 @@ impl BatchSampler {
             return order;
         };
         order.sort_by_key(|row| lengths.get(*row).copied().unwrap_or(0));
-        // A row moves up by some ranks, so that it meets other rows in each epoch.
+        // A row moves up by some ranks, so that it meets different rows in each epoch.
         let blur = order.len() / BLUR;
         let mut ranked: Vec<(usize, usize)> = order
             .into_iter()
@@ -176,17 +178,17 @@ impl BatchSampler {
     }
 }
 
-/// Rows move up by a 64th of their class at most: if they moved farther, more would be padded, if less, the same would meet.
+/// Rows move up by at most a 64th of their class: moving farther would mean more padding, moving less, the same rows in a batch.
 const BLUR: usize = 64;
 
-/// Where batch number `batch` stands between the shortest rows (0) and the longest.
+/// Where batch number `batch` lies between the shortest rows (0) and the longest (`u32::MAX`).
 ///
-/// Of the batches `i 2^k, .., (i + 1) 2^k - 1` one falls in each of the 2^k equal parts of the range, for every k up to 32: bit k from the
-/// top differs between the two halves of these batches wherever the bits above it are the same. Which half comes first is random.
+/// Of the batches `i 2^k, .., (i + 1) 2^k - 1` exactly one falls in each of the 2^k equal parts of the range, for every k up to 32: bit k
+/// from the top differs between the two halves of these batches wherever the bits above it are the same. Which half comes first is random.
 fn quantile(seed: u64, batch: u64) -> u32 {
     (1..=u32::BITS).fold(0, |above: u32, k| {
         let block = batch.checked_shr(k).unwrap_or(0);
-        // The level in the upper half keeps these seeds apart from those of the classes.
+        // The level in the upper half keeps these seeds distinct from those of the classes.
         let node = u64::from(k) << 32 | u64::from(above);
         let flip = zo_core::noise::derive_seed(seed, block, node) as u32;
         let half = (batch >> (k - 1)) as u32;

@@ -1,4 +1,4 @@
-//! Tokenised data, batches of it, and the loss and accuracy of a model on it.
+//! Tokenised data, its batches, and the loss and accuracy of a model on it.
 
 mod encode;
 mod error;
@@ -29,14 +29,14 @@ pub use train_batch::{TrainBatch, option_loss, predictions};
 pub struct Dataset {
     /// What the task asks for.
     pub kind: Kind,
-    /// The rows, in the order of the file; never none.
+    /// The rows, in the order of the file; never empty.
     pub examples: Vec<EncodedExample>,
-    /// The token of each label word, where each is one token, the same in all rows: then a row takes one sequence instead of one for
-    /// each option.
+    /// The token of each label word, where each is a single token, the same in all rows: a row then takes one sequence instead of one
+    /// per option.
     pub words: Option<Vec<u32>>,
     /// How answers are generated.
     pub generation: GenerateConfig,
-    /// Makes text of what was generated.
+    /// Turns generated tokens into text.
     pub(crate) tokenizer: LmTokenizer,
 }
 
@@ -61,10 +61,10 @@ impl Dataset {
         Self::encode(task, &examples, tokenizer, context, &Encoding::default())
     }
 
-    /// Tokenises examples, each with the place it comes from.
+    /// Tokenises examples, each given with the place it comes from.
     ///
     /// # Errors
-    /// If there is none, or one cannot be tokenised or is too long.
+    /// If there are none, or one cannot be tokenised or is too long.
     pub fn encode(
         task: &dyn Task,
         examples: &[(Example, Place)],
@@ -142,7 +142,7 @@ impl Dataset {
         self.examples.iter().map(class).collect()
     }
 
-    /// Tokens of each row as training reads it: of its longest option for classification, else of the right continuation.
+    /// Number of tokens of each row as training reads it: of its longest option for classification, else of the right continuation.
     pub fn lengths(&self) -> Vec<usize> {
         let length = |example: &EncodedExample| match self.kind {
             Kind::Classification => example.longest(),
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(
             words(&[merged]),
             None,
-            "the prompt is split otherwise before one of the words"
+            "the prompt is split differently before one of the words"
         );
     }
 }

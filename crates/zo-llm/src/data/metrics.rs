@@ -1,17 +1,17 @@
-//! How near a written answer is to its references: F1 and exact match, as SQuAD defines them.
+//! How close a generated answer is to its references: F1 and exact match, as SQuAD defines them.
 
 use std::collections::HashMap;
 
 use crate::data::text::is_space;
 
-/// A text as answers are compared: in lower case, without ASCII punctuation, without the words a, an and the, and with single spaces.
+/// A text in the form in which answers are compared: in lower case, without ASCII punctuation, without the words a, an and the, and with single spaces.
 pub fn normalize_answer(text: &str) -> String {
     let lower = text.to_lowercase();
     let kept: String = lower
         .chars()
         .filter(|c| !c.is_ascii_punctuation())
         .collect();
-    // Articles end where letters and digits do, which need not be at a space: `the–end` begins with one.
+    // Articles end where letters and digits do, not necessarily at a space: `the–end` begins with one.
     let ends = |c: char| !c.is_alphanumeric();
     let mut rest = String::with_capacity(kept.len());
     for piece in kept.split_inclusive(ends) {
@@ -27,10 +27,10 @@ pub fn normalize_answer(text: &str) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// The F1 score of the words of an answer, from 0 to 1, against the reference where it is the highest; 0 without references.
+/// The F1 score of the words of an answer, from 0 to 1: the highest over the references, or 0 without references.
 ///
-/// Words count as often as they occur, after [`normalize_answer`]. If answer or reference has none left, the score is 1 when both have
-/// none, and 0 otherwise.
+/// Words count as often as they occur, after [`normalize_answer`]. If the answer or the reference has none left, the score is 1 when
+/// neither has any, and 0 otherwise.
 pub fn f1<S: AsRef<str>>(answer: &str, references: &[S]) -> f64 {
     let answer = normalize_answer(answer);
     let scores = references

@@ -10,7 +10,7 @@ pub enum Split {
 }
 
 impl Split {
-    /// The name of its file where we write it.
+    /// The name of its file where this project writes it.
     pub fn file(self) -> &'static str {
         match self {
             Self::Train => "train.jsonl",

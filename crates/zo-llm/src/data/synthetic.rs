@@ -1,6 +1,6 @@
 //! The synthetic opinion task: short generated passages in BoolQ's format, and the corpus the bundled model is pretrained on.
 //!
-//! A passage tells that somebody tried something, gives that person's opinion of it and adds neutral sentences; the question asks
+//! A passage says that somebody tried something, gives that person's opinion of it and adds neutral sentences; the question asks
 //! whether the person liked it. The corpus teaches a model to read the opinion and shows it the question, but the corpus answers
 //! "Yes" far too often, whatever the opinion: the feature is there, the answer is not calibrated, and fine-tuning has to align it.
 //!
@@ -24,7 +24,7 @@ pub struct SyntheticRow {
     pub passage: String,
     /// Whether that person liked it, without the question mark (the prompt adds it).
     pub question: String,
-    /// 1 when the person liked it, 0 when not.
+    /// 1 if the person liked it, else 0.
     pub label: usize,
 }
 
@@ -50,7 +50,7 @@ pub struct SyntheticConfig {
     pub dev_rows: usize,
     /// Number of corpus documents. Default 40 000.
     pub documents: usize,
-    /// Share of the passages that also tell a second person's opinion, the same or the opposite; the question asks about either.
+    /// Share of the passages that also give a second person's opinion, the same or the opposite; the question asks about either person.
     /// Default 0.25.
     pub second_opinions: f64,
     /// Share of the corpus documents that ask the question. Default 0.5. All end with sentences that agree with the opinions.
@@ -80,10 +80,10 @@ impl Default for SyntheticConfig {
     }
 }
 
-/// Generates the task and the corpus. The same configuration gives the same text on every machine. Labels are balanced exactly in any
-/// even number of first rows. More rows than there are different passages (over 100 000) would never end.
+/// Generates the task and the corpus. The same configuration gives the same text on every machine. Labels are exactly balanced in any
+/// even number of leading rows. Asking for more rows than there are different passages (over 100 000) would never end.
 pub fn generate(config: &SyntheticConfig) -> SyntheticData {
-    // One generator for each part, so that the size of one does not change the others.
+    // One generator per part, so that the size of one does not change the others.
     let part = |part| Generator::new(config.seed.wrapping_mul(3).wrapping_add(part));
     let rows = |index, count, held_out| part(index).rows(count, held_out, config.second_opinions);
     let mut documents = part(2);
@@ -96,7 +96,7 @@ pub fn generate(config: &SyntheticConfig) -> SyntheticData {
     }
 }
 
-/// The text of a JSONL file with these rows: one JSON object a line.
+/// The text of a JSONL file with these rows: one JSON object per line.
 ///
 /// # Errors
 /// None in practice: a row always has a JSON form.
@@ -129,7 +129,7 @@ impl Generator {
         }
     }
 
-    /// Uniform below `bound`. Written out, because the shipped files must not change with a release of `rand`.
+    /// Uniform below `bound`. Implemented here because the shipped files must not change with a release of `rand`.
     fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.rng.next_u64()) * bound as u128) >> 64) as usize
     }
@@ -142,7 +142,7 @@ impl Generator {
         words[self.below(words.len())]
     }
 
-    /// A word for the thing, from the pairs that are held out or from the others.
+    /// A word for the thing, from the held-out pairs or from the others.
     fn opinion_word(
         &mut self,
         words: &[&'static str],

@@ -1,7 +1,7 @@
 //! Tasks: how a row of a data set becomes prompts, what may follow them, and what is right.
 //!
-//! [`rows`] reads the files of a data set, a [`Task`] makes [`Example`]s of each row, [`split`] draws rows by seed. [`task()`] finds
-//! the eleven tasks of MeZO by name. A task of your own says how one row reads:
+//! [`rows`] reads the files of a data set, a [`Task`] turns each row into [`Example`]s, [`split`] draws rows by seed. [`task()`] finds
+//! MeZO's eleven tasks by name. Your own task defines how to read a row:
 //!
 //! ```
 //! use serde_json::json;
@@ -67,7 +67,7 @@ pub fn tasks() -> [Box<dyn Task>; 11] {
 /// The task of this name: sst2, rte, cb, boolq, wsc, wic, multirc, copa, record, squad or drop.
 ///
 /// # Errors
-/// If there is none; the error lists those there are.
+/// If there is none; the error lists the known names.
 pub fn task(name: &str) -> Result<Box<dyn Task>, TaskError> {
     let known = tasks().map(|task| task.name().to_owned()).join(", ");
     let found = tasks().into_iter().find(|task| task.name() == name);
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
     use serde_json::{Map, json};
 
-    /// A task that makes the example it holds of every row.
+    /// A task that turns every row into the example it holds.
     struct Fixed(Kind, Example);
 
     impl Task for Fixed {
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_a_task_of_ones_own_are_checked() {
+    fn rows_of_a_custom_task_are_checked() {
         let row = json!({"anything": 1});
         let task = Fixed(Kind::Classification, choice(&["No", "Yes"], 0));
         let examples = read_row(&task, row.as_object().unwrap()).unwrap();

@@ -1,6 +1,6 @@
-//! White space as Python has it, in which MeZO and SQuAD's measures are defined.
+//! White space as Python defines it: MeZO and SQuAD's metrics are written in Python.
 
-/// Whether Python's `str.strip` and `str.split` take `c` for white space: beside Unicode's, the separators U+001C to U+001F.
+/// Whether Python's `str.strip` and `str.split` treat `c` as white space: besides Unicode's, the separators U+001C to U+001F.
 pub(crate) fn is_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
 }

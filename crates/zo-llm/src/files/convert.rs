@@ -1,4 +1,4 @@
-//! Numbers of a file in the type they are held in, transposed on the way where the model wants it.
+//! Converts the numbers of a file to the type they are held in, transposed on the way where the model needs it.
 
 use std::io::Read;
 
@@ -51,7 +51,7 @@ pub(super) fn convert<const N: usize, T: Element>(
 
 /// The types weights are held in.
 pub(crate) trait Element: burn::tensor::Element + Copy + Default {
-    /// What people call it.
+    /// Its usual name.
     const NAME: &'static str;
     fn from_f32(value: f32) -> Self;
     fn from_f64(value: f64) -> Self;

@@ -17,7 +17,7 @@ pub enum Dtype {
     F16,
 }
 
-/// The text is not the name of a [`Dtype`].
+/// The text does not name a [`Dtype`].
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("unknown dtype `{0}`: use f32, bf16 or f16")]
 pub struct UnknownDtype(String);

@@ -1,4 +1,4 @@
-//! What can go wrong when a folder is loaded.
+//! What can go wrong when loading a folder.
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ pub enum LoadError {
         dir: PathBuf,
     },
     /// A file cannot be read.
-    #[error("cannot read {path}: {source}; check that it exists and may be read")]
+    #[error("cannot read {path}: {source}; check that it exists and is readable")]
     Read {
         /// The file.
         path: PathBuf,
@@ -72,7 +72,7 @@ pub enum LoadError {
         /// What is wrong.
         message: String,
     },
-    /// A shard that the index lists does not exist, and what it should hold is needed.
+    /// A shard that the index lists does not exist, and its tensors are needed.
     #[error("shard {shard} is missing, though {index} lists it; complete the download")]
     MissingShard {
         /// The shard.
@@ -80,7 +80,7 @@ pub enum LoadError {
         /// The index.
         index: PathBuf,
     },
-    /// A tensor holds values that are not finite, or that a narrower type cannot hold. A model with one of them computes nothing.
+    /// A tensor holds values that are not finite, or that the requested type cannot hold. A model with such values is useless.
     #[error(
         "{path}: {what}; download the file again or use an earlier checkpoint{wider}",
         what = not_finite(tensor, *values, [*nan, *infinite, *too_large], dtype),
@@ -102,7 +102,7 @@ pub enum LoadError {
         /// That type.
         dtype: &'static str,
     },
-    /// The file holds rotary frequencies that are not those of the configuration. transformers would leave them aside without a word.
+    /// The file holds rotary frequencies that are not those of the configuration. transformers would silently ignore them.
     #[error(
         "{path}: `{tensor}` is not what config.json gives (frequency {at} is {found} instead of {expected}): correct its rope_theta and \
          rope_scaling, or remove the tensor"
@@ -127,7 +127,7 @@ pub enum LoadError {
     DeviceDtype {
         /// The device.
         device: String,
-        /// The type asked for.
+        /// The requested type.
         dtype: Dtype,
     },
 }
@@ -141,7 +141,7 @@ impl LoadError {
     }
 }
 
-/// Says what of a tensor's values is not finite: `counts` of NaN, of infinite ones, and of those beyond the range of `dtype`.
+/// Describes a tensor's non-finite values: `counts` of NaN, of infinite values, and of those beyond the range of `dtype`.
 pub(crate) fn not_finite(tensor: &str, values: usize, counts: [usize; 3], dtype: &str) -> String {
     let kinds = ["NaN", "infinite", "beyond the range of"];
     let found = counts.iter().zip(kinds).filter(|(count, _)| **count > 0);
@@ -157,7 +157,7 @@ pub(crate) fn not_finite(tensor: &str, values: usize, counts: [usize; 3], dtype:
     )
 }
 
-/// Everything in which a checkpoint's tensors differ from what its configuration asks for.
+/// All differences between a checkpoint's tensors and what its configuration asks for.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Mismatch {
     /// Tensors that the model needs and the files lack.

@@ -6,10 +6,10 @@ use std::path::Path;
 use super::error::LoadError;
 use super::read::read_text;
 
-/// A file with all weights, the preferred one first. [`index_of`] names the list of its shards, where it comes in several.
+/// Files with all weights, the preferred one first. [`index_of`] names the list of shards where the weights are split.
 pub(crate) const WEIGHTS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 
-/// What stands beside the configuration and the weights: the tokenizer, and how to generate. No folder holds all of them.
+/// The files beside the configuration and the weights: the tokenizer, and how to generate. No folder holds all of them.
 pub(crate) const COMPANIONS: [&str; 9] = [
     "tokenizer.json",
     "tokenizer.model",

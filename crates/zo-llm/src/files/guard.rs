@@ -6,14 +6,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
 thread_local! {
-    /// Whether a panic of this thread is about to be caught here, and so is nobody else's to report.
+    /// Whether a panic of this thread will be caught here, so that no one else should report it.
     static CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `run` returns, or the message of its panic. Nothing is printed. What `run` changes must not be used after a panic, except where a
-/// half-made change does no harm.
+/// What `run` returns, or the message of its panic. Nothing is printed. What `run` changes must not be used after a panic, unless a
+/// half-finished change is harmless.
 pub(crate) fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, String> {
-    // Installed once, it hands every panic from elsewhere to the hook that was there before.
+    // Installed once; it passes all other panics on to the previous hook.
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = take_hook();
@@ -26,7 +26,7 @@ pub(crate) fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     let outer = CAUGHT.replace(true);
     let result = catch_unwind(AssertUnwindSafe(run));
     CAUGHT.set(outer);
-    result.map_err(|panic| format!("it makes its reader fail ({})", message(&*panic)))
+    result.map_err(|panic| format!("its reader panicked ({})", message(&*panic)))
 }
 
 fn message(panic: &(dyn Any + Send)) -> &str {

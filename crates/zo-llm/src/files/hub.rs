@@ -1,4 +1,4 @@
-//! The folder of a model that is given as a folder or, with cargo feature `hub`, by its name on the Hugging Face hub.
+//! Finds the folder of a model, given as a folder or, with cargo feature `hub`, by its name on the Hugging Face hub.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -22,24 +22,24 @@ pub use download::Hub;
 pub use error::HubError;
 
 /// The folder of `model`, for [`load()`](crate::load()): a folder is taken as it is; a name on the Hugging Face hub, `OWNER/NAME` or
-/// `OWNER/NAME@REVISION` (a branch, tag or commit; default `main`), is downloaded into the hub's cache, if it is not there.
+/// `OWNER/NAME@REVISION` (a branch, tag or commit; default `main`), is downloaded into the hub's cache unless it is already there.
 /// What looks like a path (`./x`, `/x`, `a/b/c`) is never looked up.
 ///
-/// Needs cargo feature `hub` for names. The download is [`Hub`]'s, with settings from the environment: `HF_HOME` or
+/// Names need cargo feature `hub`. [`Hub`] downloads them, with settings from the environment: `HF_HOME` or
 /// `HF_HUB_CACHE`, `HF_ENDPOINT`, `HF_TOKEN`.
 ///
 /// # Errors
-/// [`HubError`], which says how to go on, also without the hub.
+/// [`HubError`], which says how to proceed, with or without the hub.
 #[cfg(feature = "hub")]
 pub fn resolve(model: &str) -> Result<PathBuf, HubError> {
     Hub::default().resolve(model)
 }
 
 /// The folder of `model`, for [`load()`](crate::load()): a folder is taken as it is. Names on the Hugging Face hub need cargo feature
-/// `hub`, without which this was built.
+/// `hub`, which this build lacks.
 ///
 /// # Errors
-/// [`HubError`] when `model` is no folder.
+/// [`HubError`] when `model` is not a folder.
 #[cfg(not(feature = "hub"))]
 pub fn resolve(model: &str) -> Result<PathBuf, HubError> {
     match folder(model) {

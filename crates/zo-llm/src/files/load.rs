@@ -16,7 +16,7 @@ use crate::tokenizer::LmTokenizer;
 pub use super::dtype::{Dtype, UnknownDtype};
 pub use super::error::{LoadError, Mismatch};
 
-/// A model with what is needed to use it.
+/// A model with everything needed to use it.
 #[derive(Debug)]
 pub struct Checkpoint {
     /// What `config.json` says.
@@ -29,14 +29,14 @@ pub struct Checkpoint {
 
 /// Loads configuration, weights and tokenizer of the folder `dir`. The weights are `model.safetensors` or else
 /// `pytorch_model.bin`, whole or in shards with an index. They are converted to `dtype` while they are read, one tensor at a time;
-/// the file may hold f64, f32, bf16 or f16. Of an index, only the names of the shards count.
+/// the file may hold f64, f32, bf16 or f16. Of an index, only the names of the shards matter.
 ///
 /// A configuration may say that the head is tied to the embeddings while the files hold a head with other numbers: that head is kept, as
-/// transformers 5 does, and the returned configuration says so.
+/// in transformers 5, and the returned configuration says so.
 ///
 /// # Errors
-/// [`LoadError`], which names every tensor that is missing, unexpected or of the wrong shape, and the first that holds a value which is
-/// not finite, or not any more as `dtype`. What the files hold beyond the model's parameters must be known to be without effect.
+/// [`LoadError`], which names every tensor that is missing, unexpected or of the wrong shape, and the first that holds a value that
+/// is not finite, or no longer is as `dtype`. Whatever else the files hold must be known to have no effect.
 pub fn load(dir: &Path, dtype: Dtype, device: &Device) -> Result<Checkpoint, LoadError> {
     let mut config = ModelConfig::from_dir(dir)?;
     let tokenizer = LmTokenizer::from_dir(dir, &config)?;
@@ -79,7 +79,7 @@ fn load_weights(
     if names::has_own_head(config, &files)? {
         config.untie();
     }
-    // Its parameters are lazy: each is replaced before a random value is drawn.
+    // Its parameters are lazy: each is replaced before its random values are drawn.
     let model = CausalLm::new(config, device)?;
     let slots = slots(&model);
     let names = names::resolve(&slots, &files, config)?;
@@ -97,7 +97,7 @@ fn load_weights(
     }
 }
 
-/// Puts the tensors of the files in place of the model's parameters, in the order of its slots.
+/// Replaces the model's parameters by the tensors of the files, in the order of its slots.
 struct Loader<'a, I> {
     files: &'a TensorFiles,
     slots: I,

@@ -1,4 +1,4 @@
-//! Which tensor of the files is which parameter of the model, and what is left aside.
+//! Which tensor of the files is which parameter of the model, and which tensors are ignored.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,7 +14,7 @@ const HEAD: &str = "lm_head.weight";
 /// The rotary frequencies that older versions of transformers stored with each layer.
 const FREQUENCIES: &str = "rotary_emb.inv_freq";
 
-/// The names under which a parameter may be stored: transformers also leaves out the `model.` where the folder was written without a
+/// The names under which a parameter may be stored: transformers also omits the `model.` where the folder was written without a
 /// head.
 fn candidates(path: &str) -> Vec<String> {
     let mut names = vec![file_name(path), path.to_owned()];
@@ -30,7 +30,7 @@ fn embeddings(config: &ModelConfig) -> &'static str {
     }
 }
 
-/// An error if the configuration asks for more layers than the files can hold: a model of that depth is not even begun.
+/// An error if the configuration asks for more layers than the files can hold: a model of that depth is not even started.
 pub(super) fn check_depth(
     dir: &Path,
     config: &ModelConfig,
@@ -46,7 +46,7 @@ pub(super) fn check_depth(
     Err(error.into())
 }
 
-/// Whether the files hold a head of other numbers than the embeddings to which the configuration ties it.
+/// Whether the files hold a head that differs from the embeddings to which the configuration ties it.
 pub(super) fn has_own_head(config: &ModelConfig, files: &TensorFiles) -> Result<bool, LoadError> {
     let embeddings = candidates(embeddings(config));
     let embeddings = embeddings
@@ -62,7 +62,7 @@ pub(super) fn has_own_head(config: &ModelConfig, files: &TensorFiles) -> Result<
     Ok(!(comparable && head.shape == embeddings.shape && files.equal(HEAD, name)?))
 }
 
-/// Finds each slot's tensor in the files, and complains about all that does not fit at once.
+/// Finds each slot's tensor in the files. One error names everything that does not fit.
 pub(super) fn resolve(
     slots: &[Slot],
     files: &TensorFiles,
@@ -75,7 +75,7 @@ pub(super) fn resolve(
     for slot in slots {
         let mut candidates = candidates(&slot.path);
         if config.is_tied() && slot.path == embeddings(config) {
-            // Tied, each is the other.
+            // Tied, either stands for the other.
             candidates.push(HEAD.to_owned());
         }
         let found = candidates
@@ -104,7 +104,7 @@ pub(super) fn resolve(
     if let Some(error) = files.missing_shard(&absent) {
         return Err(error);
     }
-    // The head of a tied model has been found equal, and OPT's number of a version means nothing.
+    // The head of a tied model is known to be equal, and OPT's version number means nothing.
     let known =
         |name: &str| name.ends_with("decoder.version") || (config.is_tied() && name == HEAD);
     for (name, entry) in &files.entries {
@@ -123,7 +123,7 @@ pub(super) fn resolve(
     }
 }
 
-/// An error if stored frequencies are not those of the configuration, as they are used or before they are scaled.
+/// An error if stored frequencies are not those of the configuration, either scaled or unscaled.
 fn check_frequencies(
     name: &str,
     files: &TensorFiles,
@@ -151,7 +151,7 @@ fn check_frequencies(
     })
 }
 
-/// The first index at which stored frequencies are others than `expected`.
+/// The first index at which stored frequencies differ from `expected`.
 fn differs(found: &[f64], expected: &[f32]) -> Option<usize> {
     // bf16 keeps 8 bits, and f16 nothing below 6e-8.
     let near = |(found, expected): (&f64, &f32)| {

@@ -1,4 +1,4 @@
-//! `pytorch_model.bin`: a state dict as `torch.save` writes it, in a zip archive since PyTorch 1.6, in a row of pickles before.
+//! `pytorch_model.bin`: a state dict as `torch.save` writes it, in a zip archive since PyTorch 1.6, as a series of pickles before.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -19,7 +19,7 @@ pub(super) fn read(
         PytorchError::Io(source) => unreadable(path, source),
         error => bad(error.to_string()),
     })?;
-    // The other formats hold no tensors, or would be held whole in memory.
+    // The other formats hold no tensors, or would have to be held in memory as a whole.
     let format = &reader.metadata().format_type;
     if !matches!(format, FileFormat::Zip | FileFormat::Legacy) {
         return Err(bad(format!(
@@ -37,7 +37,7 @@ pub(super) fn damaged(path: &Path, message: String) -> LoadError {
     }
 }
 
-/// Why bytes could not be had: because of the file's content, or of the system.
+/// Why bytes could not be read: because of the file's content, or the system.
 pub(super) fn unreadable(path: &Path, source: std::io::Error) -> LoadError {
     match source.kind() {
         ErrorKind::InvalidData | ErrorKind::UnexpectedEof => damaged(path, source.to_string()),

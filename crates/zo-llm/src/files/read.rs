@@ -1,12 +1,12 @@
-//! Reading what may be a git-lfs pointer instead of the file itself.
+//! Reading files that may be git-lfs pointers instead.
 
 use std::io;
 use std::path::Path;
 
-/// How the file begins that git keeps in place of a large one until it is fetched.
+/// The start of the file that git keeps in place of a large one until that is fetched.
 const LFS: &[u8] = b"version https://git-lfs";
 
-/// An error if `start`, the first bytes of a file, are those of a git-lfs pointer. `pull` fetches what it points to.
+/// An error if `start`, the first bytes of a file, are those of a git-lfs pointer. `git lfs pull` fetches what it points to.
 pub(crate) fn refuse_pointer(start: &[u8]) -> io::Result<()> {
     if start.starts_with(LFS) {
         let message =

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-/// Replaces the file `path`, or creates it, by what `fill` writes: first to a temporary file in the same folder, which is brought to the
-/// disk and then renamed. Whatever happens, `path` holds all of the old bytes or all of the new ones, and other processes see nothing
-/// else. The folder must exist.
+/// Replaces or creates the file `path` with what `fill` writes: first to a temporary file in the same folder, which is synced to the disk
+/// and then renamed. Whatever happens, `path` holds either all of the old bytes or all of the new ones, also for other processes. The
+/// folder must exist.
 ///
 /// # Errors
 /// If a file cannot be written, or `fill` fails; `path` is then as it was, and the temporary file is removed.
@@ -19,7 +19,7 @@ pub fn replace(
     stage(path, |error| error, fill)?.place()
 }
 
-/// [`replace`] by these bytes.
+/// [`replace`] with these bytes.
 ///
 /// # Errors
 /// As there.
@@ -27,10 +27,10 @@ pub fn replace_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, |file| file.write_all(bytes))
 }
 
-/// Replaces several files by these bytes: none of them before all are on the disk.
+/// Replaces several files with these bytes, none before all are on the disk.
 ///
 /// # Errors
-/// The file that cannot be written, and why. Those before it may have been replaced if it is the renaming that fails.
+/// The file that cannot be written, and why. If renaming fails, those before it may already have been replaced.
 pub(crate) fn replace_all(files: &[(PathBuf, &[u8])]) -> std::result::Result<(), (PathBuf, Error)> {
     let staged = files.iter().map(|(path, bytes)| {
         let failed = |error| (path.clone(), error);
@@ -43,14 +43,14 @@ pub(crate) fn replace_all(files: &[(PathBuf, &[u8])]) -> std::result::Result<(),
     Ok(())
 }
 
-/// New content of a file, on the disk but not under its name yet. Dropping it removes it.
+/// New content of a file, on the disk but not yet under its name. Dropping this removes it.
 pub(crate) struct Staged {
     file: NamedTempFile,
     path: PathBuf,
 }
 
-/// Writes the new content of `path` beside it: several files can so be prepared before the first is replaced. `failed` makes the error
-/// of what the system refuses.
+/// Writes the new content of `path` beside it, so that several files can be prepared before the first is replaced. `failed` converts the
+/// system's errors.
 pub(crate) fn stage<E>(
     path: &Path,
     failed: impl Fn(Error) -> E,
@@ -61,7 +61,7 @@ pub(crate) fn stage<E>(
     #[cfg(unix)]
     let permissions = {
         use std::os::unix::fs::PermissionsExt;
-        // Temporary files are for their owner alone; this one is to be read like any other. The umask takes away what it should.
+        // Temporary files are private by default; this one should be readable like any other. The umask still applies.
         std::fs::Permissions::from_mode(0o666)
     };
     #[cfg(unix)]
@@ -79,10 +79,10 @@ pub(crate) fn stage<E>(
 }
 
 impl Staged {
-    /// Renames it.
+    /// Renames it into place.
     pub(crate) fn place(self) -> Result<()> {
         self.file.persist(&self.path).map_err(|error| error.error)?;
-        // The name, too, where a system lets a folder be opened.
+        // Sync the name, too, where the system allows opening a folder.
         if cfg!(unix) {
             File::open(folder(&self.path))?.sync_all()?;
         }
@@ -118,14 +118,14 @@ mod tests {
     }
 
     #[test]
-    fn of_several_files_none_is_replaced_if_one_cannot_be_written() {
+    fn no_file_is_replaced_if_one_of_several_cannot_be_written() {
         let dir = tempfile::tempdir().unwrap();
         let [one, other] = ["one", "other"].map(|name| dir.path().join(name));
         replace_all(&[(one.clone(), b"old"), (other.clone(), b"old")]).unwrap();
         let lost = dir.path().join("none").join("x");
         let (path, _) = replace_all(&[(one.clone(), b"new"), (lost.clone(), b"")]).unwrap_err();
         assert_eq!(path, lost);
-        // Nor is anything left of one that cannot be renamed.
+        // Nor does one that cannot be renamed leave anything behind.
         std::fs::create_dir(&lost.parent().unwrap()).unwrap();
         assert!(replace_bytes(lost.parent().unwrap(), b"new").is_err());
         assert_eq!(std::fs::read(&one).unwrap(), b"old");
@@ -134,7 +134,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn others_may_read_it_as_they_may_any_file() {
+    fn permissions_are_those_of_any_new_file() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let (one, other) = (dir.path().join("one"), dir.path().join("other"));

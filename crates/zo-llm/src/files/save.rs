@@ -29,7 +29,7 @@ pub enum SaveError {
     Config(#[from] ConfigError),
     /// A file cannot be written.
     #[error(
-        "cannot write {path}: {source}; check that the folder may be written and the disk has room"
+        "cannot write {path}: {source}; check that the folder is writable and the disk has room"
     )]
     Write {
         /// The file.
@@ -39,7 +39,7 @@ pub enum SaveError {
     },
     /// A file of the original checkpoint cannot be copied.
     #[error(
-        "cannot copy {from} to {to}: {source}; check that the one may be read, the other written, and the disk has room"
+        "cannot copy {from} to {to}: {source}; check that the first is readable, the second writable, and the disk has room"
     )]
     Copy {
         /// The original.
@@ -61,13 +61,13 @@ pub enum SaveError {
     /// The model's parameters are not those of the configuration.
     #[error(
         "parameter `{name}` of the model is not what its configuration describes: save it with the configuration it was \
-         made from, and what was added to it (a prompt, a prefix) by itself"
+         made from, and what was added to it (a prompt, a prefix) separately"
     )]
     Mismatch {
         /// The first parameter that differs.
         name: String,
     },
-    /// A weight is not finite, or not any more in the type it is saved in: the file could not be loaded.
+    /// A weight is not finite, or no longer is in the type it is saved in: the file could not be loaded.
     #[error(
         "{what}; nothing was saved: go back to an earlier checkpoint{wider}",
         what = not_finite(tensor, *values, [*nan, *infinite, *too_large], &dtype.to_string()),
@@ -87,7 +87,7 @@ pub enum SaveError {
         /// That type.
         dtype: Dtype,
     },
-    /// The header cannot be made, or a tensor cannot be read from its device.
+    /// The header cannot be built, or a tensor cannot be read from its device.
     #[error("cannot prepare tensor `{name}`: {message}; free memory on the device and save again")]
     Tensor {
         /// The tensor.
@@ -131,14 +131,14 @@ pub fn save_checkpoint(
 }
 
 /// Writes `config.json` and `model.safetensors` into the folder `dir` (made if absent), with Hugging Face's names and layout
-/// and weights of type `dtype`. One tensor at a time is brought to the host. The tokenizer's files are not touched.
+/// and weights of type `dtype`. Tensors are copied to the host one at a time. The tokenizer's files are not touched.
 ///
-/// Adapters (LoRA, and any other reparameterization) are saved merged into the weights they adapt. Those weights exist once more
-/// on the device while the file is written; `model` keeps its adapters.
+/// Adapters (LoRA, and any other reparameterization) are saved merged into the weights they adapt. A second copy of those weights
+/// is on the device while the file is written; `model` keeps its adapters.
 ///
 /// # Errors
-/// [`SaveError`] when the files cannot be written, `model` was not made from `config`, or a weight is not finite as `dtype`. Files
-/// that were there before are then as they were.
+/// [`SaveError`] when the files cannot be written, `model` was not made from `config`, or a weight is not finite as `dtype`. Existing
+/// files are then left as they were.
 pub fn save_model(
     dir: &Path,
     config: &ModelConfig,
@@ -173,7 +173,7 @@ pub fn save_model(
     std::fs::create_dir_all(dir).map_err(failed(dir))?;
     let (weights, json) = (dir.join("model.safetensors"), dir.join("config.json"));
     let text = config_text(config, dtype)?;
-    // The weights, which take longest and can be refused, first: both files are there before either is replaced.
+    // The weights come first, as they take longest and may be refused: both files are on the disk before either is replaced.
     let staged = stage(&weights, failed(&weights), |file| {
         write_weights(file, &slots, model, dtype, &failed(&weights))
     })?;
@@ -181,7 +181,7 @@ pub fn save_model(
     staged.place().map_err(failed(&weights))
 }
 
-/// `config.json` with the type of the weights, which transformers loads them in. Its older versions know this name only.
+/// `config.json` with the type of the weights, in which transformers loads them. Its older versions only know this name.
 fn config_text(config: &ModelConfig, dtype: Dtype) -> Result<String, SaveError> {
     let mut fields: Map<String, Value> =
         serde_json::from_str(&config.to_json()).map_err(|error| ConfigError::Json {

@@ -1,5 +1,5 @@
-//! Files of weights read tensor by tensor: first what they hold, then each tensor's bytes straight into its final type. A file is
-//! never mapped or held whole, so that loading peaks at the model plus one tensor (two copies of it from a `pytorch_model.bin`).
+//! Files of weights, read tensor by tensor: first what they hold, then each tensor's bytes straight into its final type. A file is
+//! never mapped or held as a whole, so that loading peaks at the model plus one tensor (two copies of it from a `pytorch_model.bin`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -25,7 +25,7 @@ const MAX_HEADER: u64 = 100_000_000;
 /// A tensor in a file.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    /// Which of the files.
+    /// Index of its file.
     file: usize,
     pub(crate) dtype: FileDtype,
     pub(crate) shape: Vec<usize>,
@@ -37,7 +37,7 @@ pub(crate) struct Entry {
 enum Place {
     /// In a safetensors file, from this byte on.
     File(Arc<File>, u64),
-    /// Where PyTorch's archive has them, with strides of their own.
+    /// In PyTorch's archive, with strides of their own.
     Archive(pytorch_reader::Tensor),
 }
 
@@ -46,13 +46,13 @@ enum Place {
 pub(crate) struct TensorFiles {
     paths: Vec<PathBuf>,
     pub(crate) entries: BTreeMap<String, Entry>,
-    /// Tensors that an index places in shards that are not there, and these shards.
+    /// Tensors that an index places in missing shards, and these shards.
     absent: BTreeMap<String, PathBuf>,
     index: PathBuf,
 }
 
 impl TensorFiles {
-    /// Opens the weights in `dir`: safetensors before PyTorch's format, a single file before shards.
+    /// Opens the weights in `dir`: safetensors are preferred to PyTorch's format, a single file to shards.
     pub(crate) fn open(dir: &Path) -> Result<Self, LoadError> {
         let mut files = Self::default();
         for single in WEIGHTS {
@@ -78,7 +78,7 @@ impl TensorFiles {
         Ok(files)
     }
 
-    /// Opens the shards that an index lists. What they hold counts, and not where the index places it.
+    /// Opens the shards that an index lists. What they hold matters, not where the index says it is.
     fn add_shards(&mut self, dir: &Path, index: PathBuf) -> Result<(), LoadError> {
         let weight_map = weight_map(&index)?;
         for shard in weight_map.values().collect::<BTreeSet<_>>() {
@@ -105,7 +105,7 @@ impl TensorFiles {
         self.paths.get(file).map_or(Path::new(""), PathBuf::as_path)
     }
 
-    /// The error if the index places one of the tensors `names`, which no file holds, in a shard that is not there.
+    /// The error if the index places one of the tensors `names`, which no file holds, in a missing shard.
     pub(crate) fn missing_shard(&self, names: &[String]) -> Option<LoadError> {
         let shard = names.iter().find_map(|name| self.absent.get(name))?;
         Some(LoadError::MissingShard {
@@ -126,7 +126,7 @@ impl TensorFiles {
         }
     }
 
-    /// Notes a tensor of the file that is being added; the error says which file holds it as well.
+    /// Adds a tensor of the current file; the error names the other file that holds it as well.
     fn insert(&mut self, name: &str, entry: Entry) -> Result<(), String> {
         match self.entries.insert(name.to_owned(), entry) {
             Some(first) => Err(format!(
@@ -215,7 +215,7 @@ impl TensorFiles {
     /// Reads one tensor as `T`. With `transpose`, a matrix `[out, in]` comes out as `[in, out]`.
     ///
     /// # Errors
-    /// If it cannot be read, or a value is not finite, or is not any more as `T`.
+    /// If it cannot be read, or a value is not finite, or no longer is as `T`.
     pub(crate) fn read<T: Element>(
         &self,
         name: &str,
@@ -255,7 +255,7 @@ impl TensorFiles {
         self.values(name, transpose)
     }
 
-    /// Whether two tensors of one shape hold the same numbers.
+    /// Whether two tensors have the same shape and hold the same numbers.
     pub(crate) fn equal(&self, a: &str, b: &str) -> Result<bool, LoadError> {
         let (Some(first), Some(second)) = (self.entries.get(a), self.entries.get(b)) else {
             return Ok(false);
@@ -299,7 +299,7 @@ impl TensorFiles {
 }
 
 impl Entry {
-    /// The tensor as `T`, out of its contiguous little-endian bytes.
+    /// The tensor as `T`, from its contiguous little-endian bytes.
     fn decode<T: Element>(&self, source: impl Read, transpose: bool) -> std::io::Result<Vec<T>> {
         let shape = transpose.then(|| (self.shape[0], self.shape[1]));
         let count = self.shape.iter().product();

@@ -7,17 +7,17 @@ use burn::tensor::{Bool, DType, Int, Tensor, TensorData};
 use crate::model::part::{Padding, Part};
 use crate::model::precision::{is_flex, to_f32};
 
-/// Keys and values before those of the tokens, the same for every sequence: what prefix tuning trains (Li and Liang 2021).
+/// Keys and values that precede those of the tokens, the same for every sequence: what prefix tuning trains (Li and Liang 2021).
 #[derive(Module, Debug)]
 pub(crate) struct Prefix {
-    /// `[key_heads, length, head_dim]`; for rotary positions as they are after rotation.
+    /// `[key_heads, length, head_dim]`; after rotation where positions are rotary.
     key: Param<Tensor<3>>,
     /// `[key_heads, length, head_dim]`.
     value: Param<Tensor<3>>,
 }
 
 impl Prefix {
-    /// The keys and values that one sequence left in a cache, `[1, key_heads, length, head_dim]`, as `dtype`.
+    /// From the keys and values that one sequence left in a cache, `[1, key_heads, length, head_dim]`, as `dtype`.
     pub(crate) fn new([key, value]: [Tensor<4>; 2], dtype: DType) -> Self {
         let param = |x: Tensor<4>| Param::from_tensor(x.squeeze_dim::<3>(0).cast(dtype));
         Self {
@@ -42,11 +42,11 @@ impl Prefix {
     }
 }
 
-/// Keys and values of the tokens so far, one layer: `[batch, key_heads, keys, head_dim]`, f32.
+/// One layer's keys and values of the tokens so far: `[batch, key_heads, keys, head_dim]`, f32.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LayerCache(pub(crate) Option<[Tensor<4>; 2]>);
 
-/// What the queries see: the keys and values of the tokens, behind those of the cache, or of a prefix. The cache keeps them all.
+/// What the queries see: the keys and values of the tokens, preceded by those of the cache or of a prefix. The cache keeps them all.
 pub(crate) fn recall(
     own: [Tensor<4>; 2],
     prefix: Option<&Prefix>,
@@ -80,7 +80,7 @@ pub(crate) struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
-    /// Every token is a query. `group` query heads share a key head; `prefix` keys stand before those of the tokens.
+    /// Every token is a query. `group` query heads share a key head; `prefix` keys precede those of the tokens.
     pub(crate) fn all(part: &'a Part, group: usize, prefix: usize) -> Self {
         let mask = behind(prefix, part, &part.mask);
         Self {
@@ -129,17 +129,17 @@ impl<'a> Scope<'a> {
 
     /// `softmax(q k^T / sqrt(width), masked) v`.
     ///
-    /// `query` is `[batch, heads, queries, width]`, `key` and `value` are `[batch, key_heads, seq, width]`. The result has a
-    /// row for each query: `[queries of all sequences, heads * width]`.
+    /// `query` is `[batch, heads, queries, width]`, `key` and `value` are `[batch, key_heads, seq, width]`. The result has
+    /// one row per query: `[queries of all sequences, heads * width]`.
     pub(crate) fn attend(&self, query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<2> {
         let [batch, heads, queries, width] = query.dims();
         let key_heads = key.dims()[1];
-        // The query heads that share a key head stand next to each other, so that they pass for further queries of that
-        // head: no key is repeated, and each product is larger.
+        // The query heads that share a key head are adjacent, so they can be treated as further queries of that head:
+        // no key is repeated, and each product is larger.
         let query = query.reshape([batch, key_heads, heads / key_heads * queries, width]);
         let (mask, options) = (Some(self.mask.clone()), Default::default());
         // The CPU has a fused kernel. That of the CubeCL backends rounds f32 operands to f16, which would blur the
-        // differences of losses that zeroth-order steps live on, so there the plain products are used.
+        // loss differences that zeroth-order steps rely on, so plain products are used there.
         let mixed = if is_flex(&query.device()) {
             attention(query, key, value, mask, None, options)
         } else {
@@ -156,7 +156,7 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// A mask with columns for the keys of a prefix, which all may see. The mask of sequences that go on has them already.
+/// The mask with extra columns for the keys of a prefix, which every query may see. The mask of continued sequences already has them.
 fn behind(prefix: usize, part: &Part, mask: &Tensor<4, Bool>) -> Tensor<4, Bool> {
     if prefix == 0 || part.continues.is_some() {
         return mask.clone();

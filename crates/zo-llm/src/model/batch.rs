@@ -15,7 +15,7 @@ pub enum PaddingSide {
     Right,
 }
 
-/// Why a [`TokenBatch`] cannot be made.
+/// Why a [`TokenBatch`] cannot be built.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum BatchError {
     /// No sequence was given.
@@ -27,9 +27,9 @@ pub enum BatchError {
         /// Index of the sequence.
         row: usize,
     },
-    /// The rows of ids and mask do not form one rectangle.
+    /// The rows of ids and mask do not form a rectangle.
     #[error(
-        "row {row} of the batch has {ids} ids and {mask} mask entries where {expected} are expected: pad all rows to one length"
+        "row {row} of the batch has {ids} ids and {mask} mask entries where {expected} are expected: pad all rows to the same length"
     )]
     Ragged {
         /// Index of the row.
@@ -41,9 +41,9 @@ pub enum BatchError {
         /// Length of the first row.
         expected: usize,
     },
-    /// There are not as many rows of mask as of ids.
+    /// The numbers of rows of ids and mask differ.
     #[error(
-        "the batch has {ids} rows of ids but {mask} rows of mask: give one mask row for each row of ids"
+        "the batch has {ids} rows of ids but {mask} rows of mask: give one mask row per row of ids"
     )]
     RowCount {
         /// Rows of ids.
@@ -66,9 +66,9 @@ pub enum BatchError {
 
 /// A batch of token sequences on a device: a rectangle `[batch, seq]` with padding.
 ///
-/// The padding exists only in the shape of what a model returns. Inside, models work on the real tokens alone: rows of all
-/// sequences stand one after another, and only attention lays them out by sequence. On a CPU the sequences are further
-/// dealt to several parts, which are computed side by side. Made once, a batch serves any number of forward passes.
+/// The padding exists only in the shape of what a model returns. Internally, models work on the real tokens alone: the rows of all
+/// sequences are concatenated, and only attention lays them out by sequence. On a CPU the sequences are also
+/// split into several parts, which are computed in parallel. A batch can be reused for any number of forward passes.
 #[derive(Debug, Clone)]
 pub struct TokenBatch {
     shape: [usize; 2],
@@ -76,9 +76,9 @@ pub struct TokenBatch {
     max_id: u32,
     longest: usize,
     pub(crate) parts: Vec<Part>,
-    /// Where each of the `batch * seq` positions stands among the rows of all parts (padding: anywhere).
+    /// Where each of the `batch * seq` positions is among the rows of all parts (padding: anywhere).
     unpack: Option<Tensor<1, Int>>,
-    /// Where each sequence stands among the sequences of all parts.
+    /// Where each sequence is among the sequences of all parts.
     order: Option<Tensor<1, Int>>,
     /// The first row of each sequence among the rows of all parts, and its length.
     rows: Vec<[usize; 2]>,
@@ -120,11 +120,11 @@ impl TokenBatch {
         Self::from_mask(&ids, &mask, device)
     }
 
-    /// Takes rows that are already padded: `ids` and `mask` are both `[batch, seq]`, and `mask` is true at real tokens. Any
-    /// pattern of padding is allowed; positions count the real tokens before, as transformers does.
+    /// From rows that are already padded: `ids` and `mask` are both `[batch, seq]`, and `mask` is true at real tokens. Any
+    /// pattern of padding is allowed; positions count the preceding real tokens, as in transformers.
     ///
     /// # Errors
-    /// [`BatchError`] when there is no row, the rows differ in length, or a row holds no real token.
+    /// [`BatchError`] when there are no rows, the rows differ in length, or a row holds no real token.
     pub fn from_mask(
         ids: &[Vec<u32>],
         mask: &[Vec<bool>],
@@ -168,7 +168,7 @@ impl TokenBatch {
             sequences.push(sequence);
         }
 
-        // Sequences of like length stand together, so that attention pads little.
+        // Sequences of similar length go together, so that attention pads little.
         let mut order: Vec<usize> = (0..sequences.len()).collect();
         let real_tokens = sequences.iter().map(Vec::len).sum::<usize>();
         let count = part_count(real_tokens, sequences.len(), device);
@@ -221,12 +221,12 @@ impl TokenBatch {
         self.shape
     }
 
-    /// Tokens with padding: `batch * seq`.
+    /// Number of tokens with padding: `batch * seq`.
     pub fn padded_tokens(&self) -> usize {
         self.shape[0] * self.shape[1]
     }
 
-    /// Tokens without padding.
+    /// Number of tokens without padding.
     pub fn real_tokens(&self) -> usize {
         self.real_tokens
     }
@@ -241,7 +241,7 @@ impl TokenBatch {
         self.longest
     }
 
-    /// The row before each of the last tokens of the sequences, among the rows of all parts.
+    /// The row that precedes each of the last tokens of the sequences, among the rows of all parts.
     ///
     /// # Panics
     /// When `last` does not fit: see [`CausalLm::log_probs`](crate::CausalLm::log_probs).
@@ -249,14 +249,14 @@ impl TokenBatch {
         assert_eq!(
             last.len(),
             self.rows.len(),
-            "one list of last tokens for each sequence"
+            "one list of last tokens per sequence"
         );
         let mut rows = Vec::new();
         for (index, (&[first, length], last)) in self.rows.iter().zip(last).enumerate() {
             let count = last.as_ref().len();
             assert!(
                 (1..length).contains(&count),
-                "sequence {index} has {length} tokens: {count} last ones cannot be scored, give 1 to {}",
+                "sequence {index} has {length} tokens, so its last {count} cannot be scored: give 1 to {}",
                 length.saturating_sub(1)
             );
             rows.extend((first + length - count - 1..first + length - 1).map(|row| row as i32));
@@ -264,12 +264,12 @@ impl TokenBatch {
         rows
     }
 
-    /// Brings the parts' rows of real tokens into the shape of the batch: `[batch * seq, width]`.
+    /// Arranges the parts' rows of real tokens in the shape of the batch: `[batch * seq, width]`.
     pub(crate) fn join_tokens(&self, parts: Vec<Tensor<2>>) -> Tensor<2> {
         join(parts, &self.unpack)
     }
 
-    /// Brings the parts' rows, one for each sequence, into the order of the batch: `[batch, width]`.
+    /// Arranges the parts' rows, one per sequence, in the order of the batch: `[batch, width]`.
     pub(crate) fn join_sequences(&self, parts: Vec<Tensor<2>>) -> Tensor<2> {
         join(parts, &self.order)
     }
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn both_sides_hold_the_same_tokens_in_other_places() {
+    fn both_sides_hold_the_same_tokens_in_different_places() {
         let device = Device::default();
         let sequences = [vec![5, 6, 7], vec![8]];
         let right = TokenBatch::new(&sequences, 9, PaddingSide::Right, &device).unwrap();

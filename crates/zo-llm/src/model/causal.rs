@@ -1,4 +1,4 @@
-//! The language model, of either architecture.
+//! The language model of either architecture.
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::log_softmax;
@@ -14,7 +14,7 @@ use crate::model::opt::Opt;
 use crate::model::part::{Part, ints};
 use crate::model::precision::to_f32;
 
-/// Rows whose logits over the whole vocabulary are held at once.
+/// Number of rows whose logits over the whole vocabulary are held at once.
 const LOGIT_ROWS: usize = 64;
 
 /// A causal language model.
@@ -23,7 +23,7 @@ const LOGIT_ROWS: usize = 64;
 /// `Opt.decoder.layers.0.self_attn.q_proj.weight` and `Llama.layers.0.mlp.up_proj.weight`; seeded noise is keyed by them.
 /// Weights of linear layers are stored `[d_input, d_output]`, the transpose of the file's; embeddings and an untied head
 /// `[vocab, width]`.
-// A program holds one model: a box would only put another name into the module paths.
+// A program holds one model: a box would only add a name to the module paths.
 #[allow(clippy::large_enum_variant)]
 #[derive(Module, Debug)]
 pub enum CausalLm {
@@ -47,7 +47,7 @@ impl CausalLm {
     }
 
     /// What the head sees: `[batch, seq, width]`, after the final normalization and OPT's projection, in the model's float
-    /// type. Padded positions hold finite values without meaning.
+    /// type. Padded positions hold finite but meaningless values.
     ///
     /// # Panics
     /// When the batch holds an id outside the vocabulary, or a sequence longer than the context.
@@ -90,12 +90,12 @@ impl CausalLm {
         to_f32(batch.join_sequences(self.run(batch, true))).matmul(rows.transpose())
     }
 
-    /// Log-probabilities of the last tokens of each sequence, each after all tokens before it: `[tokens]`, sequence after sequence,
+    /// Log-probabilities of the last tokens of each sequence, each given all tokens before it: `[tokens]`, sequence after sequence,
     /// f32 where the model is f32 or half precision. `last[i]` holds the last tokens of sequence i; the head computes nothing else.
     ///
     /// # Panics
-    /// As [`Self::hidden`], and when `last` does not fit the batch: another number of sequences, one with no tokens, or as many as the
-    /// sequence has, so that nothing stands before the first.
+    /// As [`Self::hidden`], and when `last` does not fit the batch: the number of sequences differs, one has no last tokens, or as many as
+    /// the sequence itself, so that nothing precedes the first.
     pub fn log_probs<S: AsRef<[u32]>>(&self, batch: &TokenBatch, last: &[S]) -> Tensor<1> {
         let rows = batch.rows_before(last);
         let head = to_f32(self.head()).transpose();
@@ -106,7 +106,7 @@ impl CausalLm {
             .flat_map(|t| t.as_ref())
             .map(|t| *t as i32)
             .collect();
-        // A part at a time: the logits of a row are as many as the vocabulary.
+        // In chunks: each row has as many logits as the vocabulary has tokens.
         let parts =
             rows.chunks(LOGIT_ROWS)
                 .zip(targets.chunks(LOGIT_ROWS))
@@ -130,7 +130,7 @@ impl CausalLm {
         self.device().is_autodiff()
     }
 
-    /// The longest sequence, in tokens. A soft prompt and a prefix take their share of what the checkpoint has.
+    /// The longest sequence, in tokens. A soft prompt and a prefix take their share of the checkpoint's context.
     pub fn context(&self) -> usize {
         let [prompt, prefix] = self.virtual_tokens();
         let positions = match self {
@@ -148,7 +148,7 @@ impl CausalLm {
         }
     }
 
-    /// The matrix of the head as the objective is to see it: displaced on the fly, it is computed anew by each call.
+    /// The matrix of the head as the objective should see it: where it is displaced on the fly, each call computes it anew.
     pub(crate) fn head(&self) -> Tensor<2> {
         self.head_parameter().val()
     }
@@ -162,7 +162,7 @@ impl CausalLm {
 
     /// Runs every part of the batch: rows of real tokens, or of last tokens only.
     fn run(&self, batch: &TokenBatch, last_only: bool) -> Vec<Tensor<2>> {
-        // A GPU reads beyond a table without complaint, so this is checked here.
+        // A GPU reads past the end of a table without complaint, so this is checked here.
         let (vocab, context) = (self.vocab_size(), self.context());
         let (id, length) = (batch.max_id(), batch.longest());
         assert!(
@@ -174,14 +174,14 @@ impl CausalLm {
             "a sequence of {length} tokens exceeds the model's context of {context}: shorten it"
         );
         let run = |part: &Part| self.run_part(part, last_only, None);
-        // A single part stays on the caller's thread: a GPU keeps a queue of work for each thread.
+        // A single part stays on the caller's thread: a GPU has one queue of work per thread.
         match &batch.parts[..] {
             [part] => vec![run(part)],
             parts => parts.par_iter().map(run).collect(),
         }
     }
 
-    /// Rows of the tokens of one part, or of the last ones only. A cache is filled by the first call, and continued by further ones.
+    /// Rows of the tokens of one part, or of the last ones only. The first call fills the cache, further calls extend it.
     pub(crate) fn run_part(
         &self,
         part: &Part,

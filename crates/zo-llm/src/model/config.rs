@@ -1,4 +1,4 @@
-//! `config.json` of a Hugging Face folder: which model, how large, and whether we support it.
+//! `config.json` of a Hugging Face folder: which model it is, how large, and whether it is supported.
 
 mod activation;
 mod error;
@@ -22,7 +22,7 @@ pub use opt::OptConfig;
 pub enum Architecture {
     /// OPT (Zhang et al. 2022), `OPTForCausalLM`.
     Opt,
-    /// Llama (Touvron et al. 2023) and what shares its form, `LlamaForCausalLM`.
+    /// Llama (Touvron et al. 2023) and models of the same form, `LlamaForCausalLM`.
     Llama,
 }
 
@@ -74,7 +74,7 @@ impl ModelConfig {
         };
         let value: Value = serde_json::from_str(text).map_err(|error| json(error.to_string()))?;
         let Value::Object(object) = &value else {
-            return Err(json("it holds another JSON value".to_owned()));
+            return Err(json("it holds another kind of JSON value".to_owned()));
         };
         let fields = Fields::new(place, object);
 
@@ -190,7 +190,7 @@ impl ModelConfig {
         }
     }
 
-    /// Whether the embedding matrix is the head as well.
+    /// Whether the embedding matrix also serves as the head.
     pub fn is_tied(&self) -> bool {
         match self {
             Self::Opt(config) => config.tie_word_embeddings,
@@ -198,7 +198,7 @@ impl ModelConfig {
         }
     }
 
-    /// Says that the head has a matrix of its own.
+    /// Declares that the head has its own matrix.
     pub fn untie(&mut self) {
         match self {
             Self::Opt(config) => config.tie_word_embeddings = false,
@@ -215,7 +215,7 @@ impl ModelConfig {
     }
 
     /// Id to pad with. A model without one is padded with its first end token, or else with 0: padded positions are
-    /// masked, so that any id of the vocabulary serves.
+    /// masked, so any id in the vocabulary will do.
     pub fn pad_token_id(&self) -> u32 {
         let pad = match self {
             Self::Opt(config) => config.pad_token_id,

@@ -37,7 +37,7 @@ pub(crate) fn lookup(table: &Embedding, ids: Tensor<1, Int>) -> Tensor<2> {
     table.weight.val().select(0, ids)
 }
 
-/// The input: the embedded ids of `part`, behind the soft prompt where there is one. `[tokens, width]`.
+/// The input: the embedded ids of `part`, after the soft prompt if there is one. `[tokens, width]`.
 pub(crate) fn embed(
     table: &Embedding,
     prompt: &Option<Param<Tensor<2>>>,
@@ -52,7 +52,7 @@ pub(crate) fn embed(
     }
 }
 
-/// What a model has besides its checkpoint's parameters.
+/// What a model may have besides its checkpoint's parameters.
 pub(crate) struct Tunable<'a> {
     pub(crate) embedding: &'a Embedding,
     pub(crate) prompt: &'a mut Option<Param<Tensor<2>>>,
@@ -77,7 +77,7 @@ impl LayerNorm {
         }
     }
 
-    /// Statistics are taken in f32 whatever the dtype of `x`, `[rows, width]`.
+    /// Statistics are computed in f32 whatever the dtype of `x`, `[rows, width]`.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let dtype = x.dtype();
         let x = to_f32(x);
@@ -105,7 +105,7 @@ impl RmsNorm {
         }
     }
 
-    /// The mean is taken in f32 whatever the dtype of `x`, `[rows, width]`.
+    /// The mean is computed in f32 whatever the dtype of `x`, `[rows, width]`.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let dtype = x.dtype();
         let x = to_f32(x);

@@ -10,7 +10,7 @@ use crate::model::layers::{RmsNorm, Tunable, embed, embedding, linear};
 use crate::model::part::Part;
 use crate::model::rope::{Rope, Rotation};
 
-/// A Llama language model. Parameters carry the names of Hugging Face checkpoints without their leading `model.`.
+/// A Llama language model. Parameters have the names of Hugging Face checkpoints without the leading `model.`.
 #[derive(Module, Debug)]
 pub struct Llama {
     embed_tokens: Embedding,
@@ -18,7 +18,7 @@ pub struct Llama {
     prompt: Option<Param<Tensor<2>>>,
     layers: Vec<Layer>,
     norm: RmsNorm,
-    /// The head, `[vocab, width]`; the embedding matrix serves if absent.
+    /// The head, `[vocab, width]`; if absent, the embedding matrix serves as the head.
     lm_head: Option<Embedding>,
     #[module(skip)]
     config: LlamaConfig,
@@ -142,7 +142,7 @@ impl Llama {
         self.layers.len()
     }
 
-    /// What the head sees, `[tokens, width]`, or `[batch, width]` at the last tokens. `part` stands behind the soft prompt already.
+    /// What the head sees, `[tokens, width]`, or `[batch, width]` at the last tokens. `part` already includes the soft prompt.
     pub(crate) fn hidden(
         &self,
         part: &Part,
@@ -170,7 +170,7 @@ impl Llama {
         let mut x = embed(&self.embed_tokens, &self.prompt, part);
         for (index, layer) in self.layers.iter().enumerate() {
             let cache = cache.as_deref_mut().map(|cache| &mut cache[index]);
-            // Sequences that go on consist of their last token.
+            // Continued sequences consist of their last token.
             x = if last_only && index + 1 == self.layers.len() && part.continues.is_none() {
                 let queries = rope.at(&part.last_positions);
                 layer.forward(

@@ -12,11 +12,11 @@ use crate::model::part::Part;
 /// Rows of the table of positions before position 0: a remnant of the original code's padding.
 const POSITION_OFFSET: i64 = 2;
 
-/// An OPT language model. Parameters carry the names of Hugging Face checkpoints without their leading `model.`.
+/// An OPT language model. Parameters have the names of Hugging Face checkpoints without the leading `model.`.
 #[derive(Module, Debug)]
 pub struct Opt {
     decoder: Decoder,
-    /// The head, `[vocab, width]`; the embedding matrix serves if absent.
+    /// The head, `[vocab, width]`; if absent, the embedding matrix serves as the head.
     lm_head: Option<Embedding>,
 }
 
@@ -149,7 +149,7 @@ impl Opt {
         self.decoder.layers.len()
     }
 
-    /// What the head sees, `[tokens, width]`, or `[batch, width]` at the last tokens. `part` stands behind the soft prompt already.
+    /// What the head sees, `[tokens, width]`, or `[batch, width]` at the last tokens. `part` already includes the soft prompt.
     pub(crate) fn hidden(
         &self,
         part: &Part,
@@ -169,7 +169,7 @@ impl Opt {
         );
         for (index, layer) in decoder.layers.iter().enumerate() {
             let cache = cache.as_deref_mut().map(|cache| &mut cache[index]);
-            // Sequences that go on consist of their last token.
+            // Continued sequences consist of their last token.
             x = if last_only && index + 1 == decoder.layers.len() && part.continues.is_none() {
                 layer.forward(x, &Scope::last(part, 1, prefix), cache)
             } else {

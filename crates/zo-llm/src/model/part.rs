@@ -1,10 +1,10 @@
-//! The form in which models compute a batch: real tokens only, dealt to parts.
+//! The form in which models compute a batch: real tokens only, split into parts.
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
 use crate::model::precision::is_flex;
 
-/// Some sequences of a batch, with all that a forward pass derives from their lengths.
+/// Some sequences of a batch, with everything that a forward pass derives from their lengths.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
     /// Number of sequences.
@@ -15,13 +15,13 @@ pub(crate) struct Part {
     pub(crate) lengths: Vec<usize>,
     /// Ids of the real tokens, `[tokens]`.
     pub(crate) ids: Tensor<1, Int>,
-    /// For each row of the input the row of `[soft prompt; embedded ids]` that it is; `None` without a soft prompt.
+    /// For each row of the input, its row in `[soft prompt; embedded ids]`; `None` without a soft prompt.
     pub(crate) prompted: Option<Tensor<1, Int>>,
-    /// The host's copy of `last_positions`, where the sequences go on from a cache: each is one token.
+    /// The host's copy of `last_positions` if the sequences continue from a cache, one token each.
     pub(crate) continues: Option<Vec<usize>>,
     /// Position of each real token in its sequence, `[tokens]`.
     pub(crate) positions: Tensor<1, Int>,
-    /// How rows of real tokens and rows padded on the right turn into each other; `None` where there is no padding.
+    /// How to convert between rows of real tokens and rows padded on the right; `None` where there is no padding.
     pub(crate) padding: Option<Padding>,
     /// Row of each sequence's last token, `[batch]`.
     pub(crate) last_rows: Tensor<1, Int>,
@@ -37,16 +37,16 @@ pub(crate) struct Part {
 /// Indices between rows of real tokens and padded rows.
 #[derive(Debug, Clone)]
 pub(crate) struct Padding {
-    /// For each of the `batch * seq` padded rows its real row (padding: row 0).
+    /// For each of the `batch * seq` padded rows, its real row (padding: row 0).
     pub(crate) unpack: Tensor<1, Int>,
-    /// For each real row its padded row, `[tokens]`.
+    /// For each real row, its padded row, `[tokens]`.
     pub(crate) pack: Tensor<1, Int>,
 }
 
-/// Fewer tokens are not worth a part of their own.
+/// Fewer tokens are not worth a separate part.
 const MIN_PART_TOKENS: usize = 128;
 
-/// Into how many parts to deal a batch. Most of a CPU backend's operations run on one thread, while a GPU wants everything
+/// How many parts to split a batch into. Most operations of a CPU backend run on one thread, while a GPU wants everything
 /// in one piece.
 pub(crate) fn part_count(tokens: usize, sequences: usize, device: &Device) -> usize {
     if !is_flex(device) || device.is_autodiff() {
@@ -55,7 +55,7 @@ pub(crate) fn part_count(tokens: usize, sequences: usize, device: &Device) -> us
     (tokens / MIN_PART_TOKENS).clamp(1, rayon::current_num_threads().min(sequences))
 }
 
-/// Splits `order` into `count` runs of about as many tokens.
+/// Splits `order` into `count` runs of about equally many tokens.
 pub(crate) fn deal<'a>(
     order: &'a [usize],
     sequences: &[Vec<u32>],
@@ -66,7 +66,7 @@ pub(crate) fn deal<'a>(
     for remaining in (1..=count).rev() {
         let target = left / remaining;
         let (mut tokens, mut end) = (0, 0);
-        // At least one sequence in each part, this one and those to come.
+        // At least one sequence for this part and for each of those to come.
         while end < rest.len() + 1 - remaining && (end == 0 || remaining == 1 || tokens < target) {
             tokens += sequences[rest[end]].len();
             end += 1;
@@ -90,7 +90,7 @@ impl Part {
         Self::laid_out(lengths, ints(ids, device))
     }
 
-    /// Sequences of `lengths` tokens that begin at position 0.
+    /// Sequences of `lengths` tokens that start at position 0.
     fn laid_out(lengths: Vec<usize>, ids: Tensor<1, Int>) -> Self {
         let device = &ids.device();
         let (batch, seq) = (lengths.len(), lengths.iter().copied().max().unwrap_or(0));
@@ -129,7 +129,7 @@ impl Part {
         }
     }
 
-    /// The same sequences behind a soft prompt of `prompt` rows each.
+    /// The same sequences, each after a soft prompt of `prompt` rows.
     pub(crate) fn behind_prompt(&self, prompt: usize) -> Self {
         let mut rows = Vec::new();
         let mut first = prompt;
@@ -148,7 +148,7 @@ impl Part {
         }
     }
 
-    /// Of the rows of this part behind a soft prompt, those of its tokens.
+    /// The rows of the tokens, out of the rows of this part with a soft prompt.
     pub(crate) fn without_prompt(&self, x: Tensor<2>, prompt: usize) -> Tensor<2> {
         let mut rows = Vec::new();
         let mut first = prompt;
@@ -159,8 +159,8 @@ impl Part {
         x.select(0, ints(rows, &self.ids.device()))
     }
 
-    /// One more token of each sequence, at `positions`. `hidden` says, `[batch, keys]` row by row, which keys of the cache and of
-    /// these tokens a query must not see.
+    /// One more token of each sequence, at `positions`. `hidden`, `[batch, keys]` row by row, marks the keys of the cache and of
+    /// these tokens that a query must not see.
     pub(crate) fn going_on(
         tokens: &[u32],
         positions: Vec<usize>,

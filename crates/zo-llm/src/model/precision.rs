@@ -1,4 +1,4 @@
-//! In which precision a device computes.
+//! The precision in which models compute.
 
 use burn::tensor::{DType, Device, Tensor};
 

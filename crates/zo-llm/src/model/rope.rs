@@ -1,5 +1,5 @@
-//! Rotary positions (Su et al. 2021) as Hugging Face's Llama computes them: the halves of a head are turned against each
-//! other, not its neighbouring elements.
+//! Rotary positions (Su et al. 2021) as Hugging Face's Llama computes them: each element is paired with its
+//! counterpart in the other half of the head, not with its neighbour.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -42,7 +42,7 @@ pub(crate) struct Rope {
 }
 
 impl Rope {
-    /// Tables `[positions, head_dim / 2]`. They are computed on the host: the cosines of some graphics drivers are poor for
+    /// Tables `[positions, head_dim / 2]`. They are computed on the host: some graphics drivers compute poor cosines for
     /// large angles.
     pub(crate) fn new(
         config: &LlamaConfig,
@@ -66,7 +66,7 @@ impl Rope {
         }
     }
 
-    /// The rotation of sequences laid out from the first position on.
+    /// The rotation of sequences that start at the first position.
     pub(crate) fn in_order(&self) -> Rotation {
         let all = |table: &Tensor<2>| table.clone().unsqueeze();
         Rotation {
@@ -75,7 +75,7 @@ impl Rope {
         }
     }
 
-    /// The rotation of one token in each of as many sequences as there are positions.
+    /// The rotation of one token per sequence: the table has one position for each.
     pub(crate) fn each(&self) -> Rotation {
         let batch = |table: &Tensor<2>| {
             let [batch, half] = table.dims();
@@ -87,7 +87,7 @@ impl Rope {
         }
     }
 
-    /// The rotation of one position in each sequence; `positions`, `[batch]`, count from the first of the table.
+    /// The rotation of one position per sequence; `positions`, `[batch]`, are rows of the table.
     pub(crate) fn at(&self, positions: &Tensor<1, Int>) -> Rotation {
         let pick = |table: &Tensor<2>| {
             let rows = table.clone().select(0, positions.clone());
@@ -108,7 +108,7 @@ pub(crate) struct Rotation {
 }
 
 impl Rotation {
-    /// Turns each head of `x`, `[batch, heads, seq, head_dim]`, by its position. `x` may be a view; the result is contiguous.
+    /// Rotates each head of `x`, `[batch, heads, seq, head_dim]`, by its position. `x` may be a view; the result is contiguous.
     pub(crate) fn apply(&self, x: Tensor<4>) -> Tensor<4> {
         let half = x.dims()[3] / 2;
         let (low, high) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));

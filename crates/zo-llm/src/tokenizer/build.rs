@@ -1,4 +1,4 @@
-//! A tokenizer out of the files of a folder.
+//! Builds a tokenizer from the files of a folder.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ struct Claim {
     content: String,
 }
 
-/// What of `tokenizer.json` is looked at here.
+/// The part of `tokenizer.json` that is read here.
 #[derive(Deserialize)]
 struct Listed {
     #[serde(default)]
@@ -35,14 +35,14 @@ struct Listed {
 }
 
 impl LmTokenizer {
-    /// Loads `tokenizer.json` from the folder `dir`, or else GPT-2's byte-level BPE from `vocab.json` and `merges.txt` (as OPT's
-    /// folders have them).
+    /// Loads `tokenizer.json` from the folder `dir`, or else GPT-2's byte-level BPE from `vocab.json` and `merges.txt` (as in OPT's
+    /// folders).
     ///
-    /// First, last and added tokens are those that transformers 5 takes. `tokenizer.json`'s own post-processor says what
-    /// stands around a text; for the other form, `tokenizer_config.json` does (`add_bos_token`, `add_eos_token`, `bos_token`,
+    /// First, last and added tokens are those that transformers 5 uses. `tokenizer.json`'s own post-processor says what
+    /// goes around a text; for the other form, `tokenizer_config.json` does (`add_bos_token`, `add_eos_token`, `bos_token`,
     /// `eos_token`). Added and special tokens come from `tokenizer.json`, from `tokenizer_config.json` (`added_tokens_decoder`,
     /// `additional_special_tokens` and the like) and, unless that has an `added_tokens_decoder`, from `special_tokens_map.json` and
-    /// `added_tokens.json`. The ids in `config.json` count only where none of these files is there: an OPT's texts then begin with its
+    /// `added_tokens.json`. The ids in `config.json` are used only if none of these files exists: an OPT's texts then begin with its
     /// `bos_token_id`.
     ///
     /// # Errors
@@ -68,7 +68,7 @@ impl LmTokenizer {
             if gpt2 {
                 special.fill();
                 if special.complete {
-                    // GPT-2's class does not look at the other list then.
+                    // GPT-2's class then ignores the other list.
                     listed.clear();
                     text =
                         without_added(&text).map_err(|error| TokenizerError::load(&json, error))?;
@@ -144,7 +144,7 @@ impl LmTokenizer {
     }
 }
 
-/// A tokenizer without post-processor, and the ids that stand around each text.
+/// A tokenizer without post-processor, and the ids that go around each text.
 struct Built {
     tokenizer: Tokenizer,
     begin: Vec<u32>,
@@ -158,10 +158,10 @@ fn without_added(text: &str) -> serde_json::Result<String> {
     serde_json::to_string(&file)
 }
 
-/// Out of `tokenizer.json`; `gpt2` says that it is of GPT-2's class.
+/// From `tokenizer.json`; `gpt2` says that it is of GPT-2's class.
 fn whole(text: &str, gpt2: bool, special: &Special) -> tokenizers::Result<Built> {
     let mut tokenizer = Tokenizer::from_bytes(text)?;
-    // GPT-2's class takes the vocabulary and the post-processor of the file, and splits texts in its own way.
+    // GPT-2's class uses the vocabulary and the post-processor of the file, and splits texts in its own way.
     let bytes = matches!(
         tokenizer.get_pre_tokenizer(),
         Some(PreTokenizerWrapper::ByteLevel(_))
@@ -188,7 +188,7 @@ fn whole(text: &str, gpt2: bool, special: &Special) -> tokenizers::Result<Built>
     finish(tokenizer, special, begin, end)
 }
 
-/// The ids that a post-processor puts before and behind a text.
+/// The ids that a post-processor puts before and after a text.
 fn around(processor: &PostProcessorWrapper) -> tokenizers::Result<(Vec<u32>, Vec<u32>)> {
     let text = || Encoding::from_tokens(vec![Token::new(0, "a".to_owned(), (0, 1))], 0);
     let encoding = processor.process(text(), None, true)?;
@@ -197,7 +197,7 @@ fn around(processor: &PostProcessorWrapper) -> tokenizers::Result<(Vec<u32>, Vec
         .collect();
     let [at] = own[..] else {
         let message = format!(
-            "its post-processor gives a text {} times: once is expected",
+            "its post-processor outputs a text {} times: once is expected",
             own.len()
         );
         return Err(message.into());
@@ -209,7 +209,7 @@ fn around(processor: &PostProcessorWrapper) -> tokenizers::Result<(Vec<u32>, Vec
 /// The classes that read `vocab.json` and `merges.txt` as GPT-2 does.
 const GPT2: [&str; 2] = ["GPT2Tokenizer", "GPT2TokenizerFast"];
 
-/// An error if the folder's tokenizer is of a class that splits texts otherwise.
+/// An error if the folder's tokenizer is of a class that splits texts differently.
 fn is_gpt2(special: &Special) -> Result<(), TokenizerError> {
     match &special.class {
         Some((class, path)) if !GPT2.contains(&class.as_str()) => {
@@ -225,7 +225,7 @@ fn is_gpt2(special: &Special) -> Result<(), TokenizerError> {
 /// The classes that split texts as Llama 2 does, except where the file splits them into bytes, as Llama 3 does.
 const LLAMA: [&str; 2] = ["LlamaTokenizer", "LlamaTokenizerFast"];
 
-/// Splits texts as Llama's class does, which takes the vocabulary, the merges, the post-processor and the decoder of the file.
+/// Splits texts as Llama's class does, which uses the vocabulary, the merges, the post-processor and the decoder of the file.
 fn split_as_llama(
     tokenizer: &mut Tokenizer,
     mut bpe: BPE,
@@ -290,7 +290,7 @@ fn by_config(
     // `</s>` in a text is one token, not four.
     tokenizer.add_special_tokens(tokens)?;
     special.add_to(&mut tokenizer)?;
-    // Every text that OPT was trained on begins so.
+    // Every text that OPT was trained on begins with it.
     let opt = config.architecture() == Architecture::Opt;
     let begin = config.bos_token_id().filter(|_| opt);
     finish(tokenizer, special, begin.into_iter().collect(), Vec::new())
@@ -302,7 +302,7 @@ fn finish(
     begin: Vec<u32>,
     end: Vec<u32>,
 ) -> tokenizers::Result<Built> {
-    // A file may carry the settings of someone's batch.
+    // A file may contain the padding and truncation settings of someone's batch.
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None)?;
     tokenizer.with_post_processor(None::<PostProcessorWrapper>);
@@ -340,7 +340,7 @@ fn end_tokens(
                     format!("`eos_token_id` is {value}, not a token id or a list of them");
                 TokenizerError::load(&path, message)
             })?;
-            // Some write -1 for none.
+            // Some files write -1 for none.
             ends.extend(u32::try_from(number));
         }
     }

@@ -1,4 +1,4 @@
-//! What tuning has added to a model, as files: LoRA, prefixes and soft prompts in PEFT's layout.
+//! Files of what tuning has added to a model: LoRA, prefixes and soft prompts in PEFT's layout.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -35,8 +35,8 @@ pub enum AdapterError {
     /// Full tuning adds nothing.
     #[error("full tuning makes no adapter: save the model itself (`save_model`)")]
     Full,
-    /// The model has not been made ready for this tuning.
-    #[error("the model holds no parameters of {0} tuning: apply it first (`Tuning::apply`)")]
+    /// This tuning has not been applied to the model.
+    #[error("the model has no parameters of {0} tuning: apply it first (`Tuning::apply`)")]
     NotApplied(Tuning),
     /// A file cannot be written or read.
     #[error(
@@ -76,7 +76,7 @@ pub enum AdapterError {
 }
 
 /// Writes what `tuning` has added to `model` into the folder `dir` (made if absent): `adapter_config.json` and
-/// `adapter_model.safetensors`. PEFT loads those of LoRA, prefix and prompt tuning; `base` is what it is told the model is. For head tuning
+/// `adapter_model.safetensors`. PEFT loads those of LoRA, prefix and prompt tuning; `base` names the model for it. For head tuning
 /// the tensor is `lm_head.weight`.
 ///
 /// # Errors
@@ -165,7 +165,7 @@ pub fn save_adapter(
 }
 
 /// Adds the adapter in the folder `dir` to `model`, a plain one, and says how it was tuned. Reads what [`save_adapter`] writes, and what PEFT
-/// does for LoRA, prefix (without projection) and prompt tuning, as `adapter_model.safetensors` or else `adapter_model.bin`.
+/// writes for LoRA, prefix (without projection) and prompt tuning, as `adapter_model.safetensors` or else `adapter_model.bin`.
 ///
 /// # Errors
 /// If a file is missing or malformed, or does not fit the model.
@@ -295,19 +295,19 @@ fn check(
         return Ok(());
     }
     let message = format!(
-        "`{name}` has shape {found:?}, this model and adapter_config.json need {expected:?}: was it tuned from another?"
+        "`{name}` has shape {found:?}, but this model and adapter_config.json need {expected:?}: was it tuned for another model?"
     );
     Err(content(path, message))
 }
 
-/// The only tensor of an adapter, a matrix, as f32, once all values are known to be finite as `dtype`.
+/// The only tensor of an adapter, a matrix, as f32, after checking that all values are finite as `dtype`.
 fn read(dir: &Path, name: &str, dtype: DType) -> Result<(Vec<usize>, Vec<f32>), AdapterError> {
     let files = peft::open(dir)?;
     let path = files.path(name);
     let found = |entry: &Entry| format!("{:?} of shape {:?}", entry.dtype, entry.shape);
     if let Some((other, entry)) = files.entries.iter().find(|(other, _)| *other != name) {
         let message = format!(
-            "it holds `{other}`, {}; expected is `{name}` alone",
+            "it holds `{other}`, {}; expected only `{name}`",
             found(entry)
         );
         return Err(content(path, message));

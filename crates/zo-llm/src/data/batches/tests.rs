@@ -57,7 +57,7 @@ fn classes_are_balanced_unless_told_otherwise_or_the_batch_is_everything() {
     assert_eq!(share(Order::Balanced, 100), 0.05);
 }
 
-/// Lengths as those of prompts: the logarithm is about normal. Half of them lie between 22 and 41, the longest near 100.
+/// Lengths like those of prompts: their logarithms are about normal. Half of them lie between 22 and 41, the longest near 100.
 fn lengths(rows: usize) -> Vec<usize> {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(1);
     let mut normal = || (0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0;
@@ -82,7 +82,7 @@ fn padding(mut sampler: BatchSampler, lengths: &[usize], batches: usize) -> f64 
 }
 
 #[test]
-fn batches_of_like_rows_pad_less_than_a_tenth() {
+fn batches_of_similar_rows_pad_less_than_a_tenth() {
     let lengths = lengths(1000);
     let labels: Vec<usize> = (0..1000).map(|row| usize::from(row % 5 < 2)).collect();
     for order in [Order::Balanced, Order::Shuffled] {
@@ -102,7 +102,7 @@ fn classes_of_very_different_sizes_keep_their_balance_and_use_each_row_as_often(
     let labels: Vec<usize> = (0..1000).map(|row| usize::from(row >= 18)).collect();
     let plain = BatchSampler::new(&labels, Order::Balanced, 16, 7).unwrap();
     let grouped = plain.clone().grouped_by_length(lengths.clone());
-    // 18 rows, 8 of which are in each batch, cannot be alike; but they can meet the like of them.
+    // 18 rows, 8 of which are in each batch, cannot be similar; but they can meet similar rows.
     let [before, after] = [plain, grouped.clone()].map(|s| padding(s, &lengths, 500));
     assert!(after < 0.75 * before, "{before} {after}");
     let mut sampler = grouped;

@@ -6,7 +6,7 @@ use crate::data::task::rows::Place;
 use crate::data::task::{Example, Task};
 use crate::tokenizer::{LmTokenizer, TokenizerError};
 
-/// What stands between demonstrations.
+/// Separates demonstrations.
 const SEPARATOR: &str = "\n\n";
 
 /// How rows are tokenised.
@@ -14,7 +14,7 @@ const SEPARATOR: &str = "\n\n";
 pub struct Encoding<'a> {
     /// Solved examples before each prompt, for in-context learning. None by default.
     pub demonstrations: &'a [Demonstration],
-    /// Cut what does not fit into the context off the front of the prompt, but for the token every text begins with, as MeZO does.
+    /// Cut prompts that do not fit into the context at the front, except for the tokens every text begins with, as MeZO does.
     /// By default such a row is an error.
     pub cut: bool,
 }
@@ -39,7 +39,7 @@ pub(super) struct Encoder<'a> {
 }
 
 impl Encoder<'_> {
-    /// A prompt with a continuation, which leaves room for `room` tokens after the prompt.
+    /// A prompt with a continuation, leaving room for `room` tokens after the prompt.
     pub(super) fn sequence(
         &self,
         prompt: &str,
@@ -63,7 +63,7 @@ impl Encoder<'_> {
         })
     }
 
-    /// A prompt by itself, which leaves room for `room` tokens.
+    /// A prompt by itself, leaving room for `room` tokens.
     pub(super) fn prompt(
         &self,
         prompt: &str,
@@ -77,15 +77,15 @@ impl Encoder<'_> {
         Ok(tokens)
     }
 
-    /// The prompt behind the demonstrations.
+    /// The prompt after the demonstrations.
     fn shown(&self, prompt: &str) -> String {
         let shown = self.encoding.demonstrations.iter();
         let shown = shown.flat_map(|Demonstration(text)| [text.as_str(), SEPARATOR]);
         shown.chain([prompt]).collect()
     }
 
-    /// Cuts tokens off the front, but for those every text begins with, until all tokens and the `least` fit into the context. Says
-    /// how many; the first `before` must not be cut wholly.
+    /// Cuts tokens off the front, except for those every text begins with, until the tokens and room for at least `least` fit into the
+    /// context. Returns how many; some of the first `before` must remain.
     fn cut(
         &self,
         tokens: &mut Vec<u32>,

@@ -22,15 +22,15 @@ pub enum DatasetError {
         /// What is wrong.
         source: TokenizerError,
     },
-    /// There is no row.
+    /// There are no rows.
     #[error("{place} has no rows: a split needs at least one")]
     Empty {
         /// The folder and the split, or what was to be encoded.
         place: String,
     },
-    /// Nothing is left of a continuation after tokenising, or no token stands before it.
+    /// A continuation has no tokens of its own, or no token precedes it.
     #[error(
-        "{place}: the continuation `{text}` has no tokens of its own after those of a prompt: use another text, or a longer prompt"
+        "{place}: the continuation `{text}` adds no tokens to those of a prompt: use another text, or a longer prompt"
     )]
     Continuation {
         /// The row.
@@ -40,7 +40,7 @@ pub enum DatasetError {
     },
     /// A prompt does not fit into the model's context.
     #[error(
-        "{place}: prompt and continuation have {tokens} tokens, the model's context is {context}: shorten or drop the row, or let long \
+        "{place}: prompt and continuation have {tokens} tokens, but the model's context is {context}: shorten or drop the row, or let long \
          prompts be cut at the front"
     )]
     TooLong {
@@ -53,7 +53,7 @@ pub enum DatasetError {
     },
     /// The rows of a batch differ in their number of options.
     #[error(
-        "row {row} has {options} options, the first of its batch {expected}: a classification task has the same for all rows"
+        "row {row} has {options} options, but the first row of its batch has {expected}: a classification task has the same options in all rows"
     )]
     Options {
         /// The row, from 0.

@@ -10,19 +10,19 @@ use crate::data::text::strip;
 use crate::generate::generate;
 use crate::model::CausalLm;
 
-/// How well a model does. Where scores of rows are not finite, the averages are NaN: nothing is left out without a word.
+/// How well a model does. If scores are not finite, the averages are NaN: no row is left out silently.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Evaluation {
     /// Share of rows that are right: the option with the largest score, or an answer that matches a reference exactly.
     pub accuracy: f64,
-    /// For generation the mean F1 over the rows' answers.
+    /// For generation, the mean F1 of the answers.
     pub f1: Option<f64>,
     /// Mean loss over the rows: see [`TrainBatch::loss`].
     pub loss: f64,
-    /// Index of the option chosen for each row, in the order of the rows; `None` where the scores tell nothing (NaN, or infinite). Empty
+    /// Index of the option chosen for each row, in the order of the rows; `None` where the scores say nothing (NaN, or infinite). Empty
     /// for generation.
     pub predictions: Vec<Option<usize>>,
-    /// The answer to each row, for generation; `None` where the model's scores tell nothing.
+    /// The answer to each row, for generation; `None` where the model's scores say nothing.
     pub answers: Vec<Option<String>>,
     /// Rows whose scores are not finite.
     pub not_finite: usize,
@@ -34,7 +34,7 @@ impl Evaluation {
         self.f1.unwrap_or(self.accuracy)
     }
 
-    /// What is to be said of an evaluation that is not finite; `None` for one that is.
+    /// A warning about an evaluation that is not finite; `None` for one that is.
     pub fn note(&self) -> Option<String> {
         let rows = self.predictions.len().max(self.answers.len());
         if self.not_finite > 0 {
@@ -50,7 +50,7 @@ impl Evaluation {
 /// Evaluates `model` on all rows, `batch` at a time, rows of similar length together. `pad` fills short rows.
 ///
 /// # Errors
-/// If a batch cannot be built, or nothing generated.
+/// If a batch cannot be built, or generation fails.
 pub fn evaluate(
     model: &CausalLm,
     dataset: &Dataset,
@@ -62,7 +62,7 @@ pub fn evaluate(
     evaluate_rows(model, dataset, &every, batch, pad, device)
 }
 
-/// [`evaluate`] on the rows `rows` only: what is said of rows is in their order.
+/// [`evaluate`] on the rows `rows` only; results per row are in their order.
 ///
 /// # Errors
 /// As there.
@@ -92,7 +92,7 @@ pub fn evaluate_rows(
             evaluation.not_finite += usize::from(option.is_none());
         };
         if dataset.kind == Kind::MultipleChoice {
-            // As many options as each row has.
+            // The number of options each row has.
             for (place, example) in places.iter().zip(&examples) {
                 let scores = option_scores(model, &example.sequences, batch, pad, device)?;
                 choose(*place, example, chosen(&scores));
@@ -114,7 +114,7 @@ pub fn evaluate_rows(
         }
         let scores: Vec<f32> = ready.scores(model).into_data().iter().collect();
         sum -= scores.iter().map(|score| f64::from(*score)).sum::<f64>();
-        // A model whose scores are not finite writes nothing that could be called its answer.
+        // Whatever a model with non-finite scores writes is not its answer.
         let finite = places.iter().zip(&examples).zip(&scores);
         let finite: Vec<_> = finite
             .filter_map(|(row, score)| (!score.is_nan()).then_some(row))

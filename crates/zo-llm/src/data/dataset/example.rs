@@ -5,9 +5,10 @@ use crate::data::task::Answer;
 /// A prompt with a continuation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sequence {
-    /// Prompt and continuation, as they are tokenised together; no special token ends them.
+    /// Prompt and continuation, tokenised together; no special token ends them.
     pub tokens: Vec<u32>,
-    /// How many of the tokens are the prompt's: at least one, and fewer than all. A token across the border is the continuation's.
+    /// How many of the tokens belong to the prompt: at least one, and fewer than all. A token across the boundary belongs to the
+    /// continuation.
     pub prompt: usize,
 }
 
@@ -21,17 +22,17 @@ impl Sequence {
 /// A tokenised row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedExample {
-    /// The prompt with each option; for generation with the text that training teaches.
+    /// The prompt with each option; for generation, with the text that training teaches.
     pub sequences: Vec<Sequence>,
-    /// The prompt tokenised by itself, where the model is to write the answer: the tokens before a given answer are others where one
-    /// lies across the border.
+    /// The prompt tokenised by itself, where the model is to write the answer: the tokens before a given answer differ if one
+    /// lies across the boundary.
     pub own_prompt: Option<Vec<u32>>,
     /// What is right.
     pub answer: Answer,
 }
 
 impl EncodedExample {
-    /// The tokens of the prompt: for generation by itself, else those before the first option.
+    /// The tokens of the prompt: tokenised by itself for generation, else those before the first option.
     pub fn prompt(&self) -> &[u32] {
         let first = &self.sequences[0];
         let own = self.own_prompt.as_deref();
@@ -61,7 +62,7 @@ impl EncodedExample {
         }
     }
 
-    /// Tokens of the longest sequence.
+    /// Number of tokens of the longest sequence.
     pub(super) fn longest(&self) -> usize {
         self.sequences
             .iter()

@@ -1,4 +1,4 @@
-//! A number that tells data sets apart.
+//! A number that identifies a data set.
 
 use zo_core::noise::derive_seed;
 
@@ -6,8 +6,8 @@ use super::Dataset;
 use crate::data::task::Answer;
 
 impl Dataset {
-    /// A digest of the rows as the model sees them: their tokens and what is right, in order. Two data sets with the same one are the
-    /// same, but for chance (one in 2^64).
+    /// A digest of the rows as the model sees them: their tokens and what is right, in order. Data sets with the same digest are the
+    /// same, up to chance (one in 2^64).
     pub fn fingerprint(&self) -> String {
         // A number that is not a token ends each sequence, and each row.
         let numbers = self.examples.iter().flat_map(|example| {
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_right_and_in_which_order_counts() {
+    fn answers_and_the_order_of_rows_count() {
         let choice = |label, also_right: &[usize]| Answer::Choice {
             options: Vec::new(),
             label,

@@ -8,25 +8,25 @@ use crate::data::task::Kind;
 use crate::model::CausalLm;
 use crate::model::batch::{PaddingSide, TokenBatch};
 
-/// Rows ready on a device: made once, it serves any number of forwards.
+/// Rows ready on a device, reusable for any number of forward passes.
 #[derive(Debug, Clone)]
 pub struct TrainBatch {
     tokens: TokenBatch,
     form: Form,
 }
 
-/// What of the model's output the rows ask for.
+/// Which outputs of the model the rows need.
 #[derive(Debug, Clone)]
-#[allow(clippy::large_enum_variant, reason = "there is one for a batch")]
+#[allow(clippy::large_enum_variant, reason = "there is one per batch")]
 enum Form {
-    /// Logits of one token for each label word, after the prompt.
+    /// Logits of one token per label word, after the prompt.
     Words { words: Vec<u32>, labels: Vec<usize> },
     /// Mean log-probabilities of continuations.
     Continuations {
         last: Vec<Vec<u32>>,
         /// `[continuations, tokens of all of them]`: takes the mean over the tokens of each.
         mean: Tensor<2>,
-        /// The right option of each row, whose options stand in the batch one after the other; `None` where each row has but the
+        /// The right option of each row, whose options are consecutive in the batch; `None` where each row has only the
         /// right continuation.
         labels: Option<Vec<usize>>,
     },
@@ -36,7 +36,7 @@ impl TrainBatch {
     /// The rows `rows` of `dataset`. `pad` fills short sequences; the model never sees it.
     ///
     /// # Errors
-    /// If there is no row, or the rows of a classification task differ in their number of options.
+    /// If there are no rows, or the rows of a classification task differ in their number of options.
     pub fn new(
         dataset: &Dataset,
         rows: &[usize],
@@ -101,7 +101,7 @@ impl TrainBatch {
 
     /// The mean loss of the rows, `[1]`, f32: for classification the cross-entropy over the options' length-averaged
     /// log-probabilities, for multiple choice and generation the negative mean log-probability of the right continuation's tokens, as
-    /// MeZO trains them (but that each row weighs the same, not each token).
+    /// MeZO trains them (except that each row weighs the same, not each token).
     pub fn loss(&self, model: &CausalLm) -> Tensor<1> {
         let scores = self.scores(model);
         match &self.form {
@@ -114,8 +114,8 @@ impl TrainBatch {
         }
     }
 
-    /// A score for each option, `[rows, options]`: their differences are those of the length-averaged log-probabilities. Rows of which
-    /// there is but the right continuation have its mean log-probability, `[rows, 1]`.
+    /// A score for each option, `[rows, options]`: their differences are those of the length-averaged log-probabilities. Rows with only
+    /// the right continuation have its mean log-probability, `[rows, 1]`.
     pub fn scores(&self, model: &CausalLm) -> Tensor<2> {
         match &self.form {
             Form::Words { words, .. } => model.last_logits(&self.tokens, words),
@@ -127,7 +127,7 @@ impl TrainBatch {
         }
     }
 
-    /// Tokens of one forward, with and without padding.
+    /// Number of tokens of a forward pass, with and without padding.
     pub fn tokens(&self) -> [usize; 2] {
         [self.tokens.padded_tokens(), self.tokens.real_tokens()]
     }
@@ -142,8 +142,8 @@ pub fn option_loss(scores: Tensor<2>, labels: &[usize]) -> Tensor<1> {
     -log_softmax(scores, 1).gather(1, index).mean()
 }
 
-/// The option with the largest score of each row, the first of equals. `scores` is `[rows, options]`. `None` for a row whose scores tell
-/// nothing: one of them is NaN or above all numbers, or none is above minus infinity.
+/// The option with the largest score of each row, the first of equals. `scores` is `[rows, options]`. `None` for a row whose scores say
+/// nothing: one of them is NaN or infinity, or all are minus infinity.
 pub fn predictions(scores: Tensor<2>) -> Vec<Option<usize>> {
     let [_, options] = scores.dims();
     let scores: Vec<f32> = scores.into_data().iter().collect();

@@ -38,7 +38,7 @@ fn the_same_configuration_gives_the_same_text() {
     );
     let other = generate(&SyntheticConfig { seed: 1, ..small() });
     assert!(data.train != other.train && data.dev != other.dev && data.corpus != other.corpus);
-    // The size of one part leaves the others, and its own first rows, as they are.
+    // The size of one part does not change the others, nor its own first rows.
     let fewer = generate(&SyntheticConfig {
         train_rows: 100,
         ..small()
@@ -84,7 +84,7 @@ fn dev_passages_occur_nowhere_else_and_rows_do_not_repeat() {
 }
 
 #[test]
-fn labels_are_balanced_in_every_even_number_of_first_rows() {
+fn labels_are_balanced_in_every_even_number_of_leading_rows() {
     let data = generate(&small());
     for rows in [&data.train, &data.dev] {
         for pair in rows.chunks(2) {

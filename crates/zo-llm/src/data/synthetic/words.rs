@@ -1,4 +1,4 @@
-//! The words of the synthetic task. Where a list has two parts, index 0 is for somebody who did not like it, index 1 for somebody who did.
+//! The words of the synthetic task. Where a list has two parts, index 0 is for people who did not like it, index 1 for those who did.
 //! A change here changes the bundled files: run the `pretrain_tiny_opt` example again.
 
 #[rustfmt::skip]

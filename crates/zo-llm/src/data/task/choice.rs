@@ -48,14 +48,14 @@ fn uncapitalised(sentence: &str) -> String {
     }
 }
 
-/// ReCoRD: which of a passage's names belongs into a gap of a sentence?
+/// ReCoRD: which of a passage's names fills the gap in a sentence?
 ///
 /// Prompt the passage with its `@highlight` lines as a list, and `-` on a new line; options the sentence with each name in place of
-/// `@placeholder`, a space before it. The first name that is an answer is the label; others that are count as right, too. Answers
-/// that are none of the passage's names become options as well.
+/// `@placeholder`, a space before it. The first name that is an answer is the label; other answers count as right, too. Answers
+/// that are not among the passage's names become options as well.
 ///
 /// Fields `passage`, `query`, `entities`, `answers`, the last two lists of names; or SuperGLUE's nested `passage: {text, entities:
-/// [{start, end}]}` with places in characters, the end included, and `qas: [{query, answers: [{text}]}]`.
+/// [{start, end}]}` with positions in characters, the end included, and `qas: [{query, answers: [{text}]}]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Record;
 

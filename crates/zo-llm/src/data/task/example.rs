@@ -1,4 +1,4 @@
-//! What a task is, and what it makes of a row.
+//! What a task is, and what it turns a row into.
 
 use serde_json::{Map, Value};
 
@@ -7,7 +7,7 @@ use super::fields::{Fields, TaskError};
 /// A prompt and what may follow it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Example {
-    /// What the model reads. It ends without a space: where one is due, the continuation begins with it.
+    /// What the model reads. It does not end with a space: where one is needed, the continuation begins with it.
     pub prompt: String,
     /// What may follow, and what is right.
     pub answer: Answer,
@@ -22,12 +22,12 @@ pub enum Answer {
         options: Vec<String>,
         /// Index of the right one, which training teaches.
         label: usize,
-        /// Indices of others that count as right, too (in ReCoRD, other names of the same person); mostly none.
+        /// Indices of others that also count as right (in ReCoRD, other names of the same person); usually none.
         also_right: Vec<usize>,
     },
-    /// A text of the model's own.
+    /// A text that the model writes.
     Text {
-        /// Answers that count as right, without leading space; training teaches the first. At least one.
+        /// Answers that count as right, without leading space; at least one. Training teaches the first.
         references: Vec<String>,
     },
 }
@@ -44,7 +44,7 @@ impl Example {
         Self { prompt, answer }
     }
 
-    /// An example to which the model writes the answer.
+    /// An example whose answer the model writes.
     pub fn text(prompt: String, references: Vec<String>) -> Self {
         let answer = Answer::Text { references };
         Self { prompt, answer }
@@ -111,7 +111,7 @@ impl Example {
                 {
                     let words = task.label_words();
                     bad(format!(
-                        "its options are {options:?}, the label words {words:?}: they must be the same"
+                        "its options are {options:?}, but the label words are {words:?}: they must be the same"
                     ))
                 } else {
                     Ok(())
@@ -121,17 +121,17 @@ impl Example {
     }
 }
 
-/// What a task asks of a model. It decides the training loss and the measure.
+/// What a task asks of a model. It determines the training loss and the metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// Which of the task's label words follows? Training: cross-entropy over the length-averaged log-probabilities of the words.
-    /// Measure: accuracy.
+    /// Metric: accuracy.
     Classification,
     /// Which of the row's own options is the likeliest, by length-averaged log-probability? Training: language-model loss of the
-    /// right one. Measure: accuracy.
+    /// right one. Metric: accuracy.
     MultipleChoice,
-    /// What text follows? Training: language-model loss of the first reference (teacher forcing). Measures: F1 and exact match, see
+    /// What text follows? Training: language-model loss of the first reference (teacher forcing). Metrics: F1 and exact match, see
     /// [`crate::metrics`].
     Generation,
 }
@@ -139,11 +139,11 @@ pub enum Kind {
 /// The form of an answer that the model writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AnswerFormat {
-    /// What stands between prompt and answer. Default: a space.
+    /// What separates prompt and answer. Default: a space.
     pub lead: &'static str,
     /// What ends an answer. Default: a new line.
     pub stop: &'static str,
-    /// The most tokens generated for one. Default 50.
+    /// The maximum number of tokens generated per answer. Default 50.
     pub max_tokens: usize,
 }
 
@@ -170,7 +170,7 @@ pub trait Task {
         &[]
     }
 
-    /// The examples that a row holds: one in a flat file, several where questions are nested below a passage.
+    /// The examples in a row: one in a flat file, several where questions are nested below a passage.
     ///
     /// # Errors
     /// If a field is missing or has a wrong type or value.
@@ -182,7 +182,7 @@ pub trait Task {
     }
 }
 
-/// The examples of a row, checked: they are of the task's kind, labels are among the options, and a text has a reference.
+/// The examples of a row, checked: they are of the task's kind, labels index the options, and a text has a reference.
 ///
 /// # Errors
 /// If the task refuses the row, or an example fails the check.

@@ -1,9 +1,9 @@
-//! The fields of a row, read with errors that name them.
+//! Reads the fields of a row, with errors that name them.
 
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-/// What is wrong with a task's name, with a row, or with what a task makes of it.
+/// What is wrong with a task's name, a row, or the examples a task makes of it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum TaskError {
@@ -12,7 +12,7 @@ pub enum TaskError {
     Unknown {
         /// The name.
         name: String,
-        /// The names there are.
+        /// The known names.
         known: String,
     },
     /// A field is missing, or has no value (null; in tsv and csv files: nothing between the separators).
@@ -79,7 +79,7 @@ impl<'a> Fields<'a> {
     /// A text.
     ///
     /// # Errors
-    /// If the field is missing or no string.
+    /// If the field is missing or not a string.
     pub fn text(&self, name: &str) -> Result<&'a str, TaskError> {
         self.read(name, "a string", Value::as_str)
     }
@@ -95,15 +95,15 @@ impl<'a> Fields<'a> {
     /// A list of what [`text_or_number`](Self::text_or_number) reads.
     ///
     /// # Errors
-    /// If the field is missing or no list of these.
+    /// If the field is missing or not a list of these.
     pub fn texts_or_numbers(&self, name: &str) -> Result<Vec<String>, TaskError> {
         self.list(name, "a string or a number", |_, value| {
             text_or_number(value)
         })
     }
 
-    /// A number from 0 to `below - 1`, such as a label. `1.0` is 1, for a column of numbers with one missing comes out of pandas so. A
-    /// string of a number counts, too: tsv files have no numbers.
+    /// A number from 0 to `below - 1`, such as a label. `1.0` is read as 1, because pandas writes integer columns with missing values so. Strings
+    /// of numbers count, too: tsv files have no numbers.
     ///
     /// # Errors
     /// If the field is missing or anything else.
@@ -141,7 +141,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// The place of a label among the names of the classes. It may be given by name, whatever its case, or by that place, counted
+    /// The index of a label among the names of the classes. It may be given by name, in any case, or by that index, counted
     /// from 0.
     ///
     /// # Errors
@@ -163,7 +163,7 @@ impl<'a> Fields<'a> {
     /// The fields of a nested object.
     ///
     /// # Errors
-    /// If the field is missing or no object.
+    /// If the field is missing or not an object.
     pub fn object(&self, name: &str) -> Result<Self, TaskError> {
         let map = self.read(name, "an object", Value::as_object)?;
         let path = self.path(name);
@@ -173,7 +173,7 @@ impl<'a> Fields<'a> {
     /// The fields of each object of a list.
     ///
     /// # Errors
-    /// If the field is missing or no list of objects.
+    /// If the field is missing or not a list of objects.
     pub fn objects(&self, name: &str) -> Result<Vec<Self>, TaskError> {
         self.list(name, "an object", |path, value| {
             value.as_object().map(|map| Self { map, path })
@@ -183,12 +183,12 @@ impl<'a> Fields<'a> {
     /// A list of texts.
     ///
     /// # Errors
-    /// If the field is missing or no list of strings.
+    /// If the field is missing or not a list of strings.
     pub fn texts(&self, name: &str) -> Result<Vec<&'a str>, TaskError> {
         self.list(name, "a string", |_, value| value.as_str())
     }
 
-    /// The error that says: this field is not what is expected.
+    /// The error that this field is not what is expected.
     pub fn wrong(&self, name: &str, expected: &str) -> TaskError {
         wrong(self.path(name), self.map.get(name), expected)
     }

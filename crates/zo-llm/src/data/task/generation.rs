@@ -1,4 +1,4 @@
-//! Tasks whose answers the model writes.
+//! Tasks whose answers the model generates.
 
 use serde_json::Value;
 
@@ -6,7 +6,7 @@ use super::example::{Example, Kind, Task};
 use super::fields::{Fields, TaskError};
 use crate::data::text::strip;
 
-/// SQuAD: a question about a paragraph, answered in words of it.
+/// SQuAD: a question about a paragraph, answered in words from it.
 ///
 /// Prompt `Title: {title}`, `Context: {context}`, `Question: {question}` and `Answer:`, a line each. Fields `title`, `context`, `question`,
 /// `answers: {text: [..]}`, or an article of SQuAD's own file: `title`, `paragraphs: [{context, qas: [{question, answers: [{text}]}]}]`.
@@ -46,11 +46,11 @@ impl Task for Squad {
     }
 }
 
-/// DROP: a question that takes counting, sorting or arithmetic over a passage.
+/// DROP: a question that requires counting, sorting or arithmetic over a passage.
 ///
 /// Prompt `Passage: {passage}`, `Question: {question}` and `Answer:`, a line each. Fields `passage`, `question`, `answers_spans:
 /// {spans: [..]}`, or a section of DROP's own file: `passage`, `qa_pairs: [{question, answer, validated_answers}]`, each answer with
-/// `number`, `date` and `spans`. As in MeZO, each of several spans is a reference of its own. Questions without an answer are left out.
+/// `number`, `date` and `spans`. As in MeZO, each of several spans is a separate reference. Questions without an answer are left out.
 #[derive(Debug, Clone, Copy)]
 pub struct DropQa;
 
@@ -100,7 +100,7 @@ fn answers(question: &Fields<'_>) -> Result<Vec<String>, TaskError> {
     texts.collect()
 }
 
-/// The texts of one of DROP's answers: its number, or else its date, and its spans. What says nothing may be empty or null; spans may be
+/// The texts of one of DROP's answers: its number, or else its date, and its spans. Unused parts may be empty or null; spans may be
 /// absent beside a number or a date.
 fn spans(answer: &Fields<'_>) -> Result<Vec<String>, TaskError> {
     let has = |name| answer.get(name).is_some();
@@ -124,7 +124,7 @@ fn spans(answer: &Fields<'_>) -> Result<Vec<String>, TaskError> {
     Ok(texts)
 }
 
-/// The example with these references, each once; none without any.
+/// The example with these references, without duplicates; `None` if there are none.
 fn answered(prompt: String, references: Vec<String>) -> Option<Example> {
     let mut distinct: Vec<String> = Vec::new();
     for reference in references {

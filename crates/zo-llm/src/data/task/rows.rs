@@ -1,5 +1,5 @@
-//! The rows of a data set's files: JSON lines, JSON, tsv, csv or parquet, as the data sets' authors and Hugging Face publish them and as
-//! pandas and Polars write them.
+//! The rows of a data set's files: JSON lines, JSON, tsv, csv or parquet, as published by the data sets' authors and Hugging Face, and as
+//! written by pandas and Polars.
 
 mod columns;
 mod json;
@@ -52,11 +52,11 @@ pub fn read_examples(
 /// The rows of a split of the data set in folder `dir`, in the order of its [`files`].
 ///
 /// The ending of a file's name decides how it is read:
-/// - `.jsonl`, `.ndjson`: one object per line; blank lines do not count. A file that holds a list after all is read as `.json`.
+/// - `.jsonl`, `.ndjson`: one object per line; blank lines are skipped. A file that in fact holds a list is read as `.json`.
 /// - `.json`: a list of objects, `{"data": [..]}` with one, an object of objects in the order of their keys (of their numbers, if all
-///   keys are numbers), what pandas' `to_json` writes by columns or as `split`, or one object per line after all.
-/// - `.tsv`: the first line names the columns; spaces around a field do not count. Quotation marks are part of the text, as in GLUE's
-///   files, unless every field that holds one is quoted as spreadsheets and pandas do it.
+///   keys are numbers), what pandas' `to_json` writes by columns or as `split`, or in fact one object per line.
+/// - `.tsv`: the first line names the columns; spaces around a field are ignored. Quotation marks are part of the text, as in GLUE's
+///   files, unless every field that holds one is quoted the way spreadsheets and pandas do.
 /// - `.csv`: the same with commas; quotation marks quote.
 /// - `.parquet`: columns of texts, numbers, booleans, and lists and structs of them, uncompressed or with snappy, gzip, brotli, lz4 or
 ///   zstd (feature `parquet`). Other columns are left out, which is an error only where a task uses them.
@@ -64,7 +64,7 @@ pub fn read_examples(
 /// Text files are UTF-8, or UTF-16 with a byte-order mark. In tsv and csv files, an empty field is a missing value.
 ///
 /// # Errors
-/// If no file is found, or one cannot be read. What is wrong with a row comes with that row.
+/// If no file is found, or one cannot be read. Errors in a row are yielded in place of that row.
 pub fn rows(dir: &Path, split: Split) -> Result<Rows, RowsError> {
     let rows = files(dir, split)?.into_iter().flat_map(|path| {
         let rows = open(&path);
@@ -83,8 +83,8 @@ fn stems(split: Split) -> &'static [&'static str] {
     }
 }
 
-/// The files of a split: one, or all shards `train-00000-of-00002.parquet`, `train-00001-of-00002.parquet`. The first found counts, in
-/// `dir` before its folder `data`, jsonl before tsv, json, parquet, csv and ndjson.
+/// The files of a split: one, or all shards `train-00000-of-00002.parquet`, `train-00001-of-00002.parquet`. The first found is used: `dir`
+/// is searched before its folder `data`, for jsonl before tsv, json, parquet, csv and ndjson.
 ///
 /// # Errors
 /// If there is none, or a shard is missing.
@@ -136,7 +136,7 @@ fn shards(dir: &Path, stems: &[&'static str]) -> Result<Vec<PathBuf>, RowsError>
     Ok(found.into_values().collect())
 }
 
-/// Number and count of a shard, out of its name.
+/// Index and count of a shard, from its name.
 fn shard(name: &str, stems: &[&str]) -> Option<(usize, usize)> {
     let name = name.strip_suffix(".parquet")?;
     let numbers = stems

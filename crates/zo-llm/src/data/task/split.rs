@@ -1,6 +1,6 @@
-//! Which rows of a data set are used: a few of each class, or MeZO's 1000 to train, 500 to choose by and 1000 to test.
+//! Which rows of a data set are used: a few of each class, or MeZO's 1000 to train, 500 to select a checkpoint and 1000 to test.
 //!
-//! The choice is a function of the seed and of the numbers of rows alone.
+//! The choice depends only on the seed and the numbers of rows.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -11,19 +11,19 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum SplitError {
-    /// Nothing is asked for, or there is nothing.
+    /// Nothing is asked for, or there are no rows.
     #[error(
         "{k} rows of each class cannot be drawn from {rows} rows: both numbers must be at least 1"
     )]
     Nothing {
         /// Rows of each class asked for.
         k: usize,
-        /// Rows there are.
+        /// Available rows.
         rows: usize,
     },
     /// A class has too few rows.
     #[error(
-        "class {class} has {rows} rows, {k} of each class are asked for: use at most {rows}, or more data"
+        "class {class} has {rows} rows, {k} of each class are requested: use at most {rows}, or more data"
     )]
     Class {
         /// The class.
@@ -75,14 +75,14 @@ pub fn sample_per_class(labels: &[usize], k: usize, seed: u64) -> Result<Vec<usi
     Ok(rows)
 }
 
-/// How many rows MeZO's [`Subsets`] have at most.
+/// The maximum sizes of MeZO's [`Subsets`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SplitSizes {
-    /// Rows to train on, out of the training file. Default 1000; fewer if the file has not so many left after the dev rows.
+    /// Rows to train on, from the training file. Default 1000; fewer if the file has fewer left after the dev rows.
     pub train: usize,
-    /// Rows to choose a checkpoint by, out of the training file as well. Default 500.
+    /// Rows to select a checkpoint by, also from the training file. Default 500.
     pub dev: usize,
-    /// Rows to report on, out of the dev file. Default 1000, or all if there are fewer.
+    /// Rows to report on, from the dev file. Default 1000, or all if there are fewer.
     pub test: usize,
 }
 
@@ -97,7 +97,7 @@ impl Default for SplitSizes {
 }
 
 impl SplitSizes {
-    /// The sizes that MeZO takes for a task: the default ones, but for CB and COPA, which have few rows, 100 dev rows.
+    /// The sizes that MeZO uses for a task: the defaults, except 100 dev rows for CB and COPA, which have few rows.
     pub fn of_task(name: &str) -> Self {
         let sizes = Self::default();
         match name {
@@ -138,18 +138,18 @@ impl SplitSizes {
     }
 }
 
-/// Row numbers, counted from 0, in an order by seed.
+/// Row numbers, counted from 0, in an order given by the seed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subsets {
     /// Rows of the training file to train on.
     pub train: Vec<usize>,
-    /// Rows of the training file to choose a checkpoint by: none of `train`.
+    /// Rows of the training file to select a checkpoint by, disjoint from `train`.
     pub dev: Vec<usize>,
     /// Rows of the dev file to report on.
     pub test: Vec<usize>,
 }
 
-// Far from the epochs that `batches` counts from 0, so that no two orders of a run are drawn alike.
+// Far from the epochs that `batches` counts from 0, so that no two orders of a run use the same seed.
 const PER_CLASS: u64 = u64::MAX;
 const TRAIN_FILE: u64 = u64::MAX - 1;
 const DEV_FILE: u64 = u64::MAX - 2;
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_class_gives_as_many_rows() {
+    fn each_class_gives_equally_many_rows() {
         let labels: Vec<usize> = (0..90).map(|row| usize::from(row % 3 == 0)).collect();
         let rows = sample_per_class(&labels, 7, 1).unwrap();
         assert_eq!(rows.len(), 14);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_of_mezo_are_apart() {
+    fn the_parts_of_mezo_are_disjoint() {
         let sizes = SplitSizes::default();
         let parts = sizes.draw(2490, 277, 3).unwrap();
         let lengths = |parts: &Subsets| [parts.train.len(), parts.dev.len(), parts.test.len()];

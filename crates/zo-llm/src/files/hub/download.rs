@@ -11,7 +11,7 @@ use super::error::HubError;
 use super::name::{folder, name};
 use crate::files::folder::{COMPANIONS, WEIGHTS, has_tokenizer, index_of, weight_map};
 
-/// A hub to download from. What is not set comes from the environment, as for other programs: the server from `HF_ENDPOINT`, the
+/// A hub to download from. Settings that are not given come from the environment, as in other programs: the server from `HF_ENDPOINT`, the
 /// cache from `HF_HUB_CACHE` or `HF_HOME`, a token from `HF_TOKEN` or the login in the cache.
 #[derive(Debug, Clone, Default)]
 pub struct Hub {
@@ -39,8 +39,8 @@ impl Hub {
         self
     }
 
-    /// As [`resolve`](super::resolve), with these settings. A model that lies complete in the cache is used without asking
-    /// the server; of others, the configuration, the tokenizer, `generation_config.json` and one format of the weights are downloaded.
+    /// As [`resolve`](super::resolve), with these settings. A model that is complete in the cache is used without asking
+    /// the server; otherwise the configuration, the tokenizer, `generation_config.json` and one format of the weights are downloaded.
     ///
     /// # Errors
     /// [`HubError`].
@@ -141,8 +141,7 @@ impl Lookup<'_> {
                 return Ok(std::iter::once(index).chain(shards).collect());
             }
         }
-        Err(self
-            .lacks("weights that can be read (model.safetensors or pytorch_model.bin, or shards)"))
+        Err(self.lacks("readable weights (model.safetensors or pytorch_model.bin, or shards)"))
     }
 
     fn explain(&self, error: &HFError) -> HubError {
@@ -158,7 +157,7 @@ impl Lookup<'_> {
     }
 }
 
-/// Whether the folder holds all that [`load()`](crate::load()) needs.
+/// Whether the folder holds everything that [`load()`](crate::load()) needs.
 fn is_complete(dir: &Path) -> bool {
     let has = |name: &str| dir.join(name).exists();
     let has_weights = WEIGHTS.iter().any(|single| {
@@ -194,7 +193,7 @@ fn explain(model: &str, endpoint: &str, error: &HFError) -> HubError {
     }
 }
 
-/// An error with its causes, as far as it does not name them itself.
+/// An error with those of its causes that its message does not already include.
 fn with_causes(error: &HFError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

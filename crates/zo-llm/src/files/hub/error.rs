@@ -4,16 +4,16 @@ use thiserror::Error;
 
 use crate::files::error::LoadError;
 
-/// How to do without the hub.
+/// How to proceed without the hub.
 const BY_HAND: &str = "or put its config.json, its tokenizer (tokenizer.json, or vocab.json with merges.txt) and its weights \
-    (model.safetensors or pytorch_model.bin, or the .index.json of either with all shards) side by side into a folder and \
+    (model.safetensors or pytorch_model.bin, or the .index.json of either with all shards) into one folder and \
     give that (`--model DIR`)";
 
 /// Why there is no folder for a model. `model` is what was asked for.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum HubError {
-    /// Neither a folder nor the form of a name on the hub.
+    /// Neither a folder nor of the form of a name on the hub.
     #[error(
         "`{model}` is neither a folder nor a name on the Hugging Face hub (OWNER/NAME or OWNER/NAME@REVISION): check the path"
     )]
@@ -21,7 +21,7 @@ pub enum HubError {
         /// What was asked for.
         model: String,
     },
-    /// A name, but no folder, and the crate was built without cargo feature `hub`.
+    /// A name but not a folder, and the crate was built without cargo feature `hub`.
     #[error(
         "there is no folder `{model}`, and this build does not download: build with `--features hub`, {by_hand}",
         by_hand = BY_HAND
@@ -30,9 +30,9 @@ pub enum HubError {
         /// What was asked for.
         model: String,
     },
-    /// The server does not know the model, or not this revision.
+    /// The server does not know the model or this revision of it.
     #[error(
-        "{endpoint} has no model `{model}`: check name and revision, and set HF_TOKEN to a token that may read it if it is \
+        "{endpoint} has no model `{model}`: check the name and revision, and set HF_TOKEN to a token that may read it if it is \
          private; {by_hand}",
         by_hand = BY_HAND
     )]
@@ -42,9 +42,9 @@ pub enum HubError {
         /// The server.
         endpoint: String,
     },
-    /// The server does not give the model to everyone. Servers also say so of models that do not exist.
+    /// The server denies access to the model. Servers also answer so for models that do not exist.
     #[error(
-        "{endpoint} does not give out `{model}` ({message}): check the name; if the model is gated or private, accept its terms \
+        "{endpoint} denies access to `{model}` ({message}): check the name; if the model is gated or private, accept its terms \
          there and set HF_TOKEN to a token that may read it; {by_hand}",
         by_hand = BY_HAND
     )]
@@ -80,7 +80,7 @@ pub enum HubError {
         model: String,
         /// The server.
         endpoint: String,
-        /// What is not there.
+        /// What is missing.
         lacks: String,
     },
     /// The list of the model's shards cannot be read.

@@ -1,4 +1,4 @@
-//! Folders and names on the hub, told apart.
+//! Tells folders from names on the hub.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ pub(super) fn name(model: &str) -> Option<[&str; 3]> {
                 .chars()
                 .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
     };
-    // Branches may contain slashes; the cache has a file of that path.
+    // Branch names may contain slashes; in the cache they become paths.
     let is_revision = revision.split('/').all(is_word);
     (is_word(owner) && is_word(name) && is_revision).then_some([owner, name, revision])
 }

@@ -25,7 +25,7 @@ fn difference(a: &[f32], b: &[f32]) -> f32 {
     differences.fold(0.0, f32::max)
 }
 
-/// Sets the second factor of each adapter, which begins at zero, to ones.
+/// Sets the second factor of each adapter, which starts at zero, to ones.
 #[derive(Default)]
 struct Adapt(Vec<String>);
 
@@ -101,14 +101,14 @@ fn a_checkpoint_is_complete() {
         std::fs::copy(original.join(name), source.join(name)).unwrap();
     }
     std::fs::write(source.join("generation_config.json"), "{}").unwrap();
-    std::fs::write(source.join("README.md"), "not of the checkpoint").unwrap();
+    std::fs::write(source.join("README.md"), "not part of the checkpoint").unwrap();
 
     let Checkpoint {
         config,
         model,
         tokenizer,
     } = load(&source, Dtype::F32, &device).unwrap();
-    // Onto itself, too.
+    // Into its own folder, too.
     for dir in [&target, &source] {
         save_checkpoint(dir, &source, &config, &model, Dtype::F32).unwrap();
         let again = load(dir, Dtype::F32, &device).unwrap();
@@ -157,7 +157,7 @@ fn a_save_that_fails_leaves_the_old_file() {
     let dir = tempfile::tempdir().unwrap();
     let weights = dir.path().join("model.safetensors");
     std::fs::write(&weights, "old").unwrap();
-    // A folder where the other file is to be.
+    // A folder in place of the other file.
     std::fs::create_dir(dir.path().join("config.json")).unwrap();
     let error = save_model(dir.path(), &config, &model, Dtype::F32).unwrap_err();
     assert!(error.to_string().contains("config.json"), "{error}");

@@ -1,4 +1,4 @@
-//! Nonlinearities by their names in a configuration.
+//! Nonlinearities, by their names in a configuration.
 
 use super::error::ConfigError;
 

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Why a configuration cannot be used. `place` is the file, or the configuration's type when it was made in code.
+/// Why a configuration cannot be used. `place` is the file, or the configuration's type if it was built in code.
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error(
-        "cannot read {path}: {source}; a model folder must hold a config.json as transformers' save_pretrained writes it"
+        "cannot read {path}: {source}; a model folder needs a config.json as written by transformers' save_pretrained"
     )]
     Read {
         /// The file.

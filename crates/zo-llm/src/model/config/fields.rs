@@ -34,7 +34,7 @@ impl<'a> Fields<'a> {
         self.object.iter().find(|(_, value)| value.is_object())
     }
 
-    /// Whether the field stands there at all, `null` included.
+    /// Whether the field is present at all, even as `null`.
     pub(super) fn has(&self, key: &str) -> bool {
         self.object.contains_key(key)
     }
@@ -155,10 +155,10 @@ pub(super) fn tokens_value(ids: &[u32]) -> Value {
     }
 }
 
-/// The largest size of anything: the product of two does not overflow.
+/// The largest size allowed: the product of two does not overflow.
 const LARGEST: usize = 1 << 31;
 
-/// Sizes that must not be zero, nor so large that no model has them.
+/// Checks sizes that must not be zero, nor larger than in any model.
 pub(super) fn positive(place: &str, sizes: &[(&str, usize)]) -> Result<(), ConfigError> {
     match sizes.iter().find(|(_, size)| *size == 0 || *size > LARGEST) {
         Some((field, 0)) => Err(ConfigError::invalid(place, field, 0, "at least 1")),
@@ -170,7 +170,7 @@ pub(super) fn positive(place: &str, sizes: &[(&str, usize)]) -> Result<(), Confi
     }
 }
 
-/// Token ids that must lie in the vocabulary.
+/// Checks token ids that must lie in the vocabulary.
 pub(super) fn in_vocabulary<'a>(
     place: &str,
     vocab_size: usize,

@@ -6,7 +6,7 @@ use super::activation::Activation;
 use super::error::ConfigError;
 use super::fields::{Fields, in_vocabulary, positive, tokens_value};
 
-/// The fields of a Llama `config.json` that decide what the model computes, under their Hugging Face names.
+/// The fields of a Llama `config.json` that determine what the model computes, under their Hugging Face names.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LlamaConfig {
     /// Rows of the embedding matrix.
@@ -41,7 +41,7 @@ pub struct LlamaConfig {
     pub tie_word_embeddings: bool,
     /// Standard deviation of random initial weights (default 0.02).
     pub initializer_range: f64,
-    /// Id that pads (default none).
+    /// Id of the padding token (default none).
     pub pad_token_id: Option<u32>,
     /// Id that begins a text (default none; 1 where `config.json` has no such field).
     pub bos_token_id: Option<u32>,
@@ -49,8 +49,8 @@ pub struct LlamaConfig {
     pub eos_token_ids: Vec<u32>,
 }
 
-/// `rope_type: llama3`: frequencies whose wavelength exceeds the original context are divided by `factor`, short ones stay,
-/// and those between are blended.
+/// `rope_type: llama3`: frequencies with wavelengths beyond the original context are divided by `factor`, those with short
+/// wavelengths stay, and those in between are blended.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RopeScaling {
     /// Divisor of the low frequencies.
@@ -59,12 +59,12 @@ pub struct RopeScaling {
     pub low_freq_factor: f64,
     /// Wavelengths below `original_max_position_embeddings / high_freq_factor` are not scaled.
     pub high_freq_factor: f64,
-    /// Context of the first training, in tokens.
+    /// Context of the original training, in tokens.
     pub original_max_position_embeddings: usize,
 }
 
 impl LlamaConfig {
-    /// A Llama of the given sizes with as many key as query heads, everything else at Llama's defaults.
+    /// A Llama of the given sizes with as many key heads as query heads, everything else at Llama's defaults.
     pub fn new(
         vocab_size: usize,
         hidden_size: usize,
@@ -97,7 +97,7 @@ impl LlamaConfig {
     }
 
     pub(super) fn from_fields(fields: &Fields<'_>) -> Result<Self, ConfigError> {
-        // Fields of Llama's relatives that would change the result silently.
+        // Fields of Llama's relatives that would silently change the result.
         for field in [
             "sliding_window",
             "attn_logit_softcapping",
@@ -123,7 +123,7 @@ impl LlamaConfig {
         let (rope_theta, rope_scaling) = rope(fields)?;
         let activation = fields.str("hidden_act")?.unwrap_or("silu");
         let vocab_size = fields.required_usize("vocab_size")?;
-        // Where a field is absent, transformers has the ids of the first Llama.
+        // Where a field is absent, transformers uses the ids of the first Llama.
         let known = |id: &u32| (*id as usize) < vocab_size;
         Ok(Self {
             vocab_size,
@@ -296,8 +296,8 @@ impl RopeScaling {
     }
 }
 
-/// Base and scaling as transformers 5 resolves them: `rope_scaling` (the older spelling) before `rope_parameters`, one of the two as a
-/// whole; within it `rope_theta` before the field of that name beside it.
+/// Base and scaling as transformers 5 resolves them: `rope_scaling` (the older spelling) takes precedence over `rope_parameters`, one of
+/// the two as a whole; the `rope_theta` within it takes precedence over the field of that name beside it.
 fn rope(fields: &Fields<'_>) -> Result<(f64, Option<RopeScaling>), ConfigError> {
     const DEFAULT_THETA: f64 = 10_000.0;
     let theta = fields.f64("rope_theta")?;
@@ -339,7 +339,7 @@ fn rope(fields: &Fields<'_>) -> Result<(f64, Option<RopeScaling>), ConfigError> 
     }
 }
 
-/// An error if only a part of each head is to be rotated.
+/// An error if only part of each head is to be rotated.
 fn whole_heads(fields: &Fields<'_>) -> Result<(), ConfigError> {
     const FRACTION: &str = "partial_rotary_factor";
     match fields.f64(FRACTION)?.filter(|fraction| *fraction != 1.0) {

@@ -6,7 +6,7 @@ use super::activation::Activation;
 use super::error::ConfigError;
 use super::fields::{Fields, in_vocabulary, positive, tokens_value};
 
-/// The fields of an OPT `config.json` that decide what the model computes, under their Hugging Face names.
+/// The fields of an OPT `config.json` that determine what the model computes, under their Hugging Face names.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OptConfig {
     /// Rows of the embedding matrix.
@@ -19,7 +19,7 @@ pub struct OptConfig {
     pub num_hidden_layers: usize,
     /// Number of attention heads; divides `hidden_size`.
     pub num_attention_heads: usize,
-    /// Longest sequence in tokens. The table of learned positions has two rows more.
+    /// Longest sequence in tokens. The table of learned positions has two more rows.
     pub max_position_embeddings: usize,
     /// Width of the embeddings. Where it differs from `hidden_size` (opt-350m), projections without bias lead in and out.
     pub word_embed_proj_dim: usize,
@@ -37,7 +37,7 @@ pub struct OptConfig {
     pub tie_word_embeddings: bool,
     /// Standard deviation of random initial weights (default 0.02).
     pub init_std: f64,
-    /// Id that pads (default 1).
+    /// Id of the padding token (default 1).
     pub pad_token_id: Option<u32>,
     /// Id that begins a text (default 2).
     pub bos_token_id: Option<u32>,

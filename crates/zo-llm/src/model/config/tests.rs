@@ -48,7 +48,7 @@ fn both_spellings_of_rope_agree() {
 }
 
 #[test]
-fn of_two_spellings_of_rope_the_one_that_transformers_takes_counts() {
+fn rope_is_read_from_the_spelling_that_transformers_prefers() {
     let llama3 = r#"{"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}"#;
     // `rope_scaling` as a whole, with the theta beside it.
     let both = llama(&format!(
@@ -56,7 +56,7 @@ fn of_two_spellings_of_rope_the_one_that_transformers_takes_counts() {
     ))
     .unwrap();
     assert_eq!(both.rope_theta, 3e4);
-    // The original context is the model's own where no field says otherwise; a field beside them goes before one within.
+    // The original context is the model's own unless a field says otherwise; a field beside them takes precedence over one within.
     let original = |rest: &str| {
         let config = llama(&format!(r#", "rope_scaling": {llama3}{rest}"#)).unwrap();
         config
@@ -68,7 +68,7 @@ fn of_two_spellings_of_rope_the_one_that_transformers_takes_counts() {
     assert_eq!(original(r#", "original_max_position_embeddings": 32"#), 32);
     let linear = r#", "rope_parameters": {"rope_type": "default"}, "rope_scaling": {"type": "linear", "factor": 4.0}"#;
     assert!(message(llama(linear)).contains("rope_scaling.type"));
-    // An empty one says nothing.
+    // An empty one is ignored.
     let new = r#"{"rope_type": "default", "rope_theta": 2e4}"#;
     let empty = llama(&format!(
         r#", "rope_scaling": {{}}, "rope_parameters": {new}"#

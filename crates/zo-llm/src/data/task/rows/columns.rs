@@ -6,7 +6,7 @@ use super::row::{Rows, RowsError};
 
 #[cfg(not(feature = "parquet"))]
 pub(super) fn parquet(path: &Path) -> Result<Rows, RowsError> {
-    let reason = "parquet files are read with the feature `parquet` only: build with it, or convert the file to jsonl";
+    let reason = "parquet files are read only with the feature `parquet`: build with it, or convert the file to jsonl";
     Err(super::row::file(path, &reason))
 }
 
@@ -34,7 +34,7 @@ mod reading {
     use super::super::row::{At, Place, Row, Rows, RowsError, file, io, malformed};
     use super::super::text;
 
-    /// What helps against a file that this build cannot read.
+    /// What to do with a file that this build cannot read.
     const CONVERT: &str = "convert the file, for example with pandas: \
         `pandas.read_parquet(..).to_json(\"train.jsonl\", orient=\"records\", lines=True)`";
 
@@ -75,7 +75,7 @@ mod reading {
         })))
     }
 
-    /// What `read` gives. The parquet crate panics on some damaged files: that is an error, too.
+    /// What `read` returns. The parquet crate panics on some damaged files: that is an error, too.
     fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
         match catch_unwind(AssertUnwindSafe(read)) {
             Ok(read) => read.map_err(|error| error.to_string()),
@@ -97,7 +97,7 @@ mod reading {
         Ok((rows, unread))
     }
 
-    /// Refuses columns whose place in the file is negative: the parquet crate would panic over them.
+    /// Refuses columns whose offset in the file is negative: the parquet crate would panic on them.
     fn check_places(metadata: &ParquetMetaData) -> Result<(), ParquetError> {
         let columns = metadata
             .row_groups()

@@ -1,4 +1,4 @@
-//! JSON in the forms that people and programs write tables in.
+//! JSON in the forms in which people and programs write tables.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Lines};
@@ -30,7 +30,7 @@ pub(super) fn lines(path: &Path) -> Result<Rows, RowsError> {
     ))
 }
 
-/// A whole file: a list, an object of rows, or one object per line after all.
+/// A whole file: a list, an object of rows, or in fact one object per line.
 pub(super) fn whole(path: &Path) -> Result<Rows, RowsError> {
     let all = text::read(path)?;
     if all.trim().is_empty() {
@@ -94,7 +94,7 @@ fn row(path: &Path, line: u64, read: std::io::Result<String>) -> Result<Row, Row
     match object(&line) {
         Ok(fields) => Ok(Row::new(fields, place)),
         Err(error) => {
-            // The parser saw one line: its number says nothing.
+            // The parser saw a single line: its number means nothing.
             let reason = error.to_string().replace(" at line 1 column", " at column");
             let reason = format!("not a JSON object: {}", advice(&line, &reason));
             malformed(place, &reason)
@@ -102,7 +102,7 @@ fn row(path: &Path, line: u64, read: std::io::Result<String>) -> Result<Row, Row
     }
 }
 
-/// The reason, with what helps if Python wrote the file.
+/// The reason, with advice if Python wrote the file.
 fn advice(text: &str, reason: &str) -> String {
     if ["NaN", "Infinity"].iter().any(|word| text.contains(word)) {
         return format!(
@@ -150,7 +150,7 @@ fn items(value: Value) -> Option<Vec<(String, Value)>> {
     if let Some(rows) = columns(&map) {
         return Some(rows);
     }
-    // A row alone, as in a file of one line: some of its fields are texts and numbers, and no task is called `data`.
+    // A single row, as in a file of one line: some of its fields are texts and numbers, and no task is called `data`.
     let nested = map.values().all(Value::is_object);
     if !nested && !map.contains_key("data") {
         return Some(vec![("line 1".to_owned(), Value::Object(map))]);
@@ -165,7 +165,7 @@ fn listed(name: &str, items: Vec<Value>) -> Vec<(String, Value)> {
         .collect()
 }
 
-/// By the numbers that the keys are, or else by the keys.
+/// Sorted by the keys, as numbers if all of them are.
 fn sorted(map: Map<String, Value>) -> Vec<(String, Value)> {
     // With some features of serde_json, maps are not sorted.
     let mut items: Vec<_> = map.into_iter().collect();

@@ -1,4 +1,4 @@
-//! A row, where it stands, and why it cannot be had.
+//! A row, where it is, and why it cannot be read.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,9 +15,9 @@ use crate::data::task::TaskError;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RowsError {
-    /// No file has a name of the split.
+    /// No file is named like the split.
     #[error(
-        "{dir} holds no {split} split: looked there and in its folder `data` for {names}; give the folder of the files, or name one so"
+        "{dir} holds no {split} split: looked there and in its folder `data` for {names}; give the folder of the files, or rename one to match"
     )]
     NotFound {
         /// The folder.
@@ -34,9 +34,9 @@ pub enum RowsError {
         dir: PathBuf,
         /// The split.
         split: &'static str,
-        /// Files there are.
+        /// Files found.
         found: usize,
-        /// Files there should be, as the name of the first says.
+        /// Number of files according to the name of the first.
         expected: usize,
     },
     /// A file cannot be opened.
@@ -55,7 +55,7 @@ pub enum RowsError {
         /// What is wrong.
         reason: String,
     },
-    /// A row cannot be taken out of its file.
+    /// A row cannot be read from its file.
     #[error("{place}: {reason}")]
     Malformed {
         /// The row.
@@ -63,7 +63,7 @@ pub enum RowsError {
         /// What is wrong.
         reason: String,
     },
-    /// There is nothing in the files.
+    /// The files have no usable rows.
     #[error("{files} ({split:?}) has no rows with an answer: a split needs at least one")]
     Empty {
         /// The files.
@@ -81,7 +81,7 @@ pub enum RowsError {
     },
 }
 
-/// Where a row stands. Its text form is what errors begin with: `train.tsv, line 3`.
+/// Where a row is. Its text form is how errors begin: `train.tsv, line 3`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The file.
@@ -90,7 +90,7 @@ pub struct Place {
     pub at: At,
 }
 
-/// Where a row stands in its file.
+/// Where a row is in its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum At {
     /// The line of a text file, from 1.
@@ -115,9 +115,9 @@ impl fmt::Display for Place {
 /// A row.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// Its fields. Those of a tsv or csv file are strings, or null where nothing stands.
+    /// Its fields. Those of a tsv or csv file are strings, or null where empty.
     pub fields: Map<String, Value>,
-    /// Where it stands.
+    /// Where it is.
     pub place: Place,
     /// The columns of a parquet file that were left out because they cannot be read, each with the reason. They matter only to a task
     /// that uses them.
@@ -148,7 +148,7 @@ impl Row {
     }
 }
 
-/// Rows as they are read. After an error there is nothing more to be had.
+/// Rows as they are read. Nothing follows an error.
 pub type Rows = Box<dyn Iterator<Item = Result<Row, RowsError>>>;
 
 pub(super) fn io(path: &Path, source: std::io::Error) -> RowsError {

@@ -24,10 +24,10 @@ fn table(path: &Path, all: String, delimiter: u8, quoting: bool) -> Result<Rows,
     let mut reader = ReaderBuilder::new()
         .delimiter(delimiter)
         .quoting(quoting)
-        // Only so are lines counted right if they end with \r\n; the \r is trimmed.
+        // Otherwise lines that end with \r\n would be miscounted; the \r is trimmed.
         .terminator(Terminator::Any(b'\n'))
         .trim(Trim::All)
-        // Lengths are compared below: a line of spaces at the end is not a row.
+        // Lengths are compared below: a trailing line of spaces is not a row.
         .flexible(true)
         .from_reader(std::io::Cursor::new(all));
     let columns = reader
@@ -90,10 +90,10 @@ fn next(
     }
 }
 
-/// Whether quotation marks quote in this table. GLUE's files do not quote, and quotation marks are part of their texts; pandas and
-/// spreadsheets quote every field that holds one, and double it there. So they quote if every field that holds one is quoted, and at
-/// least one of these fields, the header's included, shows that it had to be (by a doubled mark, a separator or the end of a line), or
-/// the header itself is quoted.
+/// Whether quotation marks quote fields in this table. GLUE's files do not quote, and quotation marks are part of their texts; pandas
+/// and spreadsheets quote every field that holds one, and double it there. So marks quote if every field that holds one is quoted, and
+/// at least one of these fields, the header's included, shows that it had to be (by a doubled mark, a separator or a line end), or the
+/// header itself is quoted.
 fn is_quoted(text: &[u8], delimiter: u8) -> bool {
     let (mut at, mut shown, mut header) = (0, false, true);
     while at < text.len() {
@@ -144,7 +144,7 @@ mod tests {
             ("a\tb\r\n\"one\ttwo\"\t1\r\n", true),
             ("a\tb\n\"one\ntwo\"\t1\n", true),
             ("\"a\"\t\"b\"\n\"x\"\t1\n", true),
-            // Said by somebody: no sign of quoting.
+            // Direct speech: no sign of quoting.
             ("a\tb\n\"great film\"\t1\n", false),
             ("a\tb\n\"hi\" , he said\t1\n\"he \"\"x\"\"\"\t1\n", false),
             ("a\tb\n5\" disc\t1\n", false),

@@ -1,4 +1,4 @@
-//! Files of every kind, found and read; broken ones are named.
+//! Files of every kind are found and read; errors name broken ones.
 
 use super::*;
 use crate::data::task::{Answer, task};
@@ -94,7 +94,7 @@ fn files_are_found_by_their_known_names() {
         path
     };
     let found = |split| files(dir.path(), split).map_err(|error| error.to_string());
-    // From the last that is looked for to the first.
+    // From the last name that is tried to the first.
     let shards = [
         touch("data/train-00000-of-00002-0123abcd.parquet"),
         touch("data/train-00001-of-00002-4567abcd.parquet"),
@@ -194,7 +194,7 @@ fn what_only_looks_like_text_is_named() {
         let mut wide = utf16(row, false);
         refused(read(file, &wide[2..]), &[file, "without a byte-order mark"]);
         wide.pop();
-        refused(read(file, &wide), &[file, "breaks off"]);
+        refused(read(file, &wide), &[file, "ends within a character"]);
         wide.extend([0, 0, 0xD8, 0x20, 0]);
         refused(
             read(file, &wide),
@@ -293,7 +293,7 @@ fn json_is_read_in_the_forms_of_pandas() {
     }
     let one = "{\"sentence\": \"a\", \"label\": 1}";
     assert_eq!(labels("sst2", "train.json", one.as_bytes()), [1]);
-    // An object over several lines is none per line.
+    // An object over several lines is not one per line.
     let nested = "{\n\"data\": [{\"sentence\": \"a\", \"label\": 1}]\n}";
     assert_eq!(labels("sst2", "train.jsonl", nested.as_bytes()), [1]);
 }
@@ -306,7 +306,7 @@ fn quotation_marks_in_tables() {
             .map(|(example, _)| example.prompt)
             .collect()
     };
-    // GLUE's habit, and pandas'.
+    // As in GLUE, and as pandas does.
     let plain = "sentence\tlabel\n\"great\" film\t1\n\"so bad\"\t0\n";
     let expected = ["\"great\" film It was", "\"so bad\" It was"];
     assert_eq!(prompts("train.tsv", plain), expected);

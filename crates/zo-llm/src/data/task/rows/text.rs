@@ -1,4 +1,4 @@
-//! Text files whatever program wrote them: byte-order marks, UTF-16, and what only looks like a text file.
+//! Text files from any program: byte-order marks, UTF-16, and files that only look like text.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Read};
@@ -55,7 +55,7 @@ pub(super) fn read(path: &Path) -> Result<String, RowsError> {
     })
 }
 
-/// What helps against other encodings.
+/// What to do with other encodings.
 pub(super) const SAVE: &str = "convert the file, for example with `iconv -f WINDOWS-1252 -t UTF-8`";
 
 /// The error about a git-lfs pointer.
@@ -77,7 +77,7 @@ pub(super) fn is_pointer(path: &Path) -> std::io::Result<bool> {
 fn utf16(bytes: &[u8], big_endian: bool) -> Result<String, String> {
     let (pairs, rest) = bytes.as_chunks::<2>();
     if !rest.is_empty() {
-        return Err("this is UTF-16 text that breaks off within a character".to_owned());
+        return Err("this is UTF-16 text that ends within a character".to_owned());
     }
     let unit = |pair: &[u8; 2]| match big_endian {
         true => u16::from_be_bytes(*pair),
