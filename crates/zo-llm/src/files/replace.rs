@@ -126,7 +126,7 @@ mod tests {
         let (path, _) = replace_all(&[(one.clone(), b"new"), (lost.clone(), b"")]).unwrap_err();
         assert_eq!(path, lost);
         // Nor does one that cannot be renamed leave anything behind.
-        std::fs::create_dir(&lost.parent().unwrap()).unwrap();
+        std::fs::create_dir(lost.parent().unwrap()).unwrap();
         assert!(replace_bytes(lost.parent().unwrap(), b"new").is_err());
         assert_eq!(std::fs::read(&one).unwrap(), b"old");
         assert_eq!(dir.path().read_dir().unwrap().count(), 3);
