@@ -11,11 +11,11 @@ use zo_core::{Loss, ObjectiveError, OptimizerRecord, RecordError, StepError, Ste
 use crate::finetune::{LmOptimizer, LossValue};
 use crate::model::CausalLm;
 
-/// One of burn's optimizers (`AdamConfig::new().init()`) behind the interface of the fine-tuning loop: a forward and a backward pass for
-/// each step. Takes the memory of training: activations, a gradient for each weight, the optimizer's moments, and while a step is under way a
-/// copy of the weights.
+/// One of burn's optimizers (`AdamConfig::new().init()`) behind the interface of the fine-tuning loop: one forward and one backward pass
+/// per step. Needs the memory of training: activations, one gradient per weight, the optimizer's moments and, during a step, a copy of the
+/// weights.
 ///
-/// burn's optimizers know parameters by their ids. A checkpoint keeps these, so that a resumed run goes on with the same state.
+/// burn's optimizers identify parameters by their ids. A checkpoint keeps these, so that a resumed run continues with the same state.
 #[derive(Clone)]
 pub struct Backpropagation {
     optimizer: ModuleOptimizer,
