@@ -265,7 +265,7 @@ fn settings(base: &Settings, given: Map<String, Value>) -> Result<Settings, Conf
     let mut all = known.clone();
     all.extend(given.clone());
     let read = serde_json::from_value(Value::Object(all));
-    read.map_err(|error| wrong_value("the settings", &given, &error))
+    read.map_err(|error| wrong_value("a setting", &given, &error))
 }
 
 /// A part from its defaults, or from the method's own part, and what is given.
@@ -327,3 +327,6 @@ fn wrong_value(place: &str, given: &Map<String, Value>, error: &serde_json::Erro
         expected: format!("of another form: {error}"),
     }
 }
+
+#[cfg(test)]
+mod tests;
