@@ -5,10 +5,11 @@ use burn::module::Module;
 use crate::error::{ConfigError, JvpError, RecordError, StepError, ZoError};
 use crate::evaluator::Evaluator;
 use crate::journal::Journal;
+use crate::loss::Loss;
 use crate::mask::{SelectContext, SparsityMask};
 use crate::method::{Method, MethodConfig};
 use crate::model::{ModelRecord, check_same, model_of};
-use crate::objective::{JvpObjective, Loss, LossObjective, Objective};
+use crate::objective::{JvpObjective, LossObjective, Objective};
 use crate::optimizer::{Session, ZerothOrderOptimizer};
 use crate::perturbed::Perturbed;
 use crate::record::OptimizerRecord;
@@ -44,19 +45,24 @@ struct Snapshot {
     update: Option<Box<dyn UpdateRule>>,
 }
 
-impl ZeroOrder {
-    /// Puts a method to work: [`Method::init`].
-    pub(crate) fn new(method: Method) -> Result<Self, ConfigError> {
-        method.validate()?;
-        Ok(Self {
-            method,
+impl Method {
+    /// Builds the optimizer.
+    ///
+    /// # Errors
+    /// If a setting makes no sense, or if the parts do not go together.
+    pub fn init(&self) -> Result<ZeroOrder, ConfigError> {
+        self.validate()?;
+        Ok(ZeroOrder {
+            method: self.clone(),
             step: 0,
             model: None,
             loaded: false,
             first: true,
         })
     }
+}
 
+impl ZeroOrder {
     /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.method.settings

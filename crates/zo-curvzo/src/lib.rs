@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zo_core::{
     Choice, ConfigError, Method, Observation, Preset, RecordError, Registry, SelectContext,
-    Selection, SparsityMask, TensorInfo, ZoError, from_record, noise,
+    Selection, SparsityMask, TensorInfo, ZoError, from_record,
 };
 
 use crate::scores::{inclusion_probabilities, target_share};
@@ -52,7 +52,7 @@ pub fn register(registry: Registry) -> Registry {
 ///   begin at 1, the value of a tensor like all others. (A port begins at 0.01, samples with `s` instead of `sqrt(s)`, and does not divide
 ///   by the number of elements, so that it favours large tensors.)
 /// - The mean of `z_i^2` is exact for tensors of up to 4096 elements and for Rademacher noise, else its expectation, 1: see
-///   [`noise::mean_square`].
+///   [`Direction::mean_square`](zo_core::Direction::mean_square).
 /// - Every `adapt_every` steps the budget moves by a tenth of the way to `0.1 + 0.7 (0.7 d_eff / n + 0.3 (1 - H))`, within 0.1 and 0.8 of the
 ///   n tensors: `d_eff = (sum sqrt s)^2 / sum s` is the effective support and `H` the entropy of the scores over its largest value. A budget
 ///   of 1 is not adapted.
@@ -172,8 +172,7 @@ impl SparsityMask for CurvatureSampling {
             let relative = square / mean;
             for (number, tensor) in tensors.iter().enumerate() {
                 if tensor.trainable && selection.get(number).is_some() {
-                    let energy =
-                        noise::mean_square(&query.direction, tensor.key, tensor.elements());
+                    let energy = query.direction.mean_square(tensor.key, tensor.elements());
                     let score = state.scores.entry(tensor.path.clone()).or_insert(1.0);
                     *score = (1.0 - beta) * *score + beta * relative * energy;
                 }
