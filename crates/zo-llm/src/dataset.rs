@@ -17,7 +17,6 @@ use crate::tokenizer::{LmTokenizer, TokenizerError};
 
 use encode::Encoder;
 pub use evaluate::{Evaluation, evaluate, evaluate_rows};
-pub(crate) use fingerprint::digest;
 pub use train_batch::{TrainBatch, option_loss, predictions};
 
 /// What is wrong with a data set.

@@ -23,8 +23,6 @@
 //! # Ok(()) }
 //! ```
 
-#[cfg(feature = "autodiff")]
-pub mod backpropagation;
 pub mod batch;
 pub mod batches;
 pub mod config;
@@ -51,6 +49,9 @@ mod part;
 mod rope;
 mod tensor_file;
 mod text;
+
+#[cfg(feature = "autodiff")]
+pub use zo_optim::backpropagation;
 
 pub use batch::{BatchError, PaddingSide, TokenBatch};
 pub use config::{
