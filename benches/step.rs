@@ -104,7 +104,7 @@ impl Spent {
 
 /// So many steps. The device is waited for between passes and forwards, so that each is charged with its own time.
 fn run(
-    optim: &mut Mezo,
+    optim: &mut ZeroOrder,
     mut model: CausalLm,
     loss: &dyn Fn(&CausalLm) -> Tensor<1>,
     (device, host): (&Device, bool),
@@ -161,7 +161,7 @@ fn device_steps(c: &mut Criterion, name: &str, device: &Device) -> Result<(), Bo
             let weights = case.model.num_params();
             let mut model = Some(case.model);
             for noise in [Noise::Rademacher, Noise::Gaussian] {
-                let config = MezoConfig::new().with_noise(noise);
+                let config = mezo().with_noise(noise);
                 let (mut optim, mut spent) = (config.init()?, Spent::default());
                 let id = BenchmarkId::new(format!("{}, {noise}", case.name), dtype);
                 group.bench_function(id, |bencher| {

@@ -173,7 +173,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         let builder = DataLoaderBuilder::new(PointBatcher).batch_size(BATCH);
         builder.shuffle(3).build(InMemDataset::new(points))
     };
-    let optim = MezoConfig::new()
+    let optim = mezo()
         .with_queries(args.queries)
         .with_seed(args.seed)
         .init()?;

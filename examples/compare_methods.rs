@@ -13,20 +13,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
-use burn::module::ParamGroup;
 use burn::tensor::Device;
 use clap::Parser;
 use serde::Serialize;
 use zo_examples::data::{BUNDLED, rows_name};
 use zo_examples::exit::exit;
-use zo_examples::methods::{self, Flags, METHODS, Method, Shared, autodiff};
+use zo_examples::methods::{self, Built, Choice, Flags, Shared, autodiff};
 use zo_examples::plot;
 use zo_examples::run::new_folder;
 use zo_llm::dataset::{Dataset, Evaluation, Split};
 use zo_llm::finetune::{Event, FinetuneConfig, finetune};
 use zo_llm::replace::replace_bytes;
 use zo_llm::{Checkpoint, Dtype, load, task};
-use zo_optim::{Noise, Perturbation, Rounding};
+use zo_optim::Noise;
 
 /// Compare the methods at an equal number of forwards.
 #[derive(Parser, Debug)]
@@ -56,8 +55,8 @@ struct Args {
     #[arg(long, default_value_t = 3)]
     seeds: u64,
     /// Noise: gaussian or rademacher
-    #[arg(long, default_value = "gaussian")]
-    sampler: Noise,
+    #[arg(long, alias = "sampler", default_value = "gaussian")]
+    noise: Noise,
     /// Rows in a batch
     #[arg(long, default_value_t = 16)]
     batch: usize,
@@ -164,7 +163,7 @@ fn compare(args: Args) -> Result<(), Box<dyn Error>> {
 
     let mut rows = Vec::new();
     for method in chosen {
-        let row = bench.method(method, mezo_lr)?;
+        let row = bench.method(&method, mezo_lr)?;
         println!("{}", line(&row));
         rows.push(row);
     }
@@ -189,11 +188,11 @@ fn compare(args: Args) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn chosen_methods(names: &[String]) -> Result<Vec<&'static Method>, Box<dyn Error>> {
+fn chosen_methods(names: &[String]) -> Result<Vec<Choice>, Box<dyn Error>> {
     if names.is_empty() {
-        let available =
-            |m: &&Method| m.trains() && (!m.differentiates() || cfg!(feature = "autodiff"));
-        return Ok(METHODS.iter().filter(available).collect());
+        let builds = |choice: &Choice| choice.build(&Shared::default(), &Flags::default()).is_ok();
+        let available = |choice: &Choice| choice.trains() && builds(choice);
+        return Ok(methods::choices().into_iter().filter(available).collect());
     }
     let trains = |name: &String| {
         let method = methods::find(name)?;
@@ -210,8 +209,8 @@ fn chosen_methods(names: &[String]) -> Result<Vec<&'static Method>, Box<dyn Erro
 
 impl Bench {
     /// Tries the grid, then runs every seed at the best learning rate.
-    fn method(&self, method: &'static Method, mezo_lr: f64) -> Result<Row, Box<dyn Error>> {
-        let middle = mezo_lr * method.bundled_lr / methods::BUNDLED_LR;
+    fn method(&self, method: &Choice, mezo_lr: f64) -> Result<Row, Box<dyn Error>> {
+        let middle = mezo_lr * method.lr_factor;
         let mut grid = Vec::new();
         for factor in &self.args.grid {
             let lr = methods::rounded(middle * factor);
@@ -223,7 +222,7 @@ impl Bench {
         let lr = best.ok_or("the grid of learning rates is empty")?.lr;
         let mut row = Row {
             method: method.name,
-            steps: self.steps(method),
+            steps: self.steps(&self.build(method, 0)?),
             grid,
             lr,
             losses: Vec::new(),
@@ -241,29 +240,28 @@ impl Bench {
         Ok(row)
     }
 
-    fn steps(&self, method: &Method) -> usize {
-        (self.args.forwards / method.forwards_per_step(1, &Flags::default())).max(1)
+    fn build(&self, method: &Choice, seed: u64) -> Result<Built, Box<dyn Error>> {
+        let shared = Shared {
+            seed,
+            ..Shared::default()
+        };
+        method.build(&shared.with_noise(self.args.noise), &Flags::default())
+    }
+
+    fn steps(&self, built: &Built) -> usize {
+        (self.args.forwards / built.forwards_per_step).max(1)
     }
 
     /// The evaluation after one run, `None` if its loss ceased to be finite; and the seconds of its steps.
     fn run(
         &self,
-        method: &Method,
+        method: &Choice,
         lr: f64,
         seed: u64,
     ) -> Result<(Option<Evaluation>, f64), Box<dyn Error>> {
-        let shared = Shared {
-            epsilon: 1e-3,
-            queries: 1,
-            noise: self.args.sampler,
-            seed,
-            perturbation: Perturbation::InPlace,
-            trainable: ParamGroup::all(),
-            rounding: Rounding::Nearest,
-        };
-        let mut optimizer = method.build(&shared, &Flags::default())?.optimizer;
+        let mut built = self.build(method, seed)?;
         let config = FinetuneConfig {
-            steps: self.steps(method),
+            steps: self.steps(&built),
             batch: self.args.batch,
             eval_every: 0,
             eval_batch: self.args.batch,
@@ -272,7 +270,7 @@ impl Bench {
             // Batches as the papers draw them.
             group_by_length: false,
             pad: self.checkpoint.config.pad_token_id(),
-            autodiff_device: method.differentiates().then(|| autodiff(&self.device)),
+            autodiff_device: built.differentiates.then(|| autodiff(&self.device)),
             ..FinetuneConfig::default()
         };
         let (mut last, mut seconds) = (None, 0.0);
@@ -280,7 +278,7 @@ impl Bench {
         let model = self.checkpoint.model.clone();
         let done = finetune(
             model,
-            optimizer.as_mut(),
+            &mut built.optimizer,
             [&self.train, &self.dev],
             &config,
             &self.device,

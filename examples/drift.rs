@@ -65,9 +65,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
                 weight: Param::from_tensor(weight),
             };
             let before = values(&model);
-            let config = MezoConfig::new()
-                .with_epsilon(args.epsilon)
-                .with_noise(noise);
+            let config = mezo().with_epsilon(args.epsilon).with_noise(noise);
             let mut optim = config.init()?;
             for _ in 0..args.steps {
                 model = optim.step(0.0, model, idle)?.0;

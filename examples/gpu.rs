@@ -209,7 +209,7 @@ fn measure_steps(
     noise: Noise,
     loss: &dyn Fn(&CausalLm) -> Tensor<1>,
 ) -> Result<(CausalLm, Value), Failure> {
-    let mut optim = MezoConfig::new().with_noise(noise).init()?;
+    let mut optim = mezo().with_noise(noise).init()?;
     let (mut totals, mut in_passes, mut in_forwards) = (vec![], vec![], vec![]);
     let mut copied = 0;
     for _ in 0..WARM_UP + args.steps {

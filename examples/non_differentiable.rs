@@ -53,7 +53,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let pad = config.pad_token_id();
 
     // A larger radius than for a loss: a step must change some answers.
-    let mut optim = MezoConfig::new().with_epsilon(3e-2).init()?;
+    let mut optim = mezo().with_epsilon(3e-2).init()?;
     let mut batches = BatchSampler::new(&train.labels(), Order::Balanced, BATCH, 0)?;
     let before = evaluate(&model, &dev, BATCH, pad, &device)?.accuracy;
     for step in 0..STEPS {

@@ -19,7 +19,7 @@ fn a_linear_schedule_ends_the_run_at_rest() {
         weight: Param::from_tensor(weight),
     };
     let mut schedule = LinearLrSchedulerConfig::new(0.05, 0.0, 100).init().unwrap();
-    let mut optim = MezoConfig::new().init().unwrap();
+    let mut optim = mezo().init().unwrap();
     let loss = |m: &Model| m.weight.val().square().sum();
     let mut moved = Vec::new();
     for _ in 0..120 {

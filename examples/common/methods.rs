@@ -1,32 +1,33 @@
-//! `--method` and its settings: every method of the library by its name on the command line.
+//! `--method` and its settings: what the library's registry knows, and what a run can do besides.
 
-mod build;
 mod flags;
-mod table;
+mod optimizer;
 
 use std::error::Error;
 
 use burn::module::ParamGroup;
 use burn::tensor::Device;
-use clap::Args;
+use serde_json::{Value, json};
 use zo_llm::Tuning;
-use zo_optim::{Noise, Perturbation, Rounding};
+use zo_optim::{Method, Noise, PartConfig, Perturbation, Registry, Rounding, registry};
 
-pub use build::Built;
 pub use flags::Flags;
-pub use table::{BUNDLED_LR, METHODS, Method};
+pub use optimizer::AnyOptimizer;
 
 type Failure = Box<dyn Error>;
 
-/// The settings every method shares.
+/// The learning rate of MeZO for the bundled model.
+pub const BUNDLED_LR: f64 = 1e-4;
+
+/// The settings that every method shares.
 #[derive(Debug, Clone)]
 pub struct Shared {
     /// The perturbation radius.
     pub epsilon: f64,
     /// Random directions per step.
     pub queries: usize,
-    /// The noise.
-    pub noise: Noise,
+    /// The noise, if it is not the method's own.
+    pub noise: Option<String>,
     /// The seed of the run.
     pub seed: u64,
     /// How weights are displaced.
@@ -37,24 +38,86 @@ pub struct Shared {
     pub rounding: Rounding,
 }
 
-/// The method of this name.
+/// What `--method` can name.
+#[derive(Debug, Clone)]
+pub struct Choice {
+    /// The name for `--method`.
+    pub name: &'static str,
+    /// One line.
+    pub about: &'static str,
+    /// A good learning rate, as a multiple of MeZO's.
+    pub lr_factor: f64,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A method of the registry.
+    Preset,
+    /// A method of the registry below, burn's Adam on top.
+    Hybrid,
+    /// burn's Adam.
+    FirstOrder,
+    /// No training.
+    Evaluation,
+}
+
+/// The runs that are not a method of the registry alone.
+const OTHERS: [Choice; 4] = [
+    Choice {
+        name: "hybrid",
+        about: "MeZO below, burn's Adam on top (needs the feature autodiff)",
+        lr_factor: 1.0,
+        kind: Kind::Hybrid,
+    },
+    Choice {
+        name: "first-order-adam",
+        about: "backpropagation with burn's Adam, to compare with (needs the feature autodiff)",
+        lr_factor: 1.0,
+        kind: Kind::FirstOrder,
+    },
+    Choice {
+        name: "zero-shot",
+        about: "no training: the model as it is",
+        lr_factor: 1.0,
+        kind: Kind::Evaluation,
+    },
+    Choice {
+        name: "icl",
+        about: "no training: solved examples before each prompt",
+        lr_factor: 1.0,
+        kind: Kind::Evaluation,
+    },
+];
+
+/// Every choice.
+pub fn choices() -> Vec<Choice> {
+    let registry = registry();
+    let presets = registry.presets().iter().map(|preset| Choice {
+        name: preset.name,
+        about: preset.about,
+        lr_factor: preset.lr_factor,
+        kind: Kind::Preset,
+    });
+    presets.chain(OTHERS).collect()
+}
+
+/// The choice of this name.
 ///
 /// # Errors
 /// If there is none; the error lists those there are.
-pub fn find(name: &str) -> Result<&'static Method, Failure> {
-    METHODS
-        .iter()
-        .find(|method| method.name == name)
-        .ok_or_else(|| {
-            let known: Vec<_> = METHODS.iter().map(|method| method.name).collect();
-            format!("unknown method `{name}`: use one of {}", known.join(", ")).into()
-        })
+pub fn find(name: &str) -> Result<Choice, Failure> {
+    let choices = choices();
+    let known: Vec<_> = choices.iter().map(|choice| choice.name).collect();
+    let known = known.join(", ");
+    let found = choices.into_iter().find(|choice| choice.name == name);
+    found.ok_or_else(|| format!("unknown method `{name}`: use one of {known}").into())
 }
 
 /// The learning rate unless told otherwise. For the bundled model it is the method's own. For others it is 5e-6 up to half a billion
-/// parameters and 1e-6 beyond (MeZO's grid for full fine-tuning of OPT holds 1e-6 and 1e-7), times the method's proportion to MeZO's for
-/// the bundled model. Virtual tokens multiply it by 1000 and LoRA by 100, as in MeZO's grids; smaller models have LoRA factors of their own.
-pub fn learning_rate(method: &Method, tuning: &Tuning, parameters: usize, bundled: bool) -> f64 {
+/// parameters and 1e-6 beyond (MeZO's grid for full fine-tuning of OPT holds 1e-6 and 1e-7), times the method's factor. Virtual tokens
+/// multiply it by 1000 and LoRA by 100, as in MeZO's grids; smaller models have LoRA factors of their own.
+pub fn learning_rate(choice: &Choice, tuning: &Tuning, parameters: usize, bundled: bool) -> f64 {
     let (full, lora) = match (bundled, parameters) {
         (true, _) => (BUNDLED_LR, 50.0),
         (_, ..500_000_000) => (5e-6, 200.0),
@@ -65,7 +128,7 @@ pub fn learning_rate(method: &Method, tuning: &Tuning, parameters: usize, bundle
         Tuning::Lora(_) => lora,
         Tuning::Prefix { .. } | Tuning::Prompt { .. } => 1000.0,
     };
-    rounded(full * factor * method.bundled_lr / BUNDLED_LR)
+    rounded(full * factor * choice.lr_factor)
 }
 
 /// The number that a person would write: 1e-4 where products of decimal fractions come to 0.00010000000000000002.
@@ -73,21 +136,66 @@ pub fn rounded(value: f64) -> f64 {
     format!("{value:.9e}").parse().unwrap_or(value)
 }
 
-/// Every method with its flags, for `--method-help`.
+/// The settings of a part as flags, with their defaults.
+fn settings(part: &PartConfig) -> impl Iterator<Item = (String, &Value)> {
+    let settings = part.settings.iter();
+    settings.map(|(name, value)| (name.replace('_', "-"), value))
+}
+
+/// A method's parts that have settings, by kind.
+fn parts(method: &Method) -> Vec<(&'static str, PartConfig)> {
+    let config = method.config();
+    let parts = [
+        ("noise", Some(config.noise)),
+        ("sampler", config.sampler),
+        ("mask", Some(config.mask)),
+        ("update", Some(config.update)),
+    ];
+    parts
+        .into_iter()
+        .filter_map(|(kind, part)| Some((kind, part?)))
+        .collect()
+}
+
+/// Every method with its settings and every part, for `--method-help`.
 pub fn help() -> String {
-    let command = <Flags as Args>::augment_args(clap::Command::new("methods"));
-    let mut text = String::from("Methods, each with its own flags:\n");
-    for method in METHODS {
-        let (name, about, lr) = (method.name, method.about, method.bundled_lr);
+    let registry = registry();
+    let mut text = String::from("Methods, each with its own flags and their defaults:\n");
+    for choice in choices() {
+        let (name, about, lr) = (choice.name, choice.about, BUNDLED_LR * choice.lr_factor);
+        let lr = rounded(lr);
         text += &format!("\n  --method {name:18} {about} (--lr {lr:e} for the bundled model)\n");
-        for flag in method.flags {
-            let argument = command.get_arguments().find(|a| a.get_long() == Some(flag));
-            let about = argument
-                .and_then(clap::Arg::get_help)
-                .map(ToString::to_string);
-            text += &format!("      --{flag:18} {}\n", about.unwrap_or_default());
+        let Ok(preset) = registry.preset(name) else {
+            continue;
+        };
+        for (kind, part) in parts(&(preset.method)()) {
+            for (setting, default) in settings(&part) {
+                text += &format!("      --{setting:18} {default} ({kind} {})\n", part.name);
+            }
         }
     }
+    text +=
+        "\nThe four runs at the end have --top, --top-rate (hybrid) and --demonstrations (icl).\n";
+    text += "\nParts, which combine with any method: --noise, --sampler, --mask, --update NAME, --difference central or one-sided.\n";
+    let mut list = |kind: &str, entries: Vec<(&str, &str)>| {
+        for (name, about) in entries {
+            text += &format!("\n  --{kind} {name:20} {about}");
+        }
+        text.push('\n');
+    };
+    macro_rules! entries {
+        ($list:ident) => {
+            registry
+                .$list()
+                .iter()
+                .map(|e| (e.name.as_str(), e.about))
+                .collect()
+        };
+    }
+    list("noise", entries!(noises));
+    list("sampler", entries!(samplers));
+    list("mask", entries!(masks));
+    list("update", entries!(updates));
     text
 }
 
@@ -99,99 +207,169 @@ pub fn autodiff(device: &Device) -> Device {
     device.clone()
 }
 
-impl Method {
-    /// Evaluations of the objective in a step with central differences (block-wise: for each block of a step).
-    pub fn forwards_per_step(&self, queries: usize, flags: &Flags) -> usize {
-        let [query, candidate, step] = self.forwards;
-        queries * (query + candidate * flags.candidates.unwrap_or(2)) + step
-    }
-
+/// An optimizer, and what it was built from.
+pub struct Built {
+    /// The optimizer.
+    pub optimizer: AnyOptimizer,
+    /// Its configuration as JSON, defaults included.
+    pub settings: Value,
+    /// Evaluations of the objective in a step (block-wise: for each block of a step).
+    pub forwards_per_step: usize,
     /// Whether it needs an objective that can be differentiated.
-    pub fn differentiates(&self) -> bool {
-        matches!(
-            self.name,
-            "forward-gradient" | "hybrid" | "first-order-adam"
-        )
-    }
+    pub differentiates: bool,
+}
 
+impl Choice {
     /// Whether it changes the model at all.
     pub fn trains(&self) -> bool {
-        !matches!(self.name, "zero-shot" | "icl")
+        self.kind != Kind::Evaluation
+    }
+
+    /// Whether burn's optimizer trains a part of the model.
+    pub fn has_top(&self) -> bool {
+        self.kind == Kind::Hybrid
+    }
+
+    /// The method that `shared` and `flags` describe.
+    ///
+    /// # Errors
+    /// If a setting makes no sense, or belongs to none of the method's parts.
+    pub fn method(&self, shared: &Shared, flags: &Flags) -> Result<Method, Failure> {
+        let registry = registry();
+        let mut config = json!({
+            "epsilon": shared.epsilon,
+            "queries": shared.queries,
+            "seed": shared.seed,
+            "perturbation": shared.perturbation,
+            "rounding": shared.rounding,
+        });
+        if self.kind == Kind::Preset {
+            config["method"] = self.name.into();
+        }
+        if let Some(noise) = &shared.noise {
+            config["noise"] = noise.as_str().into();
+        }
+        flags.choose_parts(&registry, &mut config);
+        self.apply(&registry, flags, &mut config)?;
+        let method = registry.method(&config)?;
+        Ok(method.with_trainable(shared.trainable.clone()))
+    }
+
+    /// Puts each setting where its part is.
+    fn apply(&self, registry: &Registry, flags: &Flags, config: &mut Value) -> Result<(), Failure> {
+        let parts = parts(&registry.method(config)?);
+        for (flag, value) in flags.settings() {
+            let owns = |part: &PartConfig| settings(part).any(|(name, _)| name == flag);
+            let Some((kind, _)) = parts.iter().find(|(_, part)| owns(part)) else {
+                let all = parts.iter().flat_map(|(_, part)| settings(part));
+                let own: Vec<_> = all.map(|(name, _)| format!("--{name}")).collect();
+                let own = match own.is_empty() {
+                    true => "none".to_owned(),
+                    false => own.join(", "),
+                };
+                let name = self.name;
+                return Err(format!(
+                    "--{flag} has no effect on --method {name}: the settings of its parts are {own} (see --method-help)"
+                )
+                .into());
+            };
+            put(config, &format!("{kind}.{flag}"), value)?;
+        }
+        for (path, value) in flags.set()? {
+            put(config, &path, value)?;
+        }
+        Ok(())
+    }
+
+    /// Builds the optimizer.
+    ///
+    /// # Errors
+    /// If a setting makes no sense or does not belong to the method, or if this build cannot differentiate.
+    pub fn build(&self, shared: &Shared, flags: &Flags) -> Result<Built, Failure> {
+        flags.check_others(self.name)?;
+        let method = self.method(shared, flags)?;
+        let settings = serde_json::to_value(method.config())?;
+        let forwards = method.forwards();
+        let exact = method.settings.difference == zo_optim::Difference::Exact;
+        if exact || matches!(self.kind, Kind::Hybrid | Kind::FirstOrder) {
+            self.need_autodiff()?;
+        }
+        match self.kind {
+            Kind::Preset | Kind::Evaluation => Ok(Built {
+                optimizer: AnyOptimizer::ZerothOrder(Box::new(method.init()?)),
+                settings,
+                forwards_per_step: if self.trains() { forwards } else { 0 },
+                differentiates: exact,
+            }),
+            Kind::Hybrid => Ok(Built {
+                optimizer: AnyOptimizer::hybrid(&method, flags)?,
+                settings: json!({ "below": settings, "top": flags.top, "top_rate": flags.top_rate() }),
+                forwards_per_step: forwards + 1,
+                differentiates: true,
+            }),
+            Kind::FirstOrder => {
+                AnyOptimizer::first_order(shared).map(|(optimizer, settings)| Built {
+                    optimizer,
+                    settings,
+                    forwards_per_step: 1,
+                    differentiates: true,
+                })
+            }
+        }
+    }
+
+    fn need_autodiff(&self) -> Result<(), Failure> {
+        if cfg!(feature = "autodiff") {
+            return Ok(());
+        }
+        Err(format!(
+            "this build cannot differentiate: add `--features autodiff` for --method {}",
+            self.name
+        )
+        .into())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
+/// Sets `config.a.b` for the path `a.b`; a part given by its name becomes a table.
+fn put(config: &mut Value, path: &str, value: Value) -> Result<(), Failure> {
+    let Some((place, setting)) = path.split_once('.') else {
+        config[path.replace('-', "_")] = value;
+        return Ok(());
+    };
+    let part = &mut config[place];
+    if let Value::String(name) = part {
+        *part = json!({ "name": *name });
+    }
+    match part {
+        Value::Null | Value::Object(_) => part[setting.replace('-', "_")] = value,
+        other => return Err(format!("{place} is {other}: it has no setting `{setting}`").into()),
+    }
+    Ok(())
+}
 
-    use super::*;
-
-    fn shared() -> Shared {
-        Shared {
+/// Gaussian noise and the rest by default: what tests and comparisons begin with.
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
             epsilon: 1e-3,
             queries: 1,
-            noise: Noise::Gaussian,
+            noise: None,
             seed: 0,
             perturbation: Perturbation::InPlace,
             trainable: ParamGroup::all(),
             rounding: Rounding::Nearest,
         }
     }
+}
 
-    #[test]
-    fn every_method_builds_and_every_flag_is_some_methods() {
-        for method in METHODS {
-            let built = method.build(&shared(), &Flags::default());
-            assert!(built.is_ok() || (method.differentiates() && cfg!(not(feature = "autodiff"))));
-        }
-        let command = <Flags as Args>::augment_args(clap::Command::new("methods"));
-        let known = |flag: &str| METHODS.iter().any(|method| method.flags.contains(&flag));
-        for argument in command.get_arguments() {
-            assert!(
-                argument.get_long().is_some_and(known),
-                "{argument} belongs to no method"
-            );
-        }
-    }
-
-    #[test]
-    fn settings_are_those_the_optimizer_was_built_from() {
-        let flags = Flags {
-            candidates: Some(5),
-            ..Flags::default()
-        };
-        let built = find("gv").unwrap().build(&shared(), &flags).unwrap();
-        let numbers = ["candidates", "alpha", "queries"].map(|name| &built.settings[name]);
-        assert_eq!(numbers, [&json!(5), &json!(0.5), &json!(1)]);
-        assert_eq!(built.settings["difference"], "central");
-    }
-
-    #[test]
-    fn learning_rates_are_round_numbers() {
-        for method in METHODS {
-            for tuning in ["full", "lora", "prefix"] {
-                let tuning = tuning.parse().unwrap();
-                let lr = learning_rate(method, &tuning, 1_000_000, true);
-                assert!(lr.to_string().len() < 9, "{} {lr}", method.name);
-            }
-        }
-        assert_eq!(rounded(0.1 + 0.2), 0.3);
-        assert!(rounded(f64::NAN).is_nan());
-    }
-
-    #[test]
-    fn a_flag_of_another_method_is_refused() {
-        let flags = Flags {
-            drop: Some(0.5),
-            ..Flags::default()
-        };
-        let message = |name| match find(name).and_then(|method| method.build(&shared(), &flags)) {
-            Ok(_) => String::new(),
-            Err(error) => error.to_string(),
-        };
-        assert!(message("gv").contains("--drop has no effect on --method gv"));
-        assert_eq!(message("lezo"), "");
-        assert!(message("mezzo").contains("use one of mezo, gv"));
-        assert!(help().contains("--drop"));
+impl Shared {
+    /// With this noise.
+    #[must_use]
+    pub fn with_noise(self, noise: Noise) -> Self {
+        let noise = Some(noise.to_string());
+        Self { noise, ..self }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use zo_examples::methods::Flags;
 use zo_examples::tune::TuneArgs;
 use zo_llm::Dtype;
 use zo_llm::finetune::{Objective, Schedule};
-use zo_optim::{Noise, Perturbation, Rounding};
+use zo_optim::{Perturbation, Rounding};
 
 /// Fine-tune a language model with forward passes alone.
 #[derive(Parser, Debug)]
@@ -58,9 +58,6 @@ pub(crate) struct Args {
     /// Seed of the noise and of the order of the rows
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
-    /// Noise: gaussian or rademacher
-    #[arg(long, default_value = "gaussian")]
-    pub(crate) sampler: Noise,
     /// How updated weights are rounded to bf16 or f16: nearest or stochastic
     #[arg(long, default_value = "nearest")]
     pub(crate) rounding: Rounding,

@@ -66,7 +66,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     let observe = |event: Event<'_>| run.observe(&event).map_err(|e| e.to_string());
     let outcome = finetune(
         model,
-        setup.optimizer.as_mut(),
+        &mut setup.optimizer,
         [&rows.train, &rows.dev],
         &setup.config,
         &setup.device,

@@ -8,9 +8,9 @@ use burn::tensor::Device;
 use serde_json::json;
 use zo_examples::data::Rows;
 use zo_examples::device::device;
-use zo_examples::methods::{self, Built, Method, Shared, autodiff, rounded};
+use zo_examples::methods::{self, AnyOptimizer, Built, Choice, Shared, autodiff, rounded};
 use zo_llm::batches::Order;
-use zo_llm::finetune::{FinetuneConfig, LmOptimizer, Objective, SavedRun, last_checkpoint};
+use zo_llm::finetune::{FinetuneConfig, Objective, SavedRun, last_checkpoint};
 use zo_llm::{CausalLm, Checkpoint, ModelConfig, Tuning, hub, load};
 use zo_optim::tensors;
 
@@ -21,8 +21,8 @@ pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
 /// A run that can begin.
 pub(crate) struct Setup {
-    pub(crate) method: &'static Method,
-    pub(crate) optimizer: Box<dyn LmOptimizer>,
+    pub(crate) method: Choice,
+    pub(crate) optimizer: AnyOptimizer,
     pub(crate) tuning: Tuning,
     pub(crate) device: Device,
     pub(crate) model_dir: PathBuf,
@@ -44,8 +44,12 @@ pub(crate) fn setup(args: &Args) -> Result<(Setup, CausalLm), Box<dyn Error>> {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
     let method = methods::find(&args.method)?;
     let tuning = args.tune.tuning()?;
-    if method.name == "hybrid" && tuning != Tuning::Full {
-        return Err("--method hybrid chooses what trains by --top: use --tuning full".into());
+    if method.has_top() && tuning != Tuning::Full {
+        return Err(format!(
+            "--method {} chooses what trains by --top: use --tuning full",
+            method.name
+        )
+        .into());
     }
     let device = device(&args.device)?;
     let task = zo_llm::task::task(&args.data.task)?;
@@ -60,7 +64,7 @@ pub(crate) fn setup(args: &Args) -> Result<(Setup, CausalLm), Box<dyn Error>> {
     let shared = Shared {
         epsilon,
         queries: args.queries,
-        noise: args.sampler,
+        noise: None,
         seed: args.seed,
         perturbation: args.perturb,
         trainable: tuning.trainable(),
@@ -69,6 +73,8 @@ pub(crate) fn setup(args: &Args) -> Result<(Setup, CausalLm), Box<dyn Error>> {
     let Built {
         optimizer,
         settings,
+        differentiates,
+        ..
     } = method.build(&shared, &args.flags)?;
     let demonstrations = match method.name {
         "icl" => args.flags.demonstrations.unwrap_or(32),
@@ -100,7 +106,7 @@ pub(crate) fn setup(args: &Args) -> Result<(Setup, CausalLm), Box<dyn Error>> {
         group_by_length: args.group_by_length,
         seed: args.seed,
         pad: 0,
-        autodiff_device: method.differentiates().then(|| autodiff(&device)),
+        autodiff_device: differentiates.then(|| autodiff(&device)),
         keep_best: args.keep_best,
         patience: args.patience,
         checkpoint_dir: saves.then(|| CHECKPOINTS.into()),
@@ -141,7 +147,7 @@ pub(crate) fn setup(args: &Args) -> Result<(Setup, CausalLm), Box<dyn Error>> {
     )?;
     config.pad = model_config.pad_token_id();
     config.lr = args.lr.unwrap_or_else(|| {
-        let lr = methods::learning_rate(method, &tuning, parameters, bundled);
+        let lr = methods::learning_rate(&method, &tuning, parameters, bundled);
         if far { rounded(3.0 * lr) } else { lr }
     });
     config.validate()?;

@@ -255,7 +255,7 @@ mod tests {
             .collect();
         OptimizerRecord {
             step,
-            seed: u64::MAX,
+            noise: serde_json::json!([u64::MAX]),
             mask: serde_json::json!(numbers),
             buffers,
             ..OptimizerRecord::default()
@@ -333,8 +333,8 @@ mod tests {
     fn another_version_is_said() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("optimizer.json");
-        std::fs::write(&path, r#"{ "version": 1, "step": 3, "seed": 0 }"#).unwrap();
+        std::fs::write(&path, r#"{ "version": 2, "step": 3, "seed": 0 }"#).unwrap();
         let error = OptimizerRecord::load(&path).unwrap_err().to_string();
-        assert!(error.contains("version is 1, expected 2"), "{error}");
+        assert!(error.contains("version is 2, expected 3"), "{error}");
     }
 }

@@ -9,19 +9,20 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::attention::LayerCache;
-use crate::layers::to_f32;
-use crate::model::CausalLm;
-use crate::part::{Part, deal, ints, part_count};
+use crate::model::attention::LayerCache;
+use crate::model::part::{Part, deal, ints, part_count};
+use crate::model::{CausalLm, to_f32};
 use crate::tokenizer::{LmTokenizer, TokenizerError};
 
 use sampling::choose;
 
-/// Why nothing can be generated.
+pub use sampling::Sampling;
+
+/// Why text cannot be generated.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum GenerateError {
-    /// A prompt has no token.
+    /// A prompt has no tokens.
     #[error("prompt {row} holds no token: give it at least one")]
     EmptyPrompt {
         /// Its index.
@@ -29,7 +30,7 @@ pub enum GenerateError {
     },
     /// A prompt holds a token the model does not have.
     #[error(
-        "prompt {row} holds token {token}, the model has {vocab}: was it made by another tokenizer?"
+        "prompt {row} holds token {token}, but the vocabulary has {vocab} tokens: was it made by another tokenizer?"
     )]
     Token {
         /// Index of the prompt.
@@ -41,7 +42,7 @@ pub enum GenerateError {
     },
     /// A prompt leaves no room in the context.
     #[error(
-        "prompt {row} has {tokens} tokens, the model's context is {context}: shorten it to at most {context}"
+        "prompt {row} has {tokens} tokens, but the model's context is {context}: shorten it to at most {context}"
     )]
     TooLong {
         /// Index of the prompt.
@@ -66,33 +67,13 @@ pub enum GenerateError {
     Tokenizer(#[from] TokenizerError),
 }
 
-/// How the next token is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Sampling {
-    /// The likeliest; the first of equals.
-    #[default]
-    Greedy,
-    /// At random.
-    Random {
-        /// Divides the logits; above 0. 1 leaves the probabilities as they are.
-        temperature: f64,
-        /// Only the so many likeliest; 0 for all.
-        top_k: usize,
-        /// Only the likeliest whose probabilities add up to this, from 0 to 1 (Holtzman et al. 2020); 1 for all.
-        top_p: f64,
-        /// The seed. What is drawn for a prompt depends on it, and on the place of the prompt in the list.
-        seed: u64,
-    },
-}
-
 /// How much is generated, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GenerateConfig {
-    /// At most so many tokens; 50 by default.
+    /// The maximum number of tokens; 50 by default.
     pub max_tokens: usize,
-    /// Strings that end the text; they are cut off. None by default.
+    /// Strings that end the text; they are removed from it. None by default.
     pub stop: Vec<String>,
     /// Tokens that end the text, see [`LmTokenizer::end_tokens`]. None by default.
     pub end: Vec<u32>,
@@ -119,14 +100,14 @@ pub enum Ending {
     Stop,
     /// A token that ends the text.
     EndToken,
-    /// As many tokens as asked for, or as the context holds.
+    /// The maximum number of tokens, or the end of the context.
     Length,
 }
 
 /// What follows a prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Generation {
-    /// The new tokens, with those that make the stop string, without the one that ends the text.
+    /// The new tokens, including those of the stop string, without the token that ends the text.
     pub tokens: Vec<u32>,
     /// Their text, without the stop string.
     pub text: String,
@@ -134,11 +115,11 @@ pub struct Generation {
     pub ending: Ending,
 }
 
-/// Continues each of `prompts`. The forwards see each token once: keys and values of earlier ones are kept, which takes
-/// `2 * layers * keys * width` f32 for each prompt.
+/// Continues each of `prompts`. Each token is computed once: keys and values of earlier ones are kept, which takes
+/// `2 * layers * keys * width` f32 per prompt.
 ///
 /// # Errors
-/// If a prompt is empty, too long or of another vocabulary, a setting makes no sense, or tokens cannot be decoded.
+/// If a prompt is empty, too long or holds an unknown token, a setting makes no sense, or tokens cannot be decoded.
 pub fn generate<S: AsRef<[u32]> + Sync>(
     model: &CausalLm,
     tokenizer: &LmTokenizer,
@@ -226,7 +207,7 @@ impl GenerateConfig {
     }
 }
 
-/// A text in the making.
+/// A text in progress.
 struct Text<'a> {
     row: usize,
     prompt: &'a [u32],
@@ -249,7 +230,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// Takes the next token, and says if the text ends with it.
+    /// Appends the next token; returns the text if it ends with it.
     fn push(
         &mut self,
         token: u32,
@@ -261,7 +242,7 @@ impl<'a> Text<'a> {
         if !ends {
             self.tokens.push(token);
         }
-        // A stop string may begin in an earlier token, so the whole text is looked at.
+        // A stop string may begin in an earlier token, so the whole text is searched.
         let mut text = tokenizer.decode(&self.tokens)?;
         let stop = config.stop.iter().filter_map(|stop| text.find(stop)).min();
         // The last token need not fit: nothing comes after it.
@@ -285,7 +266,7 @@ impl<'a> Text<'a> {
     }
 }
 
-/// Prompts first, then a token of each text at a time, until all have ended.
+/// Prompts first, then one token of each text at a time, until all have ended.
 fn continue_texts(
     model: &CausalLm,
     tokenizer: &LmTokenizer,
@@ -298,7 +279,7 @@ fn continue_texts(
     let [soft_prompt, _] = model.virtual_tokens();
     let context = model.context();
     let part = Part::new(texts.iter().map(|text| text.prompt), device);
-    // Which keys each text must not see: those that pad its prompt.
+    // The keys that each text must not see: the padding of its prompt.
     let mut hidden: Vec<Vec<bool>> = part
         .lengths
         .iter()
@@ -314,7 +295,7 @@ fn continue_texts(
     loop {
         let chosen = choose(
             to_f32(last.matmul(head.clone())),
-            &mut texts,
+            texts.iter_mut().map(|text| &mut text.rng),
             &config.sampling,
         );
         let (mut left, mut next) = (Vec::new(), Vec::new());
@@ -349,7 +330,7 @@ fn continue_texts(
     }
 }
 
-/// The items at `places`, which ascend.
+/// The items at `places`, which are in ascending order.
 fn keep<T>(items: Vec<T>, places: &[usize]) -> Vec<T> {
     let mut places = places.iter().peekable();
     let kept = |(index, item)| places.next_if(|place| **place == index).map(|_| item);

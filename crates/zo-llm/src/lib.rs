@@ -23,32 +23,19 @@
 //! # Ok(()) }
 //! ```
 
-pub mod batch;
-pub mod batches;
-pub mod config;
-pub mod dataset;
 pub mod finetune;
 pub mod generate;
-pub mod hub;
-pub mod load;
-pub mod metrics;
 pub mod model;
-pub mod replace;
-pub mod save;
-pub mod synthetic;
-pub mod task;
 pub mod tokenizer;
 pub mod tuning;
 
-mod attention;
-mod guard;
-mod layers;
-mod llama;
-mod opt;
-mod part;
-mod rope;
-mod tensor_file;
-mod text;
+mod data;
+mod files;
+
+pub use data::{batches, dataset, metrics, synthetic, task};
+pub use files::{hub, load, replace, save};
+#[doc(inline)]
+pub use model::{batch, config};
 
 #[cfg(feature = "autodiff")]
 pub use zo_optim::backpropagation;
@@ -57,10 +44,8 @@ pub use batch::{BatchError, PaddingSide, TokenBatch};
 pub use config::{
     Activation, Architecture, ConfigError, LlamaConfig, ModelConfig, OptConfig, RopeScaling,
 };
-pub use llama::Llama;
 pub use load::{Checkpoint, Dtype, LoadError, load, load_model};
-pub use model::CausalLm;
-pub use opt::Opt;
+pub use model::{CausalLm, Llama, Opt};
 pub use save::{SaveError, save_checkpoint, save_model};
 pub use tokenizer::{LmTokenizer, TokenizerError};
 pub use tuning::Tuning;

@@ -1,23 +1,22 @@
-//! Text to token ids and back, with the special tokens a model was trained with.
+//! From text to token ids and back, with the special tokens a model was trained with.
 
 mod build;
 mod error;
 mod special;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tokenizers::Tokenizer;
 
-use crate::config::ModelConfig;
-use crate::guard::guarded;
+use crate::files::guard::guarded;
 
 pub use error::TokenizerError;
 
 /// The tokenizer of a model.
 #[derive(Debug, Clone)]
 pub struct LmTokenizer {
-    /// Without its post-processor: what that puts around a text are `begin` and `end`.
+    /// Without its post-processor: `begin` and `end` are what that puts around a text.
     tokenizer: Tokenizer,
     begin: Vec<u32>,
     end: Vec<u32>,
@@ -28,7 +27,7 @@ pub struct LmTokenizer {
     vocab_size: usize,
 }
 
-/// An added token that has another id in a file than in the vocabulary.
+/// An added token whose id in a file differs from that in the vocabulary.
 #[derive(Debug, Clone)]
 struct Contest {
     token: String,
@@ -37,22 +36,6 @@ struct Contest {
 }
 
 impl LmTokenizer {
-    /// Loads `tokenizer.json` from the folder `dir`, or else GPT-2's byte-level BPE from `vocab.json` and `merges.txt` (as OPT's
-    /// folders have them).
-    ///
-    /// First, last and added tokens are those that transformers 5 takes. `tokenizer.json`'s own post-processor says what
-    /// stands around a text; for the other form, `tokenizer_config.json` does (`add_bos_token`, `add_eos_token`, `bos_token`,
-    /// `eos_token`). Added and special tokens come from `tokenizer.json`, from `tokenizer_config.json` (`added_tokens_decoder`,
-    /// `additional_special_tokens` and the like) and, unless that has an `added_tokens_decoder`, from `special_tokens_map.json` and
-    /// `added_tokens.json`. The ids in `config.json` count only where none of these files is there: an OPT's texts then begin with its
-    /// `bos_token_id`.
-    ///
-    /// # Errors
-    /// [`TokenizerError::Missing`] without these files, [`TokenizerError::Load`] when one of them is malformed.
-    pub fn from_dir(dir: &Path, config: &ModelConfig) -> Result<Self, TokenizerError> {
-        build::from_dir(dir, config)
-    }
-
     /// Ids of a whole text, with the special tokens that transformers puts around it, such as OPT's leading `</s>`.
     ///
     /// # Errors
@@ -81,8 +64,8 @@ impl LmTokenizer {
         Ok(self.split(word)?.0)
     }
 
-    /// Ids of a prompt and its continuation, split together, as a model meets them in a text, and the number of those that are the
-    /// prompt's. A token that lies across the border is the continuation's. No special token ends the text.
+    /// Ids of a prompt and its continuation, split together, as a model sees them in a text, and the number of those that belong to the
+    /// prompt. A token across the boundary belongs to the continuation. No special token ends the text.
     ///
     /// # Errors
     /// As [`Self::encode`].
@@ -108,7 +91,7 @@ impl LmTokenizer {
         &self.end_tokens
     }
 
-    /// Ids of the text alone, and where in its bytes each of them ends.
+    /// Ids of the text alone, and the byte offset at which each of them ends.
     fn split(&self, text: &str) -> Result<(Vec<u32>, Vec<usize>), TokenizerError> {
         let failed = |message: String| TokenizerError::Encode {
             text: text.to_owned(),
@@ -144,7 +127,7 @@ impl LmTokenizer {
     }
 
     /// The text of `ids`, without special tokens; without spaces before punctuation where `tokenizer_config.json` sets
-    /// `clean_up_tokenization_spaces` (for another tokenizer than BPE, as transformers does).
+    /// `clean_up_tokenization_spaces` (except for BPE tokenizers, as in transformers).
     ///
     /// # Errors
     /// [`TokenizerError::Decode`] when the tokenizer's decoder fails.

@@ -1,4 +1,4 @@
-//! What is tuned: all weights, or a few parameters beside them.
+//! What is tuned: all weights, or a few parameters added to them.
 
 use burn::module::{Param, ParamGroup};
 use burn::nn::Embedding;
@@ -8,9 +8,9 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::attention::{LayerCache, Prefix};
 use crate::model::CausalLm;
-use crate::part::Part;
+use crate::model::attention::{LayerCache, Prefix};
+use crate::model::part::Part;
 
 mod adapter;
 pub mod lora;
@@ -19,14 +19,14 @@ mod peft;
 pub use adapter::{AdapterError, adapter_tuning, load_adapter, save_adapter};
 pub use lora::{LoraConfig, LoraError};
 
-/// Why a model cannot be made ready for tuning.
+/// Why tuning cannot be applied to a model.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TuningError {
     /// LoRA cannot be applied.
     #[error(transparent)]
     Lora(#[from] LoraError),
-    /// No virtual token, or more than the context has room for.
+    /// No virtual tokens, or more than the context has room for.
     #[error("{tuning} tuning with {length} virtual tokens does not fit a context of {context}: use 1 to {}", context.saturating_sub(1))]
     Length {
         /// The kind of tuning.
@@ -36,7 +36,7 @@ pub enum TuningError {
         /// The model's context, in tokens.
         context: usize,
     },
-    /// The model is tuned by virtual tokens already.
+    /// The model already has virtual tokens.
     #[error(
         "the model has {prompt} prompt and {prefix} prefix tokens already: apply tuning to the plain model"
     )]
@@ -60,22 +60,22 @@ pub enum Tuning {
     Full,
     /// Low-rank changes of some weights (Hu et al. 2021).
     Lora(LoraConfig),
-    /// Keys and values before those of the tokens, in each layer (Li and Liang 2021). They begin as those of real tokens drawn by the
-    /// seed, which trains much better than random ones (MeZO, appendix E.5). The tokens' positions follow those of the prefix.
+    /// Keys and values that precede those of the tokens, in each layer (Li and Liang 2021). They start as those of real tokens drawn by
+    /// the seed, which trains much better than random ones (MeZO, appendix E.5). The tokens' positions follow those of the prefix.
     Prefix {
-        /// Keys and values in each layer; MeZO's default is 5.
+        /// Number of keys and values in each layer; MeZO's default is 5.
         length: usize,
     },
-    /// Input embeddings before those of the tokens (Lester et al. 2021). They begin as those of real tokens drawn by the seed.
+    /// Input embeddings that precede those of the tokens (Lester et al. 2021). They start as those of real tokens drawn by the seed.
     Prompt {
-        /// Embeddings; 5 unless told otherwise.
+        /// Number of embeddings; 5 by default.
         length: usize,
     },
-    /// The output projection. Where it is tied to the embeddings, it becomes a matrix of its own: `vocab * width` more weights.
+    /// The output projection. If it is tied to the embeddings, it becomes a separate matrix: `vocab * width` more weights.
     Head,
 }
 
-/// Virtual tokens unless told otherwise, as in MeZO's prefix tuning.
+/// Default number of virtual tokens, as in MeZO's prefix tuning.
 pub const VIRTUAL_TOKENS: usize = 5;
 
 impl std::str::FromStr for Tuning {
@@ -107,7 +107,7 @@ impl std::fmt::Display for Tuning {
 }
 
 impl Tuning {
-    /// The radius that MeZO's authors use with it: 1e-3, for LoRA 1e-2, for virtual tokens 1e-1.
+    /// The perturbation radius that MeZO's authors use with it: 1e-3, for LoRA 1e-2, for virtual tokens 1e-1.
     pub fn epsilon(&self) -> f64 {
         match self {
             Self::Full | Self::Head => 1e-3,
@@ -116,10 +116,10 @@ impl Tuning {
         }
     }
 
-    /// Adds to `model` what is to be tuned. Full tuning leaves it as it is. `seed` decides how new parameters begin.
+    /// Adds to `model` what is to be tuned. Full tuning leaves it as it is. `seed` determines the initial values of new parameters.
     ///
     /// # Errors
-    /// If the settings do not fit the model, or it has been made ready for tuning before.
+    /// If the settings do not fit the model, or tuning has been applied to it before.
     pub fn apply(&self, mut model: CausalLm, seed: u64) -> Result<CausalLm, TuningError> {
         self.fits(&model)?;
         match self {
@@ -150,7 +150,7 @@ impl Tuning {
         Ok(model)
     }
 
-    /// The parameters that train, once [`Self::apply`] has added them.
+    /// The parameters to train, once [`Self::apply`] has added them.
     pub fn trainable(&self) -> ParamGroup {
         match self {
             Self::Full => ParamGroup::all(),
@@ -163,7 +163,7 @@ impl Tuning {
         }
     }
 
-    /// An error unless the model is a plain one with room for the virtual tokens.
+    /// An error unless the model is plain and has room for the virtual tokens.
     fn fits(&self, model: &CausalLm) -> Result<(), TuningError> {
         let [prompt, prefix] = model.virtual_tokens();
         if prompt + prefix > 0 {
@@ -194,12 +194,12 @@ fn tokens(length: usize, model: &CausalLm, seed: u64) -> Vec<u32> {
 }
 
 impl CausalLm {
-    /// Gives a head that is tied to the embeddings a matrix of its own. A model to be saved then needs a configuration which says so.
+    /// Gives a head that is tied to the embeddings its own matrix. To save the model, its configuration must then say so, too.
     pub fn untie(&mut self) {
         let weight = self.head();
         let head = self.lm_head();
         if head.is_none() {
-            // Another buffer: a shared one could not be written in place.
+            // A separate buffer: a shared one could not be written in place.
             let weight = Param::from_tensor(weight.mul_scalar(1.0));
             *head = Some(Embedding { weight });
         }
@@ -217,7 +217,7 @@ impl CausalLm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{LlamaConfig, ModelConfig, OptConfig};
+    use crate::model::config::{LlamaConfig, ModelConfig, OptConfig};
     use crate::{PaddingSide, TokenBatch};
     use burn::module::Module;
     use burn::tensor::Device;
@@ -252,9 +252,9 @@ mod tests {
         }
     }
 
-    /// A model with virtual tokens that begin as real ones says what the plain model says behind those tokens.
+    /// A model with virtual tokens that start as real ones predicts what the plain model predicts after those tokens.
     #[test]
-    fn virtual_tokens_begin_as_real_ones() {
+    fn virtual_tokens_start_as_real_ones() {
         let device = Device::default();
         let rows = [vec![5, 6, 7, 8], vec![9], vec![11, 12]];
         let batch =

@@ -1,4 +1,4 @@
-//! Saved prefixes, prompts and heads load again.
+//! Saved prefixes, prompts and heads can be loaded again.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;

@@ -1,4 +1,4 @@
-//! Whole folders, with their tokenizers and rows, against what transformers and PEFT made of them.
+//! Whole folders, with their tokenizers and rows, compared with the results of transformers and PEFT.
 //!
 //! `tools/compare_transformers.py --golden crates/zo-llm/tests/agreement --seed 1 --count 30` wrote the folders.
 
@@ -30,7 +30,7 @@ fn folders() -> Vec<PathBuf> {
     folders
 }
 
-/// What differs in a folder from what transformers found.
+/// Where a folder's results differ from those of transformers.
 fn differences(folder: &Path, device: &Device) -> Vec<String> {
     let text = std::fs::read_to_string(folder.join("expected.json")).unwrap();
     let expected: Value = serde_json::from_str(&text).unwrap();

@@ -1,4 +1,4 @@
-//! Where a prompt ends and its continuation begins, with tokenizers that blur it.
+//! Where a prompt ends and its continuation begins, with tokenizers that blur the boundary.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ const COLON_P: u32 = 9;
 
 const CONTEXT: usize = 16;
 
-/// Reads letter by letter, but `: ` and `: P` are one token each. `around` are the tokens before and behind a text.
+/// Reads letter by letter, but `: ` and `: P` are one token each. `around` are the tokens before and after a text.
 fn tokenizer(around: [&[u32]; 2]) -> LmTokenizer {
     let special = |id: &u32| {
         let name = ["<s>", "</s>"][*id as usize];
@@ -103,7 +103,7 @@ fn encode(
     )
 }
 
-/// Nothing, one or two tokens before a text, and nothing or one behind it.
+/// No, one or two tokens before a text, and no or one token after it.
 const AROUND: [[&[u32]; 2]; 4] = [
     [&[], &[]],
     [&[BEGIN], &[]],
@@ -122,7 +122,7 @@ fn a_prompt_to_be_continued_is_its_own_tokens() {
             [begin, &[Q, COLON]].concat(),
             "{around:?}"
         );
-        // What is taught begins with the token across the border, and nothing comes behind the line end.
+        // What is taught begins with the token across the boundary, and nothing follows the line end.
         let taught = example.target();
         assert_eq!(taught.tokens, [begin, &[Q, COLON_P, LINE]].concat());
         assert_eq!(taught.last(), [COLON_P, LINE]);
@@ -134,7 +134,7 @@ fn a_prompt_to_be_continued_is_its_own_tokens() {
 }
 
 #[test]
-fn label_words_are_scored_whatever_stands_around_a_text() {
+fn label_words_are_scored_whatever_surrounds_a_text() {
     for around in AROUND {
         for kind in [Kind::Classification, Kind::MultipleChoice] {
             let begin = around[0];
@@ -147,7 +147,7 @@ fn label_words_are_scored_whatever_stands_around_a_text() {
                 (first.last(), second.last()),
                 (&[SPACE, P][..], &[SPACE, R][..])
             );
-            // Across the border.
+            // Across the boundary.
             let data = encode(kind, "Q:", around, &Encoding::default()).unwrap();
             let [first, second] = &data.examples[0].sequences[..] else {
                 panic!("{data:?}")
@@ -163,7 +163,7 @@ fn label_words_are_scored_whatever_stands_around_a_text() {
 }
 
 #[test]
-fn demonstrations_move_no_border_and_are_cut_behind_the_first_tokens() {
+fn demonstrations_move_no_boundary_and_are_cut_after_the_first_tokens() {
     let shown = Demonstration::new(
         &Ask(Kind::Generation),
         &Example::text("Q:".to_owned(), vec!["P".to_owned()]),

@@ -1,4 +1,4 @@
-//! The files in `assets/`: they are what the generator makes, they fit the model, and together they stay small.
+//! The files in `assets/`: they are what the generator writes, they fit the model, and they stay small.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ fn bytes(path: &Path) -> u64 {
 }
 
 #[test]
-fn the_data_are_what_the_generator_makes() {
+fn the_data_are_what_the_generator_writes() {
     let data = generate(&SyntheticConfig::default());
     let shipped = |split: Split| {
         std::fs::read_to_string(assets().join("synthetic").join(split.file())).unwrap()

@@ -1,4 +1,4 @@
-//! Damaged folders are refused with errors that name the damage, and saved ones come back.
+//! Damaged folders are refused with errors that name the damage, and saved ones can be loaded again.
 
 #![cfg_attr(
     feature = "ndarray",

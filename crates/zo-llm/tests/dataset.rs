@@ -98,7 +98,7 @@ fn bad_data_is_named() {
     assert!(missing.to_string().contains("dev.jsonl"), "{missing}");
 }
 
-/// The examples it holds, of a kind.
+/// A task of some kind that gives the examples it holds.
 struct Fixed(Kind, &'static [&'static str]);
 
 impl Task for Fixed {
@@ -148,7 +148,7 @@ fn encode(
 }
 
 fn model() -> CausalLm {
-    // burn's generator is one for the whole process, and draws weights when they are first used.
+    // burn has one generator for the whole process, and draws weights when they are first used.
     static GENERATOR: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _alone = GENERATOR.lock().unwrap();
     let device = Device::flex();
@@ -211,7 +211,7 @@ fn options_of_several_tokens_are_scored_by_their_mean_log_probability() {
 }
 
 #[test]
-fn single_tokens_give_the_same_loss_with_or_without_the_short_way() {
+fn single_tokens_give_the_same_loss_with_or_without_the_shortcut() {
     let words = &[" terrible", " great"];
     let task = Fixed(Kind::Classification, words);
     let example = |prompt: &str, label| Example::choice(prompt.to_owned(), words, label);
@@ -295,7 +295,7 @@ fn generation_is_scored_by_f1_and_exact_match() {
     let dir = tempfile::tempdir().unwrap();
     let tokenizer = tokenizer(dir.path());
     let (model, device) = (model(), Device::flex());
-    // What the model says, greedily, to know what is right.
+    // What the model answers greedily, to know what is right.
     let mut tokens = vec![4, 5];
     for _ in 0..3 {
         let batch = TokenBatch::new(&[&tokens], 0, PaddingSide::Right, &device).unwrap();

@@ -1,4 +1,4 @@
-//! Generation with a cache against recomputation without one.
+//! Generation with a cache compared with recomputation without one.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -40,7 +40,7 @@ fn prompts() -> Vec<Vec<u32>> {
         .collect()
 }
 
-/// The likeliest token after each sequence, computed from scratch.
+/// The most likely token after each sequence, computed from scratch.
 fn next(model: &CausalLm, sequences: &[Vec<u32>]) -> Vec<u32> {
     let device = Device::default();
     let batch = TokenBatch::new(sequences, 0, PaddingSide::Right, &device).unwrap();
@@ -141,7 +141,7 @@ fn texts_end_at_stop_strings_end_tokens_and_the_context() {
 }
 
 #[test]
-fn sampling_depends_on_the_seed_and_the_row_alone() {
+fn sampling_depends_only_on_the_seed_and_the_row() {
     let (model, tokenizer) = load(CASES[3]);
     let sample = |seed, temperature, rows: &[Vec<u32>]| {
         let sampling = Sampling::Random {
@@ -165,7 +165,7 @@ fn sampling_depends_on_the_seed_and_the_row_alone() {
     assert_eq!(all, sample(1, 1.0, &prompts()));
     assert_eq!(all[..4], sample(1, 1.0, &prompts()[..4]));
     assert_ne!(all, sample(2, 1.0, &prompts()));
-    // Close to temperature 0 the likeliest token remains.
+    // Close to temperature 0 only the most likely token remains.
     assert_eq!(
         sample(1, 1e-6, &prompts()),
         continued(&model, &prompts(), 6)

@@ -1,5 +1,5 @@
-//! Folders are taken as they are, names on the hub come from its cache or from a server, and errors say how to do without.
-//! The only server here is one of this file, on the loopback interface.
+//! Folders are taken as they are, names on the hub come from its cache or from a server, and errors say how to proceed without.
+//! The only server is in this file, on the loopback interface.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -79,7 +79,7 @@ mod hub {
         hub.with_cache(cache)
     }
 
-    /// Files of a repository with everything twice: shards and a `pytorch_model.bin`.
+    /// Files of a repository that has its weights twice: as shards and as `pytorch_model.bin`.
     fn files() -> BTreeMap<String, Vec<u8>> {
         let entries = std::fs::read_dir(golden("llama-gqa-shards")).unwrap();
         let mut files: BTreeMap<String, Vec<u8>> = entries
@@ -200,7 +200,7 @@ mod hub {
         let (_, model) = load_model(&dir, Dtype::F32, &device).unwrap();
         assert!(Golden::read("llama-gqa-shards").difference(&model, &device) < 1e-4);
 
-        // From here on the cache does, with and without a server.
+        // From here on the cache is enough, with and without a server.
         let before = server.requests.lock().unwrap().len();
         let commit = format!("org/tiny@{COMMIT}");
         for endpoint in [server.endpoint.as_str(), NOWHERE] {
@@ -211,7 +211,7 @@ mod hub {
         }
         assert_eq!(server.requests.lock().unwrap().len(), before);
 
-        // What went missing is fetched again.
+        // A file that went missing is fetched again.
         std::fs::remove_file(dir.join("model-00002-of-00004.safetensors")).unwrap();
         says(
             &hub(NOWHERE, cache.path()).resolve("org/tiny").unwrap_err(),

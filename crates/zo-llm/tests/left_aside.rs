@@ -1,4 +1,4 @@
-//! What a checkpoint holds beside the model's parameters, says twice, or cannot be computed with.
+//! What a checkpoint holds besides the model's parameters, states twice, or cannot be used for computing.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -185,7 +185,7 @@ fn an_index_only_names_the_shards() {
         with(&|map| map[buffer] = json!(first)),
         with(&|map| map["model.norm.weight"] = json!(first)),
         with(&|map| drop(map.as_object_mut().unwrap().remove("model.norm.weight"))),
-        // A shard of which nothing is needed.
+        // A shard that is not needed.
         with(&|map| map[buffer] = json!("model-00005-of-00005.safetensors")),
     ] {
         let (_, model) = load(dir.path()).unwrap();
@@ -243,7 +243,7 @@ fn values_that_are_not_finite_are_named_with_their_tensor() {
     }
     let (config, model) = load(large.path()).unwrap();
 
-    // Nor is such a file written, and the one that is there stays.
+    // Nor is such a file written, and the existing one stays.
     let saved = tempfile::tempdir().unwrap();
     let (small_config, small) = load(&golden("opt-pre-norm")).unwrap();
     save_model(saved.path(), &small_config, &small, Dtype::F32).unwrap();

@@ -1,4 +1,4 @@
-//! LoRA adapters: what they compute, that they alone are tuned, and their files, PEFT's included.
+//! LoRA adapters: what they compute, that only they are tuned, and their files, including PEFT's.
 
 #![cfg_attr(
     feature = "ndarray",
@@ -66,7 +66,7 @@ fn the_seed_decides() {
         let all = apply(&["q_proj", "v_proj"], 5);
         assert_eq!(all, apply(&["v_proj", "q_proj"], 5));
         assert_ne!(all, apply(&["q_proj", "v_proj"], 6));
-        // A layer's adapter does not depend on which others there are, and no two are alike.
+        // A layer's adapter does not depend on the others, and no two are the same.
         let a: Vec<_> = (all.iter())
             .filter(|(path, _)| path.ends_with(".lora.a"))
             .collect();
@@ -180,7 +180,7 @@ fn a_step_moves_the_factors_alone_and_in_place() {
     }
 }
 
-/// The models read every weight by `val()`: whatever is tuned, they see it perturbed on the fly as they do in place.
+/// The models read every weight through `val()`: whatever is tuned, they see the same perturbation on the fly as in place.
 #[cfg(feature = "flex")]
 #[test]
 fn a_step_on_the_fly_is_the_one_in_place() {

@@ -1,4 +1,4 @@
-//! Folders in which something is wrong, at random: they load or are refused, and nothing panics.
+//! Folders with random errors: they load or are refused, and nothing panics.
 //!
 //! `ZO_MUTATIONS` sets how many are tried (default 400).
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -58,7 +58,7 @@ fn tokenizer() -> Value {
     })
 }
 
-/// What may stand in place of any value.
+/// What may replace any value.
 fn instead(rng: &mut Xoshiro256PlusPlus) -> Value {
     let values = [
         json!(null),
@@ -95,7 +95,7 @@ fn below(rng: &mut Xoshiro256PlusPlus, end: usize) -> usize {
     (rng.next_u64() % end as u64) as usize
 }
 
-/// Changes one value, of all alike.
+/// Changes one value, each equally likely.
 fn mutate(value: &mut Value, rng: &mut Xoshiro256PlusPlus) {
     let inner = match value {
         Value::Array(list) => list.len(),
@@ -138,7 +138,7 @@ fn damage(path: &Path, rng: &mut Xoshiro256PlusPlus) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Loads the folder and the adapter within, and uses them. What is refused is refused by an error.
+/// Loads the folder and the adapter within, and uses them. Whatever is refused gives an error.
 fn try_out(dir: &Path, adapter: bool) {
     let device = Device::default();
     let Ok(checkpoint) = load(dir, Dtype::F32, &device) else {
@@ -237,7 +237,7 @@ fn nothing_panics() {
             damage(&at(name), &mut rng);
             name
         } else {
-            // The tokenizer has the most to go wrong.
+            // Most can go wrong in the tokenizer.
             let name = jsons[below(&mut rng, 2 * jsons.len()).saturating_sub(jsons.len())];
             let text = std::fs::read_to_string(at(name)).unwrap();
             let mut value: Value = serde_json::from_str(&text).unwrap();

@@ -1,4 +1,4 @@
-//! Logits against those of transformers, on every CPU backend that is compiled in.
+//! Logits compared with those of transformers, on every CPU backend that is compiled in.
 
 #![cfg_attr(
     feature = "ndarray",
@@ -56,7 +56,7 @@ fn model(case: &str) -> CausalLm {
         .1
 }
 
-/// Sequences of many lengths, long enough to be dealt to several parts.
+/// Sequences of many lengths, long enough to be split into several parts.
 fn sequences() -> Vec<Vec<u32>> {
     (0..40)
         .map(|row| {
@@ -188,7 +188,7 @@ fn old_names_and_leftovers_are_accepted() {
 
     let dir = copy("llama3-rope-scaling");
     edit(dir.path(), |tensors| {
-        // Stored before the scaling.
+        // Stored unscaled.
         let plain = (0..4).map(|pair| 5e5f32.powf(-(pair as f32) / 4.0));
         let bytes = plain.flat_map(f32::to_le_bytes).collect();
         let buffer = (safetensors::Dtype::F32, vec![4], bytes);

@@ -1,5 +1,5 @@
-//! `pytorch_model.bin` gives the same model as the same weights in safetensors, in every layout that PyTorch writes, and a damaged
-//! one is refused by name.
+//! `pytorch_model.bin` gives the same model as the same weights in safetensors, in every layout that PyTorch writes, and errors name
+//! a damaged one.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -52,7 +52,7 @@ fn error(dir: &Path) -> LoadError {
     load(dir).map(drop).unwrap_err()
 }
 
-/// Both folders hold the same model, bit for bit.
+/// Checks that both folders hold the same model, bit for bit.
 #[track_caller]
 fn same(case: &str, a: &Path, b: &Path) {
     let batch = Golden::read(case).batch(&Device::default());
@@ -137,7 +137,7 @@ fn views_are_read_through_their_strides() {
     let view = dict.view(&second);
     (view.storage, view.offset) = (index, offset);
 
-    // A tied head is the same storage once more.
+    // A tied head refers to the same storage again.
     let embedding = dict.view("model.decoder.embed_tokens.weight");
     let head = View::contiguous("lm_head.weight", embedding.storage, &embedding.shape);
     dict.views.push(head);
@@ -148,7 +148,7 @@ fn views_are_read_through_their_strides() {
 }
 
 #[test]
-fn shards_count_and_not_where_their_index_places_a_tensor() {
+fn shards_count_rather_than_where_their_index_places_a_tensor() {
     let case = "llama-gqa-shards";
     let tensors = tensors(&golden(case));
     let dir = tempfile::tempdir().unwrap();
@@ -231,7 +231,7 @@ fn tensors_that_do_not_fit_are_named_as_for_safetensors() {
 }
 
 #[test]
-fn buffers_of_old_versions_and_values_besides_tensors_are_passed_over() {
+fn buffers_of_old_versions_and_values_besides_tensors_are_skipped() {
     let case = "opt-pre-norm";
     let mut dict = StateDict::new(&tensors(&golden(case)));
     dict.views.push(View::contiguous(
@@ -241,7 +241,7 @@ fn buffers_of_old_versions_and_values_besides_tensors_are_passed_over() {
     ));
     dict.storages
         .push(Storage::new(FileDtype::F32, vec![0; 12]));
-    // After the last item: a number, and an object of a class that nobody knows.
+    // After the last item: a number, and an object of an unknown class.
     let mut pickle = dict.pickle();
     pickle.raw(b"(");
     pickle.text("step");
@@ -293,7 +293,7 @@ fn damaged_files_are_refused_by_name() {
         }
     }
 
-    // A bit of a tensor, which the archive has a checksum of.
+    // A bit of a tensor, for which the archive has a checksum.
     let mut bin = dict.zip();
     let start = &dict.storages[0].bytes[..64];
     let at = bin.windows(64).position(|window| window == start).unwrap();

@@ -70,9 +70,9 @@ fn glue_has_tsv() {
     );
 }
 
-/// MeZO strips texts in Python, to which the separators U+001C to U+001F are white space.
+/// MeZO strips texts in Python, which treats the separators U+001C to U+001F as white space.
 #[test]
-fn white_space_is_that_of_python() {
+fn white_space_is_pythons() {
     let row = r#"{"sentence": "\u001f fine \u001c", "label": 1}"#;
     let words: &[&str] = &[" terrible", " great"];
     choices(
@@ -216,7 +216,7 @@ fn copa_chooses_between_sentences() {
 
 #[test]
 fn record_fills_gaps_with_names() {
-    // The places count characters, of which é is one; a name that occurs twice is one option.
+    // Positions count characters, of which é is one; a name that occurs twice is one option.
     let nested =
         r#"{"source": "x", "passage": {"text": "André met Ben.\n@highlight\nBen won", "entities":
  [{"start": 0, "end": 4}, {"start": 10, "end": 12}, {"start": 26, "end": 28}]}, "qas":

@@ -1,4 +1,4 @@
-//! Tokenizer folders of all forms give the ids that transformers gives: `tokenizers/make.py` made them and asked it. `ZO_TOKENIZER_CASES`
+//! Tokenizer folders of all forms give the same ids as transformers: `tokenizers/make.py` made them and recorded the ids. `ZO_TOKENIZER_CASES`
 //! names another file that it wrote.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 use zo_llm::{LlamaConfig, LmTokenizer, ModelConfig, OptConfig, TokenizerError};
 
-/// `case`'s folder, with the vocabulary that all share.
+/// The folder of a case, with the vocabulary that all share.
 fn folder(base: &Value, files: &Map<String, Value>) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
@@ -73,7 +73,7 @@ fn ids_are_those_of_transformers() {
                     );
                     compared += 1;
                 }
-                // Two files disagree; transformers takes the place in the vocabulary, or forgets one of the tokens.
+                // Two files disagree; transformers uses the index in the vocabulary, or drops one of the tokens.
                 Err(TokenizerError::Contested {
                     token, id, claimed, ..
                 }) => {

@@ -1,6 +1,6 @@
 use burn::module::{Module, Param, ParamGroup};
 use burn::tensor::{DType, Device, Tensor};
-use zo_core::{Difference, NonFinite, Rounding, StepReport, ZerothOrderOptimizer, ZoError};
+use zo_core::{Difference, Noise, NonFinite, Rounding, StepReport, ZerothOrderOptimizer, ZoError};
 
 use super::*;
 
@@ -63,7 +63,7 @@ fn values(net: &Net) -> Vec<f32> {
     [layer(&net.first), layer(&net.second)].concat()
 }
 
-fn run(config: &MezoConfig, steps: usize, device: &Device) -> (Net, Vec<StepReport>) {
+fn run(config: &Method, steps: usize, device: &Device) -> (Net, Vec<StepReport>) {
     let mut optim = config.init().unwrap();
     let (mut net, mut reports) = (net(device), Vec::new());
     for _ in 0..steps {
@@ -80,7 +80,7 @@ fn finds_the_minimum_with_every_difference_and_noise() {
         for difference in [Difference::Central, Difference::OneSided] {
             for noise in [Noise::Gaussian, Noise::Rademacher] {
                 for queries in [1, 4] {
-                    let config = MezoConfig::new()
+                    let config = mezo()
                         .with_difference(difference)
                         .with_noise(noise)
                         .with_queries(queries);
@@ -97,7 +97,7 @@ fn finds_the_minimum_with_every_difference_and_noise() {
 fn counts_of_forwards_and_passes() {
     let device = &devices()[0];
     for q in 1..4 {
-        let central = MezoConfig::new().with_queries(q);
+        let central = mezo().with_queries(q);
         let (_, reports) = run(&central, 2, device);
         assert!(
             reports
@@ -124,7 +124,7 @@ fn one_step_is_the_formula_of_the_paper() {
     // theta' = (1 - lr wd) theta - lr g z, with z rebuilt element by element from the seed.
     let device = &devices()[0];
     let (lr, decay) = (0.01, 0.1);
-    let config = MezoConfig::new().with_seed(3).with_weight_decay(decay);
+    let config = mezo().with_seed(3).with_weight_decay(decay);
     let before = net(device);
     let start = values(&before);
     let (after, report) = config.init().unwrap().step(lr, before, distance).unwrap();
@@ -153,12 +153,12 @@ fn one_step_is_the_formula_of_the_paper() {
 fn the_same_seed_gives_the_same_run_and_another_seed_another() {
     let device = &devices()[0];
     for seed in [0, 1, u64::MAX] {
-        let config = MezoConfig::new().with_seed(seed);
+        let config = mezo().with_seed(seed);
         assert_eq!(
             values(&run(&config, 5, device).0),
             values(&run(&config, 5, device).0)
         );
-        let other = MezoConfig::new().with_seed(seed.wrapping_add(1));
+        let other = mezo().with_seed(seed.wrapping_add(1));
         assert_ne!(
             values(&run(&config, 5, device).0),
             values(&run(&other, 5, device).0)
@@ -169,7 +169,7 @@ fn the_same_seed_gives_the_same_run_and_another_seed_another() {
 #[test]
 fn stopping_saving_loading_and_going_on_changes_nothing() {
     let device = &devices()[0];
-    let config = MezoConfig::new().with_seed(9).with_queries(2);
+    let config = mezo().with_seed(9).with_queries(2);
     let (whole, _) = run(&config, 6, device);
     let (mut net, _) = run(&config, 2, device);
     let dir = tempfile::tempdir().unwrap();
@@ -200,7 +200,7 @@ fn a_clone_keeps_its_values_and_is_reported() {
     for device in devices() {
         let kept = net(&device);
         let before = values(&kept);
-        let (next, report) = MezoConfig::new()
+        let (next, report) = mezo()
             .init()
             .unwrap()
             .step(1e-3, kept.clone(), distance)
@@ -211,11 +211,7 @@ fn a_clone_keeps_its_values_and_is_reported() {
             report.copied, 4,
             "each of the four tensors is copied once, then owned"
         );
-        let (_, report) = MezoConfig::new()
-            .init()
-            .unwrap()
-            .step(1e-3, next, distance)
-            .unwrap();
+        let (_, report) = mezo().init().unwrap().step(1e-3, next, distance).unwrap();
         assert_eq!(report.copied, 0);
     }
 }
@@ -223,7 +219,7 @@ fn a_clone_keeps_its_values_and_is_reported() {
 #[test]
 fn groups_choose_what_trains_and_what_decays() {
     let device = &devices()[0];
-    let config = MezoConfig::new()
+    let config = mezo()
         .with_trainable(ParamGroup::from_predicate("first"))
         .with_weight_decay_groups(vec![(ParamGroup::from_predicate("bias"), 0.5)]);
     let (after, _) = config
@@ -241,7 +237,7 @@ fn groups_choose_what_trains_and_what_decays() {
         close(after.second.bias.val(), 1.0),
         "not trained, not decayed"
     );
-    let nothing = MezoConfig::new().with_trainable(ParamGroup::from_path("head"));
+    let nothing = mezo().with_trainable(ParamGroup::from_path("head"));
     let error = nothing
         .init()
         .unwrap()
@@ -273,7 +269,7 @@ fn a_bad_loss_gives_the_module_back_or_skips_the_step() {
         }
     };
     use zo_core::Loss;
-    let mut optim = MezoConfig::new().init().unwrap();
+    let mut optim = mezo().init().unwrap();
     let error = optim
         .step(0.1, net(device), &mut second_is_nan)
         .unwrap_err();
@@ -282,10 +278,7 @@ fn a_bad_loss_gives_the_module_back_or_skips_the_step() {
         "{error}"
     );
     assert_eq!(optim.record().step, 0, "a failed step does not count");
-    let mut optim = MezoConfig::new()
-        .with_non_finite(NonFinite::Skip)
-        .init()
-        .unwrap();
+    let mut optim = mezo().with_non_finite(NonFinite::Skip).init().unwrap();
     let (module, report) = optim.step(0.1, net(device), &mut second_is_nan).unwrap();
     assert!(report.skipped && near(&module));
     assert_eq!(optim.record().step, 1);
@@ -301,25 +294,20 @@ fn a_bad_loss_gives_the_module_back_or_skips_the_step() {
 #[test]
 fn settings_are_checked() {
     for epsilon in [0.0, -1e-3, f64::NAN, f64::INFINITY] {
-        let error = MezoConfig::new().with_epsilon(epsilon).init().unwrap_err();
+        let error = mezo().with_epsilon(epsilon).init().unwrap_err();
         assert!(error.to_string().contains("epsilon"), "{error}");
     }
     assert_eq!(
-        MezoConfig::new().with_queries(0).init().unwrap_err(),
+        mezo().with_queries(0).init().unwrap_err(),
         ConfigError::NoQueries
     );
-    assert!(MezoConfig::new().with_weight_decay(-1.0).init().is_err());
+    assert!(mezo().with_weight_decay(-1.0).init().is_err());
     let rounding = "stochastic".parse::<Rounding>();
     assert_eq!(rounding, Ok(Rounding::Stochastic));
     let error = "up".parse::<Rounding>().unwrap_err().to_string();
     assert!(error.contains("up") && error.contains("nearest"), "{error}");
     let group = vec![(ParamGroup::all(), f64::NAN)];
-    assert!(
-        MezoConfig::new()
-            .with_weight_decay_groups(group)
-            .init()
-            .is_err()
-    );
+    assert!(mezo().with_weight_decay_groups(group).init().is_err());
 }
 
 /// Rates and losses that would spoil the weights: the module comes back as it was.
@@ -328,7 +316,7 @@ fn steps_that_cannot_work_are_refused() {
     let device = &devices()[0];
     let mut calls = 0;
     let mut refused = |lr: f64, decay: f64, size: f64| {
-        let mut optimizer = MezoConfig::new().with_weight_decay(decay).init().unwrap();
+        let mut optimizer = mezo().with_weight_decay(decay).init().unwrap();
         let losses = |_: &Net| {
             calls += 1;
             size * f64::from(calls % 2)
@@ -365,7 +353,7 @@ fn half_precision_models_train_and_keep_their_dtype() {
         let weight = Param::from_tensor(Tensor::<2>::zeros([5, 3], &device).cast(dtype));
         let mut model = Layer { weight, bias };
         let loss = |m: &Layer| (m.bias.val().cast(DType::F32) - 1.0).square().mean();
-        let config = MezoConfig::new().with_epsilon(1e-2);
+        let config = mezo().with_epsilon(1e-2);
         let mut optim = config.with_rounding(rounding).init().unwrap();
         for _ in 0..300 {
             model = optim.step(0.3, model, loss).unwrap().0;
@@ -387,7 +375,7 @@ fn flex_and_ndarray_take_the_same_step() {
             sign * 1e-4
         };
         values(
-            &MezoConfig::new()
+            &mezo()
                 .init()
                 .unwrap()
                 .step(0.1, net(device), alternating)

@@ -11,15 +11,15 @@ use zo_core::{
     StepReport, ZerothOrderOptimizer, ZoError, check_ids, tensors,
 };
 
-/// One of burn's optimizers (`AdamConfig::new().init()`) behind the interface of this library's: a forward and a backward pass for each
-/// step. Takes the memory of training: activations, a gradient for each weight, the optimizer's moments, and while a step is under way a
-/// copy of the weights.
+/// One of burn's optimizers (`AdamConfig::new().init()`) behind the interface of this library's: one forward and one backward pass per
+/// step. Needs the memory of training: activations, one gradient per weight, the optimizer's moments and, during a step, a copy of the
+/// weights.
 ///
-/// The objective must return a `Tensor<1>`. It is called once a step, with the module on the autodiff device, and has to build its batch for
-/// the device of the module it is given.
+/// The objective must return a `Tensor<1>`. It is called once per step, with the module on the autodiff device, and has to build its batch
+/// for the device of the module it is given.
 ///
-/// burn's optimizers know parameters by their ids, which are new in every process. The [trainer](crate::trainer)'s checkpoints keep them, so
-/// that a resumed run goes on with the same state.
+/// burn's optimizers identify parameters by their ids, which are new in every process. The checkpoints of the [trainer](crate::trainer) keep
+/// these, so that a resumed run continues with the same state.
 #[derive(Clone)]
 pub struct Backpropagation {
     optimizer: ModuleOptimizer,

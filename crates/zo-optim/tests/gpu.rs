@@ -53,15 +53,15 @@ macro_rules! methods {
 }
 
 methods! {
-    mezo: 0.02, 0.7, MezoConfig::new(), init;
-    mezo_rademacher: 0.02, 0.7, MezoConfig::new().with_noise(Noise::Rademacher), init;
-    gv: 0.01, 0.8, MezoGvConfig::new(), init;
-    lezo: 0.03, 0.8, LezoConfig::new(), init;
-    adam: 0.1, 0.85, AdamConfig::new(), init;
-    adam_window: 0.1, 0.8, AdamConfig::new(), init_window;
-    sign_elementwise: 0.02, 0.9, SignConfig::new().with_kind(SignKind::Elementwise), init;
-    sparse_random: 0.06, 0.85, SparseConfig::new(), init;
-    sparse_magnitude: 0.03, 0.85, SparseConfig::new().with_kind(SparseKind::Magnitude).with_sparsity(0.3).with_refresh(25), init;
+    mezo: 0.02, 0.7, mezo(), init;
+    mezo_rademacher: 0.02, 0.7, mezo().with_noise(Noise::Rademacher), init;
+    gv: 0.01, 0.8, mezo_gv(), init;
+    lezo: 0.03, 0.8, lezo(), init;
+    adam: 0.1, 0.85, adam(), init;
+    adam_window: 0.1, 0.8, adam_window(), init;
+    sign_elementwise: 0.02, 0.9, sign_elementwise(), init;
+    sparse_random: 0.06, 0.85, sparse_random(), init;
+    sparse_magnitude: 0.03, 0.85, sparse_magnitude().with_mask(Sparse::new().with_kind(SparseKind::Magnitude).with_sparsity(0.3).with_refresh(25)), init;
 }
 
 /// No tensor is written out of place, and a clone keeps its values.
@@ -69,17 +69,13 @@ methods! {
 fn steps_are_in_place() {
     for device in devices() {
         // A lazy device makes the last pass of a step in the next one, where only a session still counts it.
-        let mut session = MezoConfig::new()
-            .init()
-            .unwrap()
-            .session(toy(&device))
-            .unwrap();
+        let mut session = mezo().init().unwrap().session(toy(&device)).unwrap();
         for _ in 0..4 {
             let step = session.step(0.01, |toy: &_| Target::Sphere.loss(toy));
             assert_eq!(step.unwrap().copied, 0);
         }
         drop(session);
-        let (mut optimizer, module) = (MezoConfig::new().init().unwrap(), toy(&device));
+        let (mut optimizer, module) = (mezo().init().unwrap(), toy(&device));
         let clone = module.clone();
         let before = Target::Sphere.loss(&clone).into_scalar::<f32>();
         let step = optimizer.step(0.01, module, |toy: &_| Target::Sphere.loss(toy));

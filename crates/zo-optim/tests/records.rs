@@ -46,8 +46,8 @@ fn refuses<O: ZerothOrderOptimizer>(
 
 #[test]
 fn a_record_that_does_not_fit_changes_nothing() {
-    let momentum = || MomentumConfig::new().init();
-    let adam = || AdamConfig::new().init();
+    let momentum = || variants::momentum().init();
+    let adam = || variants::adam().init();
     refuses(momentum, |r| r.buffers.clear(), "is missing, expected `");
     refuses(adam, |r| drop(r.buffers.remove("v.embed")), "`v.embed`");
     let add = |r: &mut OptimizerRecord| {
@@ -57,8 +57,8 @@ fn a_record_that_does_not_fit_changes_nothing() {
     refuses(adam, add, "is `m.nobody`, expected none");
     let late = |r: &mut OptimizerRecord| r.update["steps"]["embed"] = 6.into();
     refuses(momentum, late, "`embed` at step 6");
-    // Its mask fits and is taken up before the update rule's state is refused.
-    let lezo = || AdaLezoConfig::new().init();
+    // Its mask fits and is restored before the update rule's state is refused.
+    let lezo = || ada_lezo().init();
     refuses(lezo, |r| r.update = true.into(), "expected no state");
 }
 
@@ -72,10 +72,10 @@ fn the_record_of_another_model_is_found_by_the_next_step() {
         b: Param::from_tensor(Tensor::ones([size], &Device::default())),
     };
     let loss = |one: &One| one.b.val().sum();
-    let mut trained = MomentumConfig::new().init().unwrap();
+    let mut trained = momentum().init().unwrap();
     let (_, _) = trained.step(1e-2, one(7), loss).unwrap();
     for size in [1, 6] {
-        let mut optimizer = MomentumConfig::new().init().unwrap();
+        let mut optimizer = momentum().init().unwrap();
         optimizer.load_record(trained.record()).unwrap();
         let failed = optimizer.step(1e-2, one(size), loss).unwrap_err();
         assert!(

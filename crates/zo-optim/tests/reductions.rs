@@ -29,32 +29,32 @@ fn weights<O: ZerothOrderOptimizer>(optimizer: Result<O, ConfigError>) -> Vec<f6
     run(optimizer.unwrap(), 8).0
 }
 
-/// The configuration of a method and of MeZO, with the same settings.
+/// A method, and MeZO with the same settings.
 macro_rules! reduces_to_mezo {
-    ($($name:ident: $config:expr, $init:ident;)*) => {$(
+    ($($name:ident: $method:expr;)*) => {$(
         #[test]
         fn $name() {
             for queries in [1, 3] {
-                let (method, mezo) = ($config.with_queries(queries), MezoConfig::new().with_queries(queries));
-                assert_eq!(weights(method.with_seed(4).$init()), weights(mezo.with_seed(4).init()));
+                let with = |method: Method| weights(method.with_queries(queries).with_seed(4).init());
+                assert_eq!(with($method), with(mezo()));
             }
         }
     )*};
 }
 
 reduces_to_mezo! {
-    lezo_without_drop: LezoConfig::new().with_drop(0.0), init;
-    lezo_with_too_few_layers_to_drop_one: LezoConfig::new().with_drop(0.24), init;
-    curvzo_with_a_budget_for_all: CurvZoConfig::new().with_budget(1.0), init;
-    no_sparsity: SparseConfig::new().with_sparsity(0.0), init;
-    no_sparsity_by_magnitude: SparseConfig::new().with_kind(SparseKind::Magnitude).with_sparsity(0.0), init;
-    one_block: BlockWiseConfig::new().with_blocks(everything()), init;
-    one_block_in_turn: BlockWiseConfig::new().with_blocks(everything()).with_order(BlockOrder::AllAtOnce), init;
-    one_block_after_all: BlockWiseConfig::new().with_blocks(everything()).with_order(BlockOrder::AllAfter), init;
-    a_momentum_window_without_momentum: MomentumConfig::new().with_beta(0.0), init_window;
-    a_momentum_window_of_one_step: MomentumConfig::new().with_window(1), init_window;
-    rounding_by_chance_in_f32: MezoConfig::new().with_rounding(Rounding::Stochastic), init;
-    the_best_of_one: MezoGreedyConfig::new().with_candidates(1), init;
+    lezo_without_drop: lezo().with_mask(RandomLayers::new().with_drop(0.0));
+    lezo_with_too_few_layers_to_drop_one: lezo().with_mask(RandomLayers::new().with_drop(0.24));
+    curvzo_with_a_budget_for_all: curvzo().with_mask(CurvatureSampling::new().with_budget(1.0));
+    no_sparsity: sparse_random().with_mask(Sparse::new().with_sparsity(0.0));
+    no_sparsity_by_magnitude: sparse_magnitude().with_mask(Sparse::new().with_kind(SparseKind::Magnitude).with_sparsity(0.0));
+    one_block: block_wise().with_mask(Blocks::new().with_layers(everything()));
+    one_block_in_turn: block_wise().with_mask(Blocks::new().with_layers(everything()).with_order(BlockOrder::AllAtOnce));
+    one_block_after_all: block_wise().with_mask(Blocks::new().with_layers(everything()).with_order(BlockOrder::AllAfter));
+    a_momentum_window_without_momentum: momentum_window().with_update(MomentumWindow::new().with_beta(0.0));
+    a_momentum_window_of_one_step: momentum_window().with_update(MomentumWindow::new().with_window(1));
+    rounding_by_chance_in_f32: mezo().with_rounding(Rounding::Stochastic);
+    the_best_of_one: mezo_greedy().with_sampler(Greedy::new().with_candidates(1));
 }
 
 fn everything() -> Layers {
@@ -70,58 +70,46 @@ fn close(a: &[f64], b: &[f64], bound: f64) {
 /// The buffer is f32 and the sum in another order, so not bit for bit.
 #[test]
 fn momentum_without_momentum_is_mezo() {
-    let momentum = weights(MomentumConfig::new().with_beta(0.0).init());
-    close(&momentum, &weights(MezoConfig::new().init()), 2e-4);
+    let momentum = weights(
+        momentum()
+            .with_update(Momentum::new().with_beta(0.0))
+            .init(),
+    );
+    close(&momentum, &weights(mezo().init()), 2e-4);
 }
 
 /// A window that holds the whole past is the buffer; with masks, too. (A weight that differs by a rounding changes the next difference of
 /// losses by that over epsilon.)
 #[test]
 fn windows_that_hold_everything_are_buffers() {
-    let momentum = MomentumConfig::new().with_dampening(0.3);
-    close(
-        &weights(momentum.init()),
-        &weights(momentum.init_window()),
-        2e-4,
-    );
-    let adam = AdamConfig::new()
-        .with_beta_2(0.95)
-        .with_adam_epsilon(1e-3)
-        .with_queries(2);
-    close(&weights(adam.init()), &weights(adam.init_window()), 2e-4);
-    let lezo = LezoConfig::new().with_drop(0.5).mask().unwrap();
-    let (settings, noise) = (MezoConfig::new().settings(), Noise::Gaussian);
-    let buffer = ZeroOrder::new(
-        settings.clone(),
-        noise,
-        lezo.clone(),
-        momentum.rule().unwrap(),
-    );
-    let window = ZeroOrder::new(
-        settings.clone(),
-        noise,
-        lezo.clone(),
-        momentum.window_rule().unwrap(),
-    );
-    close(&weights(buffer), &weights(window), 2e-4);
-    let random = SparseConfig::new().mask().unwrap();
-    let buffer = ZeroOrder::new(
-        settings.clone(),
-        noise,
-        random.clone(),
-        adam.rule().unwrap(),
-    );
-    let window = ZeroOrder::new(settings, noise, random, adam.window_rule().unwrap());
-    close(&weights(buffer), &weights(window), 2e-4);
+    let (momentum, window) = (Momentum::new(), MomentumWindow::new());
+    let (momentum, window) = (momentum.with_dampening(0.3), window.with_dampening(0.3));
+    let run = |method: Method| weights(method.init());
+    let [plain, windowed] = [
+        Method::new().with_update(momentum),
+        Method::new().with_update(window),
+    ];
+    close(&run(plain.clone()), &run(windowed.clone()), 2e-4);
+    let adam = Adam::new().with_beta_2(0.95).with_adam_epsilon(1e-3);
+    let window = AdamWindow::new().with_beta_2(0.95).with_adam_epsilon(1e-3);
+    let two = || Method::new().with_queries(2);
+    let [adam, adam_window] = [two().with_update(adam), two().with_update(window)];
+    close(&run(adam.clone()), &run(adam_window.clone()), 2e-4);
+    let lezo = || RandomLayers::new().with_drop(0.5);
+    let (plain, windowed) = (plain.with_mask(lezo()), windowed.with_mask(lezo()));
+    close(&run(plain), &run(windowed), 2e-4);
+    let one = |method: Method| method.with_queries(1).with_mask(Sparse::new());
+    close(&run(one(adam)), &run(one(adam_window)), 2e-4);
 }
 
 /// `m / sqrt(v)` of one estimate is its sign.
 #[test]
 fn an_adam_window_of_one_step_is_the_sign() {
-    let adam = AdamConfig::new().with_window(1).with_adam_epsilon(1e-30);
-    let sign = SignConfig::new().with_kind(SignKind::Elementwise);
+    let rule = AdamWindow::new().with_window(1).with_adam_epsilon(1e-30);
+    let adam = adam_window().with_update(rule);
+    let sign = sign_elementwise();
     for queries in [1, 2] {
-        let adam = weights(adam.clone().with_queries(queries).init_window());
+        let adam = weights(adam.clone().with_queries(queries).init());
         close(
             &adam,
             &weights(sign.clone().with_queries(queries).init()),
@@ -133,26 +121,25 @@ fn an_adam_window_of_one_step_is_the_sign() {
 /// With one query, `sign(g z) = sign(g) z` if z is 1 or -1.
 #[test]
 fn both_signs_are_the_same_for_rademacher_noise() {
-    let rademacher = SignConfig::new().with_noise(Noise::Rademacher);
+    let rademacher = sign().with_noise(Noise::Rademacher);
     let scalar = weights(rademacher.clone().init());
     assert_eq!(
         scalar,
-        weights(rademacher.with_kind(SignKind::Elementwise).init())
+        weights(sign_elementwise().with_noise(Noise::Rademacher).init())
     );
 }
 
 /// Candidates that coincide: v = z - z = 0 at M = 2, so that nothing moves.
 #[test]
 fn a_guiding_vector_of_equal_candidates_is_zero() {
-    #[derive(Clone)]
+    #[derive(Clone, serde::Serialize)]
     struct Same;
     impl PerturbationSampler for Same {
-        fn sample(&mut self, _: &mut Seeds, _: &mut dyn Probe) -> Result<Direction, ZoError> {
+        fn sample(&mut self, _: &mut SampleContext<'_>) -> Result<Direction, ZoError> {
             Ok(Direction::noise(Noise::Gaussian, 77))
         }
     }
-    let sampler = MezoGvConfig::new().sampler(Same).unwrap();
-    let optimizer = ZeroOrder::new(MezoConfig::new().settings(), sampler, Dense, Sgd).unwrap();
+    let optimizer = mezo_gv().with_noise(Same).init().unwrap();
     let (end, report) = run(optimizer, 3);
     close(&end, &flat(&toy(&Device::default())), 1e-6);
     assert_eq!(report.queries[0].projected_gradient, 0.0);
@@ -162,15 +149,15 @@ fn a_guiding_vector_of_equal_candidates_is_zero() {
 #[cfg(feature = "autodiff")]
 #[test]
 fn the_forward_gradient_is_the_limit_of_mezo() {
-    let forward = weights(ForwardGradientConfig::new().with_seed(2).init());
-    let mezo = MezoConfig::new().with_seed(2).with_epsilon(3e-3).init();
+    let forward = weights(forward_gradient().with_seed(2).init());
+    let mezo = mezo().with_seed(2).with_epsilon(3e-3).init();
     close(&forward, &weights(mezo), 2e-4);
 }
 
 /// A Jacobian-vector product of the user's takes the same steps as the backward pass.
 #[test]
 fn a_jacobian_vector_product_needs_no_autodiff() {
-    let mut optimizer = ForwardGradientConfig::new().with_queries(2).init().unwrap();
+    let mut optimizer = forward_gradient().with_queries(2).init().unwrap();
     let mut module = toy(&Device::default());
     let jvp = |toy: &Toy, tangent: &Tangent<'_>| -> Result<Jvp, JvpError> {
         // The gradient is known; the tangent of each parameter is asked for in the order of traversal.
@@ -194,7 +181,7 @@ fn a_jacobian_vector_product_needs_no_autodiff() {
     }
     let end = Target::Hyperboloid.loss(&module).into_scalar::<f32>();
     assert!(end < 0.02, "{end}");
-    let error = ForwardGradientConfig::new()
+    let error = forward_gradient()
         .init()
         .unwrap()
         .step(0.1, module, |toy: &Toy| {
@@ -206,54 +193,66 @@ fn a_jacobian_vector_product_needs_no_autodiff() {
 /// Forwards and passes of a step, as ALGORITHMS and the papers count them; q = 2 where queries multiply.
 #[test]
 fn forwards_and_passes_are_those_of_the_papers() {
+    for preset in registry().presets() {
+        let method = (preset.method)().with_queries(2);
+        if method.settings.difference == Difference::Exact && cfg!(not(feature = "autodiff")) {
+            continue;
+        }
+        let (told, optimizer) = (method.forwards(), method.init().unwrap());
+        assert_eq!(run(optimizer, 1).1.forwards, told, "{}", preset.name);
+    }
     fn cost<O: ZerothOrderOptimizer>(optimizer: Result<O, ConfigError>) -> (usize, usize) {
         // The second step, so that what one leaves behind for the next counts.
         let report = run(optimizer.unwrap(), 2).1;
         (report.forwards, report.passes)
     }
     for m in [2, 4] {
-        let gv = MezoGvConfig::new().with_candidates(m);
+        let gv = mezo_gv().with_sampler(GuidingVector::new().with_candidates(m));
         assert_eq!(cost(gv.clone().init()), (m + 2, m + 3));
-        assert_eq!(cost(gv.clone().with_history(true).init()), (m + 2, m + 3));
+        let history = GuidingVector::new().with_candidates(m).with_history(true);
+        let history = mezo_gv().with_sampler(history);
+        assert_eq!(cost(history.init()), (m + 2, m + 3));
         assert_eq!(
             cost(gv.with_queries(2).init()),
             (2 * (m + 2), 2 * (m + 2) + 1)
         );
-        let (forwards, passes) = cost(MezoGreedyConfig::new().with_candidates(m).init());
+        let (forwards, passes) = cost(
+            mezo_greedy()
+                .with_sampler(Greedy::new().with_candidates(m))
+                .init(),
+        );
         assert!(forwards == m + 2 && (passes == m + 3 || passes == m + 2));
     }
-    assert_eq!(cost(LezoConfig::new().init()), (2, 3));
-    assert_eq!(cost(AdaLezoConfig::new().init()), (2, 3));
-    assert_eq!(cost(CurvZoConfig::new().with_queries(2).init()), (4, 5));
-    assert_eq!(cost(MomentumConfig::new().init()), (2, 3));
-    assert_eq!(cost(MomentumConfig::new().init_window()), (2, 3));
-    assert_eq!(cost(AdamConfig::new().init()), (2, 3));
-    assert_eq!(cost(AdamConfig::new().init_window()), (2, 3));
-    assert_eq!(cost(SignConfig::new().init()), (2, 3));
-    assert_eq!(cost(SparseConfig::new().init()), (2, 3));
-    let small = SparseConfig::new().with_kind(SparseKind::SmallWeights);
+    assert_eq!(cost(lezo().init()), (2, 3));
+    assert_eq!(cost(ada_lezo().init()), (2, 3));
+    assert_eq!(cost(curvzo().with_queries(2).init()), (4, 5));
+    assert_eq!(cost(momentum().init()), (2, 3));
+    assert_eq!(cost(momentum_window().init()), (2, 3));
+    assert_eq!(cost(adam().init()), (2, 3));
+    assert_eq!(cost(adam_window().init()), (2, 3));
+    assert_eq!(cost(sign().init()), (2, 3));
+    assert_eq!(cost(sparse_random().init()), (2, 3));
+    let small = sparse_mezo();
     assert_eq!(cost(small.init()), (2, 3));
     // to +eps, -eps, theta, -u, +u, where it stays; one-sided: +eps, -u, +u
-    assert_eq!(cost(ConservativeConfig::new().init()), (5, 5));
-    let one_sided = ConservativeConfig::new().with_difference(Difference::OneSided);
+    assert_eq!(cost(conservative().init()), (5, 5));
+    let one_sided = conservative().with_difference(Difference::OneSided);
     assert_eq!(cost(one_sided.init()), (4, 3));
-    assert_eq!(cost(BlockWiseConfig::new().init()), (2, 3));
+    assert_eq!(cost(block_wise().init()), (2, 3));
     // Five blocks: four layers and the rest. Blocks are left and taken up in one move.
-    let all = BlockWiseConfig::new();
-    assert_eq!(
-        cost(all.clone().with_order(BlockOrder::AllAtOnce).init()),
-        (10, 15)
-    );
-    assert_eq!(cost(all.with_order(BlockOrder::AllAfter).init()), (10, 11));
+    let all = |order| {
+        block_wise()
+            .with_mask(Blocks::new().with_order(order))
+            .init()
+    };
+    assert_eq!(cost(all(BlockOrder::AllAtOnce)), (10, 15));
+    assert_eq!(cost(all(BlockOrder::AllAfter)), (10, 11));
     #[cfg(feature = "autodiff")]
     {
-        assert_eq!(
-            cost(ForwardGradientConfig::new().with_queries(3).init()),
-            (3, 1)
-        );
+        assert_eq!(cost(forward_gradient().with_queries(3).init()), (3, 1));
         let top = burn::module::ParamGroup::from_predicate("head");
         let adam = burn::optim::AdamConfig::new().init();
-        assert_eq!(cost(HybridConfig::new(top).init(adam)), (3, 3));
+        assert_eq!(cost(HybridConfig::new(top).init(&mezo(), adam)), (3, 3));
     }
 }
 
@@ -261,7 +260,7 @@ fn forwards_and_passes_are_those_of_the_papers() {
 #[test]
 fn passes_skip_what_does_not_take_part() {
     // Embedding and head (18 of 98 weights) and one layer of four (20).
-    let lezo = LezoConfig::new().with_drop(0.75);
+    let lezo = lezo().with_mask(RandomLayers::new().with_drop(0.75));
     let mut dropped = std::collections::BTreeSet::new();
     for seed in 0..12 {
         let (end, report) = run(lezo.clone().with_seed(seed).init().unwrap(), 1);
@@ -279,18 +278,21 @@ fn passes_skip_what_does_not_take_part() {
         dropped.len() > 2,
         "the layers change from step to step: {dropped:?}"
     );
-    let (_, report) = run(MezoConfig::new().init().unwrap(), 1);
+    let (_, report) = run(mezo().init().unwrap(), 1);
     assert_eq!(report.swept, 3 * 98);
-    let all = LezoConfig::new().with_drop(1.0).init().unwrap();
+    let all = zo_optim::lezo()
+        .with_mask(RandomLayers::new().with_drop(1.0))
+        .init()
+        .unwrap();
     assert_eq!(run(all, 1).1.swept, 3 * 18);
     // Every weight three times but for the blocks' last move, which is the update of all.
-    let after = BlockWiseConfig::new()
-        .with_order(BlockOrder::AllAfter)
+    let after = block_wise()
+        .with_mask(Blocks::new().with_order(BlockOrder::AllAfter))
         .init()
         .unwrap();
     assert_eq!(run(after, 1).1.swept, 3 * (98 - 18) + 2 * 18 + 98);
-    let at_once = BlockWiseConfig::new()
-        .with_order(BlockOrder::AllAtOnce)
+    let at_once = block_wise()
+        .with_mask(Blocks::new().with_order(BlockOrder::AllAtOnce))
         .init()
         .unwrap();
     assert_eq!(run(at_once, 1).1.swept, 3 * 98);
@@ -299,9 +301,12 @@ fn passes_skip_what_does_not_take_part() {
 /// CurvZO's scores: moving averages of `(g / rms(g))^2 mean(z_i^2)`, the mean over the elements of each tensor that took part.
 #[test]
 fn curvzo_scores_are_the_formula() {
-    let config = CurvZoConfig::new()
-        .with_budget(0.5)
-        .with_adapt_every(0)
+    let config = curvzo()
+        .with_mask(
+            CurvatureSampling::new()
+                .with_budget(0.5)
+                .with_adapt_every(0),
+        )
         .with_seed(3);
     let mut optimizer = config.init().unwrap();
     let mut module = toy(&Device::default());
@@ -345,13 +350,15 @@ fn curvzo_scores_are_the_formula() {
 #[test]
 fn sparsity_moves_the_elements_it_should() {
     let begin = flat(&toy(&Device::default()));
-    let moved = |config: SparseConfig| -> Vec<usize> {
+    let moved = |config: Method| -> Vec<usize> {
         let (end, _) = run(config.init().unwrap(), 1);
         (0..98)
             .filter(|i| (begin[*i] - end[*i]).abs() > 1e-6)
             .collect()
     };
-    let config = |kind, sparsity| SparseConfig::new().with_kind(kind).with_sparsity(sparsity);
+    let config = |kind, sparsity| {
+        sparse_random().with_mask(Sparse::new().with_kind(kind).with_sparsity(sparsity))
+    };
     let global = moved(config(SparseKind::GlobalMagnitude, 0.5));
     let mut sorted: Vec<f64> = begin.iter().map(|w| w.abs()).collect();
     sorted.sort_by(f64::total_cmp);
@@ -383,9 +390,8 @@ fn sparsity_moves_the_elements_it_should() {
 /// Displaced weights by magnitude carry marks in their lowest bits, which an update that ends there has to remove.
 #[test]
 fn a_conservative_step_that_stays_where_it_looked_removes_the_marks_of_magnitude_masks() {
-    fn passes<K: SparsityMask>(mask: K) -> usize {
-        let settings = ConservativeConfig::new().settings();
-        let optimizer = ZeroOrder::new(settings, Noise::Gaussian, mask, Conservative);
+    fn passes(mask: impl SparsityMask + 'static) -> usize {
+        let optimizer = conservative().with_mask(mask).init();
         // L(theta + eps z), L(theta - eps z), L(theta), one step back, one step ahead: the best.
         let mut losses = [2.0, 1.0, 3.0, 2.5, 0.5].into_iter();
         let objective = |_: &Toy| losses.next().unwrap();
@@ -397,7 +403,7 @@ fn a_conservative_step_that_stays_where_it_looked_removes_the_marks_of_magnitude
             .1
             .passes
     }
-    let by_magnitude = SparseConfig::new().with_kind(SparseKind::Magnitude);
     assert_eq!(passes(Dense), 5);
-    assert_eq!(passes(by_magnitude.mask().unwrap()), 6);
+    let by_magnitude = Sparse::new().with_kind(SparseKind::Magnitude);
+    assert_eq!(passes(by_magnitude), 6);
 }

@@ -22,7 +22,7 @@ fn loss(toy: &Toy) -> Tensor<1> {
 /// GV with history: the retry of a failed step does not draw the kept candidate again, which would make its guiding vector zero.
 #[test]
 fn a_failed_step_leaves_the_history_of_a_guiding_vector() {
-    let config = MezoGvConfig::new().with_history(true);
+    let config = mezo_gv().with_sampler(GuidingVector::new().with_history(true));
     for seed in 0..50 {
         let mut optim = config.clone().with_seed(seed).init().unwrap();
         let module = optim.step(1e-3, toy(&Device::default()), loss).unwrap().0;
@@ -49,8 +49,14 @@ fn an_infinite_candidate_ranks_last() {
             if calls == bad { f32::INFINITY } else { loss }
         }
     };
-    let mut gv = MezoGvConfig::new().with_candidates(4).init().unwrap();
-    let mut greedy = MezoGreedyConfig::new().with_candidates(4).init().unwrap();
+    let mut gv = mezo_gv()
+        .with_sampler(GuidingVector::new().with_candidates(4))
+        .init()
+        .unwrap();
+    let mut greedy = mezo_greedy()
+        .with_sampler(Greedy::new().with_candidates(4))
+        .init()
+        .unwrap();
     for bad in 1..=4 {
         let start = || toy(&Device::default());
         assert!(gv.step(1e-3, start(), infinite_at(bad)).is_ok());
@@ -86,14 +92,14 @@ fn rules_with_buffers_decay_as_the_others_do() {
     ] {
         let plateau = |weight: &Weight| weight.w.val().sum() * 0.0;
         let expected = {
-            let mut sgd = MezoConfig::new()
+            let mut sgd = mezo()
                 .with_epsilon(0.1)
                 .with_weight_decay(decay)
                 .init()
                 .unwrap();
             flat(&sgd.step(1.0, weight(1.7, dtype), plateau).unwrap().0)
         };
-        let config = MomentumConfig::new()
+        let config = variants::momentum()
             .with_epsilon(0.1)
             .with_weight_decay(decay);
         let momentum = config
@@ -101,7 +107,7 @@ fn rules_with_buffers_decay_as_the_others_do() {
             .unwrap()
             .step(1.0, weight(1.7, dtype), plateau);
         assert_eq!(flat(&momentum.unwrap().0), expected, "{decay} in {dtype:?}");
-        let config = AdamConfig::new().with_epsilon(0.1).with_weight_decay(decay);
+        let config = variants::adam().with_epsilon(0.1).with_weight_decay(decay);
         let adam = config
             .init()
             .unwrap()
@@ -122,13 +128,13 @@ fn updates_from_buffers_must_fit_too() {
         }
     };
     let overflows = |error: ZoError| assert!(matches!(error, ZoError::Overflow { .. }), "{error}");
-    let mut momentum = MomentumConfig::new().init().unwrap();
+    let mut momentum = variants::momentum().init().unwrap();
     let failed = momentum.step(1.0, weight(1.0, DType::F32), steep(1e30));
     overflows(failed.unwrap_err().error);
-    let fresh = MomentumConfig::new().init().unwrap().record();
+    let fresh = variants::momentum().init().unwrap().record();
     assert_eq!(momentum.record().update, fresh.update);
     assert!(momentum.record().buffers.is_empty());
-    let mut adam = AdamConfig::new().init().unwrap();
+    let mut adam = variants::adam().init().unwrap();
     overflows(
         adam.step(1e-3, weight(1.0, DType::F32), steep(1e20))
             .unwrap_err()
@@ -141,7 +147,7 @@ fn updates_from_buffers_must_fit_too() {
     #[cfg(feature = "flex")]
     {
         // Each gradient fits f16; lr / (1 - beta) of them does not.
-        let mut momentum = MomentumConfig::new().init().unwrap();
+        let mut momentum = variants::momentum().init().unwrap();
         let mut module = weight(1.0, DType::F16);
         let mut steps = 0;
         let error = loop {
@@ -161,13 +167,10 @@ fn updates_from_buffers_must_fit_too() {
 fn a_window_ages_by_steps_not_by_blocks() {
     // One block at a time leaves the momentum of the others alone: with all tensors in one block it is plain momentum.
     let run = |order: BlockOrder, blocks: Layers| {
-        let settings = MezoConfig::new().settings();
-        let mask = BlockWiseConfig::new()
-            .with_order(order)
-            .with_blocks(blocks)
-            .mask();
-        let rule = MomentumConfig::new().with_window(3).window_rule().unwrap();
-        let mut optim = ZeroOrder::new(settings, Noise::Rademacher, mask, rule).unwrap();
+        let mask = Blocks::new().with_order(order).with_layers(blocks);
+        let method = Method::new().with_noise(Noise::Rademacher).with_mask(mask);
+        let rule = MomentumWindow::new().with_window(3);
+        let mut optim = method.with_update(rule).init().unwrap();
         let mut module = toy(&Device::default());
         for _ in 0..6 {
             module = optim.step(1e-4, module, loss).unwrap().0;
@@ -175,7 +178,7 @@ fn a_window_ages_by_steps_not_by_blocks() {
         (flat(&module), optim.record().update)
     };
     let (_, record) = run(BlockOrder::AllAtOnce, Layers::Blocks);
-    let kept = record["momentum_window"]["estimates"].as_array().unwrap();
+    let kept = record["past"]["estimates"].as_array().unwrap();
     let steps: Vec<u64> = kept
         .iter()
         .map(|entry| entry[0].as_u64().unwrap())
@@ -222,7 +225,10 @@ fn sparse_mezo_trains_what_begins_as_zeros() {
                 .sum()
         };
         let begin = product(&module).into_scalar::<f32>();
-        let mut optim = SparseConfig::new().with_kind(kind).init().unwrap();
+        let mut optim = sparse_random()
+            .with_mask(Sparse::new().with_kind(kind))
+            .init()
+            .unwrap();
         for _ in 0..50 {
             let before = module.b.val().to_data();
             module = optim.step(2e-3, module, product).unwrap().0;
@@ -247,54 +253,47 @@ fn records_name_the_method_the_settings_and_the_model() {
         optim.record()
     }
     let refused = |record: OptimizerRecord, expected: &str| {
-        let mut optim = MezoConfig::new().init().unwrap();
+        let mut optim = mezo().init().unwrap();
         let error = optim.load_record(record).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     };
     refused(
-        record(MezoConfig::new().with_epsilon(1e-2).init()),
-        "`settings.epsilon` is 0.01, here it is 0.001",
+        record(mezo().with_epsilon(1e-2).init()),
+        "`epsilon` is 0.01, here it is 0.001",
     );
-    refused(
-        record(MezoConfig::new().with_queries(2).init()),
-        "`settings.queries`",
-    );
-    refused(record(LezoConfig::new().init()), "`mask`");
-    refused(record(SignConfig::new().init()), "`update`");
-    refused(record(MezoGvConfig::new().init()), "`sampler`");
-    let rademacher = MezoConfig::new().with_noise(Noise::Rademacher);
-    refused(record(rademacher.init()), "`sampler` is \"rademacher\"");
-    let lezo = |drop| LezoConfig::new().with_drop(drop).init();
+    refused(record(mezo().with_queries(2).init()), "`queries`");
+    refused(record(lezo().init()), "`mask.name` is \"random-layers\"");
+    refused(record(sign().init()), "`update.name`");
+    refused(record(mezo_gv().init()), "`sampler`");
+    let rademacher = mezo().with_noise(Noise::Rademacher);
+    refused(record(rademacher.init()), "`noise.name` is \"rademacher\"");
+    let lezo = |drop| {
+        zo_optim::lezo()
+            .with_mask(RandomLayers::new().with_drop(drop))
+            .init()
+    };
     let error = lezo(0.5)
         .unwrap()
         .load_record(record(lezo(0.75)))
         .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("`mask.random-layers.drop` is 0.75"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("`mask.drop` is 0.75"), "{error}");
 
     for (group, expected) in [("head", "not trained"), ("layers", "weight decay 0.1")] {
-        let mut optim = MezoConfig::new();
+        let mut optim = mezo();
         optim = match group {
             "head" => optim.with_trainable(burn::module::ParamGroup::from_predicate("head")),
-            _ => optim.with_weight_decay(0.1),
+            _ => optim.with_weight_decay_groups(vec![(burn::module::ParamGroup::all(), 0.1)]),
         };
         let mut optim = optim.init().unwrap();
-        optim.load_record(record(MezoConfig::new().init())).unwrap();
+        optim.load_record(record(mezo().init())).unwrap();
         let failed = optim.step(1e-3, toy(&Device::default()), loss).unwrap_err();
         assert!(matches!(&failed.error, ZoError::Model { .. }), "{failed}");
         assert!(failed.to_string().contains(expected), "{failed}");
         assert_eq!(flat(&failed.module), flat(&toy(&Device::default())));
     }
     // Its own record fits, and so does one from before the first step.
-    for fits in [
-        record(MezoConfig::new().init()),
-        MezoConfig::new().init().unwrap().record(),
-    ] {
-        let mut optim = MezoConfig::new().init().unwrap();
+    for fits in [record(mezo().init()), mezo().init().unwrap().record()] {
+        let mut optim = mezo().init().unwrap();
         optim.load_record(fits).unwrap();
         assert!(optim.step(1e-3, toy(&Device::default()), loss).is_ok());
     }
@@ -322,8 +321,8 @@ fn stack_loss(stack: &Stack) -> Tensor<1> {
 #[cfg(feature = "autodiff")]
 #[test]
 fn forward_gradients_of_cloned_layers_are_those_of_differences() {
-    let mut exact = ForwardGradientConfig::new().init().unwrap();
-    let mut central = MezoConfig::new().with_epsilon(1e-2).init().unwrap();
+    let mut exact = forward_gradient().init().unwrap();
+    let mut central = mezo().with_epsilon(1e-2).init().unwrap();
     let (_, exact) = exact.step(0.0, stack(), stack_loss).unwrap();
     let (_, central) = central.step(0.0, stack(), stack_loss).unwrap();
     let [a, b] = [exact, central].map(|report| report.queries[0].projected_gradient);
@@ -334,7 +333,7 @@ fn forward_gradients_of_cloned_layers_are_those_of_differences() {
 
 #[test]
 fn a_product_of_the_users_on_cloned_layers_is_refused() {
-    let mut optim = ForwardGradientConfig::new().init().unwrap();
+    let mut optim = forward_gradient().init().unwrap();
     let jvp = |stack: &Stack, _: &Tangent<'_>| -> Result<Jvp, JvpError> {
         Ok(Jvp {
             loss: f64::from(stack_loss(stack).into_scalar::<f32>()),
@@ -356,12 +355,9 @@ mod hybrid {
 
     fn optim(non_finite: NonFinite) -> Hybrid<impl ZerothOrderOptimizer> {
         let top = ParamGroup::from_predicate("head");
-        let mut settings = MezoConfig::new().settings();
-        settings.trainable = settings.trainable.exclude(top.clone());
-        let rule = MomentumConfig::new().window_rule().unwrap();
-        let below = ZeroOrder::new(settings, Noise::Gaussian, Dense, rule).unwrap();
-        let config = HybridConfig::new(top).with_non_finite(non_finite);
-        config.over(below, SgdConfig::new().init()).unwrap()
+        let below = momentum_window().with_non_finite(non_finite);
+        let config = HybridConfig::new(top);
+        config.init(&below, SgdConfig::new().init()).unwrap()
     }
 
     /// A finite loss whose gradient in the head is NaN: the derivative of sqrt at 0, times 0.
@@ -396,7 +392,7 @@ mod hybrid {
     #[test]
     fn a_top_of_cloned_layers_is_refused() {
         let config = HybridConfig::new(ParamGroup::from_predicate("layers.1"));
-        let mut hybrid = config.init(SgdConfig::new().init()).unwrap();
+        let mut hybrid = config.init(&mezo(), SgdConfig::new().init()).unwrap();
         let failed = hybrid.step(1e-3, stack(), stack_loss).unwrap_err();
         assert!(matches!(failed.error, ZoError::SameId { .. }), "{failed}");
     }

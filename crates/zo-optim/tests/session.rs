@@ -35,10 +35,7 @@ struct Both {
     passes: (usize, usize),
 }
 
-fn both<S: PerturbationSampler, K: SparsityMask, U: UpdateRule>(
-    lr: f64,
-    make: impl Fn() -> Result<ZeroOrder<S, K, U>, ConfigError>,
-) -> Both {
+fn both(lr: f64, make: impl Fn() -> Result<ZeroOrder, ConfigError>) -> Both {
     let device = Device::default();
     let (mut optim, mut module, mut objective) = (make().unwrap(), toy(&device), scripted());
     let mut session = make().unwrap().session(toy(&device)).unwrap();
@@ -81,28 +78,23 @@ macro_rules! with_a_pass_less {
 }
 
 with_a_pass_less! {
-    mezo: 2e-4, (3, 2), MezoConfig::new().init();
-    mezo_rademacher: 2e-4, (3, 2), MezoConfig::new().with_noise(Noise::Rademacher).init();
-    mezo_of_three_queries_with_decay: 2e-4, (7, 6), MezoConfig::new().with_queries(3).with_weight_decay(10.0).init();
-    gv: 1e-4, (5, 4), MezoGvConfig::new().init();
+    mezo: 2e-4, (3, 2), zo_optim::mezo().init();
+    mezo_rademacher: 2e-4, (3, 2), zo_optim::mezo().with_noise(Noise::Rademacher).init();
+    mezo_of_three_queries_with_decay: 2e-4, (7, 6), zo_optim::mezo().with_queries(3).with_weight_decay(10.0).init();
+    gv: 1e-4, (5, 4), mezo_gv().init();
     // The candidate that is kept is in the update and in the next displacement.
-    gv_history: 1e-4, (5, 4), MezoGvConfig::new().with_history(true).init();
-    lezo: 2e-4, (3, 2), LezoConfig::new().init();
-    lezo_with_decay: 2e-4, (3, 2), LezoConfig::new().with_weight_decay(10.0).init();
-    adalezo: 1e-4, (3, 2), AdaLezoConfig::new().init();
-    curvzo: 1e-4, (3, 2), CurvZoConfig::new().init();
-    momentum_window: 2e-5, (3, 2), MomentumConfig::new().init_window();
-    momentum_window_with_masks: 2e-5, (3, 2), ZeroOrder::new(
-        MezoConfig::new().settings(),
-        Noise::Gaussian,
-        LezoConfig::new().with_drop(0.5).mask()?,
-        MomentumConfig::new().window_rule()?,
-    );
-    sign: 2e-4, (3, 2), SignConfig::new().init();
-    sparse_random: 2e-4, (3, 2), SparseConfig::new().init();
-    block_wise: 2e-4, (3, 2), BlockWiseConfig::new().init();
-    block_wise_all_at_once: 1e-4, (15, 10), BlockWiseConfig::new().with_order(BlockOrder::AllAtOnce).init();
-    block_wise_all_after: 1e-4, (11, 10), BlockWiseConfig::new().with_order(BlockOrder::AllAfter).init();
+    gv_history: 1e-4, (5, 4), mezo_gv().with_sampler(GuidingVector::new().with_history(true)).init();
+    lezo: 2e-4, (3, 2), zo_optim::lezo().init();
+    lezo_with_decay: 2e-4, (3, 2), zo_optim::lezo().with_weight_decay(10.0).init();
+    adalezo: 1e-4, (3, 2), ada_lezo().init();
+    curvzo: 1e-4, (3, 2), zo_optim::curvzo().init();
+    momentum_window: 2e-5, (3, 2), variants::momentum_window().init();
+    momentum_window_with_masks: 2e-5, (3, 2), variants::momentum_window().with_mask(RandomLayers::new().with_drop(0.5)).init();
+    sign: 2e-4, (3, 2), variants::sign().init();
+    sparse_random: 2e-4, (3, 2), variants::sparse_random().init();
+    block_wise: 2e-4, (3, 2), variants::block_wise().init();
+    block_wise_all_at_once: 1e-4, (15, 10), variants::block_wise().with_mask(Blocks::new().with_order(BlockOrder::AllAtOnce)).init();
+    block_wise_all_after: 1e-4, (11, 10), variants::block_wise().with_mask(Blocks::new().with_order(BlockOrder::AllAfter)).init();
 }
 
 /// Updates that cannot wait, or not longer than until the next evaluation: as many passes, and the same bits.
@@ -118,15 +110,15 @@ macro_rules! as_without {
 }
 
 as_without! {
-    mezo_on_the_fly: 1, MezoConfig::new().with_perturbation(Perturbation::OnTheFly).init();
-    momentum_window_on_the_fly: 1, MomentumConfig::new().with_perturbation(Perturbation::OnTheFly).init_window();
-    mezo_one_sided: 2, MezoConfig::new().with_difference(Difference::OneSided).init();
-    momentum: 3, MomentumConfig::new().init();
-    adam: 3, AdamConfig::new().init();
-    adam_window: 3, AdamConfig::new().init_window();
-    sign_elementwise: 3, SignConfig::new().with_kind(SignKind::Elementwise).init();
-    sparse_magnitude: 3, SparseConfig::new().with_kind(SparseKind::Magnitude).init();
-    sparse_mezo: 3, SparseConfig::new().with_kind(SparseKind::SmallWeights).init();
+    mezo_on_the_fly: 1, zo_optim::mezo().with_perturbation(Perturbation::OnTheFly).init();
+    momentum_window_on_the_fly: 1, variants::momentum_window().with_perturbation(Perturbation::OnTheFly).init();
+    mezo_one_sided: 2, zo_optim::mezo().with_difference(Difference::OneSided).init();
+    momentum: 3, variants::momentum().init();
+    adam: 3, variants::adam().init();
+    adam_window: 3, variants::adam_window().init();
+    sign_elementwise: 3, variants::sign_elementwise().init();
+    sparse_magnitude: 3, variants::sparse_magnitude().init();
+    sparse_mezo: 3, variants::sparse_mezo().init();
 }
 
 #[test]
@@ -134,7 +126,7 @@ fn a_session_finds_the_minimum() {
     let device = Device::default();
     let loss = |toy: &Toy| Target::Hyperboloid.loss(toy);
     let begin = loss(&toy(&device)).into_scalar::<f32>();
-    let mut session = MezoConfig::new()
+    let mut session = zo_optim::mezo()
         .init()
         .unwrap()
         .session(toy(&device))

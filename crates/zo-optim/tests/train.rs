@@ -35,7 +35,7 @@ fn a_model_learns_in_place_and_the_metrics_are_those_of_the_reports() {
         .metric_train_numeric(StepMetric::forwards_per_second())
         .metric_train_numeric(StepMetric::new("Passes", |report| report.passes as f64))
         .with_default_checkpointers();
-    let optim = MezoConfig::new().with_queries(8).init().unwrap();
+    let optim = mezo().with_queries(8).init().unwrap();
     let (result, record) = launch(training, optim, 0.3, Classifier::new(0.05));
     assert!(result.error.is_none() && result.interrupted.is_none());
     assert_eq!(record.step as usize, 6 * STEPS);
@@ -81,7 +81,7 @@ fn a_model_learns_in_place_and_the_metrics_are_those_of_the_reports() {
 #[test]
 fn it_is_the_run_of_a_plain_loop() {
     let directory = tempfile::tempdir().unwrap();
-    let config = MezoConfig::new().with_queries(2).with_seed(3);
+    let config = mezo().with_queries(2).with_seed(3);
     let training = training_on(loader(None), directory.path(), 2);
     let (result, _) = launch(training, config.init().unwrap(), 0.1, Classifier::new(0.1));
 
@@ -132,28 +132,33 @@ fn resumes<O: ZerothOrderOptimizer + 'static>(make: impl Fn() -> O) {
 
 #[test]
 fn a_resumed_run_is_the_same_run() {
-    resumes(|| MezoConfig::new().with_seed(11).init().unwrap());
+    resumes(|| mezo().with_seed(11).init().unwrap());
 }
 
 #[test]
 fn a_resumed_run_has_its_window_of_seeds() {
-    resumes(|| AdamConfig::new().init_window().unwrap());
+    resumes(|| adam_window().init().unwrap());
 }
 
 #[test]
 fn a_resumed_run_has_its_buffers() {
-    resumes(|| MomentumConfig::new().init().unwrap());
+    resumes(|| momentum().init().unwrap());
 }
 
 #[test]
 fn a_resumed_run_has_its_scores() {
-    resumes(|| CurvZoConfig::new().with_adapt_every(7).init().unwrap());
+    resumes(|| {
+        curvzo()
+            .with_mask(CurvatureSampling::new().with_adapt_every(7))
+            .init()
+            .unwrap()
+    });
 }
 
 #[test]
 fn checkpoints_that_do_not_fit_are_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let mezo = |seed| MezoConfig::new().with_seed(seed).init().unwrap();
+    let mezo = |seed| mezo().with_seed(seed).init().unwrap();
     let saved = training(directory.path(), 1).with_default_checkpointers();
     launch(saved, mezo(1), 0.1, Classifier::new(0.1));
 
@@ -199,7 +204,7 @@ impl EarlyStoppingStrategy for After {
 #[test]
 fn early_stopping_stops() {
     let directory = tempfile::tempdir().unwrap();
-    let mezo = || MezoConfig::new().with_queries(8).init().unwrap();
+    let mezo = || mezo().with_queries(8).init().unwrap();
     let stopped = training(&directory.path().join("a"), 5).early_stopping(After(2));
     let (result, record) = launch(stopped, mezo(), 0.1, Classifier::new(0.1));
     assert!(result.error.is_none() && result.interrupted.is_none());
@@ -214,7 +219,7 @@ fn early_stopping_stops() {
             Split::Valid,
             StoppingCondition::NoImprovementSince { n_epochs: 2 },
         ));
-    let still = MezoConfig::new().with_perturbation(Perturbation::OnTheFly);
+    let still = mezo().with_perturbation(Perturbation::OnTheFly);
     let (_, record) = launch(stopped, still.init().unwrap(), 0.0, Classifier::new(0.1));
     assert_eq!(record.step as usize, 3 * STEPS);
 }
@@ -234,7 +239,7 @@ fn the_interrupter_stops_between_steps() {
         }
         model.loss(batch)
     };
-    let optim = MezoConfig::new().init().unwrap();
+    let optim = mezo().init().unwrap();
     let strategy = Arc::new(ZeroOrderStrategy::new(optim, 0.1, objective));
     let result = training(directory.path(), 5)
         .with_interrupter(interrupter)
@@ -264,7 +269,7 @@ fn nan_in_step(step: usize) -> impl Fn(&Classifier, &Batch) -> f64 {
 #[test]
 fn a_failed_step_ends_the_training_with_the_model_before_it() {
     let directory = tempfile::tempdir().unwrap();
-    let optim = MezoConfig::new().init().unwrap();
+    let optim = mezo().init().unwrap();
     let strategy = Arc::new(ZeroOrderStrategy::new(optim, 0.1, nan_in_step(0)));
     let result = training(directory.path(), 2)
         .with_training_strategy(TrainingStrategy::Custom(strategy.clone()))
@@ -291,7 +296,7 @@ fn a_failed_step_ends_the_training_with_the_model_before_it() {
 #[test]
 fn a_skipped_step_leaves_no_trace_in_the_metrics() {
     let directory = tempfile::tempdir().unwrap();
-    let config = MezoConfig::new().with_non_finite(NonFinite::Skip);
+    let config = mezo().with_non_finite(NonFinite::Skip);
     let optim = config.init().unwrap();
     let strategy = Arc::new(ZeroOrderStrategy::new(optim, 0.1, nan_in_step(1)));
     let result = training(directory.path(), 1)
@@ -308,7 +313,7 @@ fn a_skipped_step_leaves_no_trace_in_the_metrics() {
 fn gradient_accumulation_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let training = training(directory.path(), 1).grads_accumulation(4);
-    let optim = MezoConfig::new().init().unwrap();
+    let optim = mezo().init().unwrap();
     let (result, record) = launch(training, optim, 0.1, Classifier::new(0.1));
     let message = result.error.unwrap().to_string();
     assert!(message.contains("grads_accumulation(4)"), "{message}");
@@ -322,7 +327,7 @@ fn a_model_on_an_autodiff_device_is_taken_off_it() {
     let training = training(directory.path(), 1).metric_train(reports.clone());
     let model = Classifier::new(0.1).train();
     assert!(model.weight.val().device().is_autodiff());
-    let optim = MezoConfig::new().init().unwrap();
+    let optim = mezo().init().unwrap();
     let (result, _) = launch(training, optim, 0.1, model);
     assert!(result.error.is_none());
     assert!(!result.model.0.weight.val().device().is_autodiff());

@@ -44,29 +44,33 @@ macro_rules! unbiased {
 }
 
 unbiased! {
-    mezo: MezoConfig::new(), |_| 1.0;
-    mezo_with_three_queries: MezoConfig::new().with_queries(3), |_| 1.0;
-    // A one-sided difference is off by eps/2 z^T H z, which is even in z: it vanishes in the mean.
-    mezo_one_sided: MezoConfig::new().with_difference(Difference::OneSided), |_| 1.0;
-    lezo: LezoConfig::new().with_drop(0.75), |t| if in_a_layer(t) { 0.25 } else { 1.0 };
-    lezo_that_keeps_three_layers: LezoConfig::new().with_drop(0.25).with_queries(2), |t| if in_a_layer(t) { 0.75 } else { 1.0 };
-    adalezo_unclipped: AdaLezoConfig::new().with_share(0.6).with_clip(f64::INFINITY), |_| 1.0;
+    mezo: zo_optim::mezo(), |_| 1.0;
+    mezo_with_three_queries: zo_optim::mezo().with_queries(3), |_| 1.0;
+    // A one-sided difference is off by eps/2 z^T H z, which is even in z: it vanishes on average.
+    mezo_one_sided: zo_optim::mezo().with_difference(Difference::OneSided), |_| 1.0;
+    lezo: zo_optim::lezo().with_mask(RandomLayers::new().with_drop(0.75)), |t| if in_a_layer(t) { 0.25 } else { 1.0 };
+    lezo_that_keeps_three_layers: zo_optim::lezo().with_mask(RandomLayers::new().with_drop(0.25)).with_queries(2), |t| if in_a_layer(t) { 0.75 } else { 1.0 };
+    adalezo_unclipped: ada_lezo().with_mask(AdaptiveLayers::new().with_share(0.6).with_clip(None)), |_| 1.0;
     // Whichever of v and -v it is, g v is the same; v is sqrt(2) times as long as one noise vector.
-    gv_of_two: MezoGvConfig::new(), |_| 2.0;
-    curvzo: CurvZoConfig::new().with_budget(0.3), |_| 1.0;
+    gv_of_two: mezo_gv(), |_| 2.0;
+    curvzo: zo_optim::curvzo().with_mask(CurvatureSampling::new().with_budget(0.3)), |_| 1.0;
     // So small a budget that no tensor enters in a third of the steps, and the likeliest one has to.
-    curvzo_of_a_tiny_budget: CurvZoConfig::new().with_budget(0.07).with_noise(Noise::Rademacher), |_| 1.0;
-    random_sparsity: SparseConfig::new().with_sparsity(0.6), |_| 0.4;
-    all_blocks: BlockWiseConfig::new().with_order(BlockOrder::AllAfter), |_| 1.0;
+    curvzo_of_a_tiny_budget: zo_optim::curvzo().with_mask(CurvatureSampling::new().with_budget(0.07)).with_noise(Noise::Rademacher), |_| 1.0;
+    random_sparsity: variants::sparse_random().with_mask(Sparse::new().with_sparsity(0.6)), |_| 0.4;
+    all_blocks: variants::block_wise().with_mask(Blocks::new().with_order(BlockOrder::AllAfter)), |_| 1.0;
     // The first step of the cycle takes layer 0.
-    one_block: BlockWiseConfig::new(), |t| if t.path.contains("layers.0.") { 1.0 } else { 0.0 };
-    #[cfg(feature = "autodiff")] forward_gradient: ForwardGradientConfig::new(), |_| 1.0;
+    one_block: variants::block_wise(), |t| if t.path.contains("layers.0.") { 1.0 } else { 0.0 };
+    #[cfg(feature = "autodiff")] forward_gradient: variants::forward_gradient(), |_| 1.0;
 }
 
 /// With scores that differ, the probabilities differ and the factors make up for it.
 #[test]
 fn curvzo_with_scores_of_its_own() {
-    let config = CurvZoConfig::new().with_budget(0.3).with_adapt_every(0);
+    let config = zo_optim::curvzo().with_mask(
+        CurvatureSampling::new()
+            .with_budget(0.3)
+            .with_adapt_every(0),
+    );
     let scores: serde_json::Map<String, serde_json::Value> =
         ["embed", "head", "layers.1.mlp", "layers.2.norm"]
             .iter()
@@ -82,7 +86,12 @@ fn curvzo_with_scores_of_its_own() {
     };
     check_unbiased(make, &options(), |_| 1.0).unwrap();
     // The check is sharp: without the factors the same mask is found out.
-    let clipped = config.clone().with_clip(Some(1.0));
+    let clipped = config.clone().with_mask(
+        CurvatureSampling::new()
+            .with_budget(0.3)
+            .with_adapt_every(0)
+            .with_clip(Some(1.0)),
+    );
     let make = |seed| clipped.clone().with_seed(seed).init().unwrap();
     let error = check_unbiased(make, &options(), |_| 1.0)
         .unwrap_err()
@@ -93,9 +102,7 @@ fn curvzo_with_scores_of_its_own() {
 /// Layers that are worth more are drawn more often, and scaled down for it.
 #[test]
 fn adalezo_with_values_of_its_own() {
-    let config = AdaLezoConfig::new()
-        .with_share(0.6)
-        .with_clip(f64::INFINITY);
+    let config = ada_lezo().with_mask(AdaptiveLayers::new().with_share(0.6).with_clip(None));
     let make = |seed| {
         let mut optimizer = config.clone().with_seed(seed).init().unwrap();
         let mut record = optimizer.record();
@@ -106,15 +113,15 @@ fn adalezo_with_values_of_its_own() {
     check_unbiased(make, &options(), |_| 1.0).unwrap();
 }
 
-/// The estimates of a small network, whose loss is no quadratic: central differences are off by O(eps^2).
+/// The estimates of a small network, whose loss is not a quadratic: central differences are off by O(eps^2).
 #[test]
-fn mezo_on_a_function_that_is_no_quadratic() {
+fn mezo_on_a_function_that_is_not_quadratic() {
     let options = Unbiased {
         target: Target::Hyperboloid,
         ..options()
     };
     let make = |seed| {
-        MezoConfig::new()
+        zo_optim::mezo()
             .with_epsilon(1e-2)
             .with_seed(seed)
             .init()
@@ -167,7 +174,7 @@ fn expected_order(m: usize) -> Vec<f64> {
 #[test]
 fn alignment_grows_with_the_number_of_candidates_as_the_theory_says() {
     let d = 98.0f64;
-    let mezo = alignment(|seed| MezoConfig::new().with_seed(seed).init().unwrap());
+    let mezo = alignment(|seed| zo_optim::mezo().with_seed(seed).init().unwrap());
     let of_one = (2.0 / std::f64::consts::PI / d).sqrt();
     assert!(
         (mezo / of_one - 1.0).abs() < 0.08,
@@ -176,11 +183,13 @@ fn alignment_grows_with_the_number_of_candidates_as_the_theory_says() {
     let small = 1e-3;
     let mut last = [mezo, mezo];
     for m in [4usize, 16, 64] {
-        let greedy = MezoGreedyConfig::new()
-            .with_candidates(m)
+        let greedy = mezo_greedy()
+            .with_sampler(Greedy::new().with_candidates(m))
             .with_epsilon(small);
         let greedy = alignment(|seed| greedy.clone().with_seed(seed).init().unwrap());
-        let gv = MezoGvConfig::new().with_candidates(m).with_epsilon(small);
+        let gv = mezo_gv()
+            .with_sampler(GuidingVector::new().with_candidates(m))
+            .with_epsilon(small);
         let gv = alignment(|seed| gv.clone().with_seed(seed).init().unwrap());
         let order = expected_order(m);
         let best_of_m = order[m - 1] / d.sqrt();
@@ -246,7 +255,7 @@ fn the_largest_stable_step_is_that_of_the_theory() {
                 };
                 let loss = |m: &Vector| (m.x.val().square() * curvature.clone()).sum() * 0.5;
                 // The estimate's second moments do not depend on eta: one step at rate 1 tells all.
-                let config = MezoConfig::new()
+                let config = zo_optim::mezo()
                     .with_epsilon(0.1)
                     .with_seed(seed * 6 + j as u64);
                 let (after, _) = config.init().unwrap().step(1.0, model, loss).unwrap();

@@ -44,7 +44,7 @@ fn check_moments(beta_1: f64, beta_2: f64, epsilon: f64) -> Result<(), ConfigErr
     // What is smaller is 0 in f32, and 0 / 0 where the estimate is 0.
     let valid = (f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&epsilon);
     let expected = "positive, and a number that f32 can hold";
-    check("epsilon", epsilon, valid, expected)
+    check("adam_epsilon", epsilon, valid, expected)
 }
 
 /// Adam with buffers twice the size of the weights.
@@ -57,8 +57,8 @@ pub struct Adam {
     pub beta_1: f64,
     /// The rate of the second moment. Default 0.999.
     pub beta_2: f64,
-    /// Added to the root of the second moment. Default 1e-8. (Not the perturbation radius.)
-    pub epsilon: f64,
+    /// Added to the root of the second moment. Default 1e-8.
+    pub adam_epsilon: f64,
     #[serde(skip)]
     #[setters(skip)]
     state: State,
@@ -79,7 +79,7 @@ impl Default for Adam {
         Self {
             beta_1: 0.9,
             beta_2: 0.999,
-            epsilon: 1e-8,
+            adam_epsilon: 1e-8,
             state: State::default(),
         }
     }
@@ -95,7 +95,7 @@ impl Adam {
 impl UpdateRule for Adam {
     fn update(&mut self, step: &mut UpdateContext<'_>) -> Result<Change<'_>, ZoError> {
         let (lr, gradient) = (step.lr(), step.estimate().gradient());
-        let (beta_1, beta_2, epsilon) = (self.beta_1, self.beta_2, self.epsilon);
+        let (beta_1, beta_2, epsilon) = (self.beta_1, self.beta_2, self.adam_epsilon);
         let state = &mut self.state;
         let step = state.step + 1;
         let correction = |beta: f64| 1.0 - beta.powi(step as i32);
@@ -135,7 +135,7 @@ impl UpdateRule for Adam {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        check_moments(self.beta_1, self.beta_2, self.epsilon)
+        check_moments(self.beta_1, self.beta_2, self.adam_epsilon)
     }
 
     fn record(&self) -> Value {
@@ -187,8 +187,8 @@ pub struct AdamWindow {
     pub beta_1: f64,
     /// The rate of the second moment. Default 0.999.
     pub beta_2: f64,
-    /// Added to the root of the second moment. Default 1e-8. (Not the perturbation radius.)
-    pub epsilon: f64,
+    /// Added to the root of the second moment. Default 1e-8.
+    pub adam_epsilon: f64,
     /// Steps K in the window. Default 16.
     pub window: usize,
     #[serde(skip)]
@@ -201,7 +201,7 @@ impl Default for AdamWindow {
         Self {
             beta_1: 0.9,
             beta_2: 0.999,
-            epsilon: 1e-8,
+            adam_epsilon: 1e-8,
             window: 16,
             past: Window::default(),
         }
@@ -229,7 +229,7 @@ impl UpdateRule for AdamWindow {
         });
         Ok(Change::Adaptive {
             rate: -step.lr(),
-            epsilon: self.epsilon,
+            epsilon: self.adam_epsilon,
             moments: moments.collect(),
         })
     }
@@ -242,7 +242,7 @@ impl UpdateRule for AdamWindow {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        check_moments(self.beta_1, self.beta_2, self.epsilon)?;
+        check_moments(self.beta_1, self.beta_2, self.adam_epsilon)?;
         check("window", self.window, self.window > 0, "at least 1 step")
     }
 

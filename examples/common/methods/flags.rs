@@ -1,163 +1,228 @@
-//! The flags of single methods.
+//! The flags of methods and parts. Those of single settings come from the registry.
 
-use clap::Args;
-use zo_optim::variants::BlockOrder;
-use zo_optim::{Difference, Layers};
+use std::collections::BTreeMap;
+use std::error::Error;
 
-use super::Failure;
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
+use serde_json::{Value, json};
+use zo_optim::{Noise, Registry, registry};
 
-/// Settings of single methods. Those that are not given have the defaults of the method's configuration.
-#[derive(Args, Debug, Clone, Default)]
+/// Settings of methods and their parts. Those that are not given have the defaults of the method.
+#[derive(Debug, Clone, Default)]
 pub struct Flags {
-    /// How losses become a derivative: central or one-sided
-    #[arg(long, hide = true)]
-    pub difference: Option<String>,
-    /// gv, greedy: candidates per query [default: 2]
-    #[arg(long, hide = true)]
-    pub candidates: Option<usize>,
-    /// gv: the share of candidates with a plus sign [default: 0.5]
-    #[arg(long, hide = true, allow_hyphen_values = true)]
-    pub alpha: Option<f64>,
-    /// gv: scale the guiding vector to the size of one noise vector
-    #[arg(long, hide = true)]
-    pub normalize: bool,
-    /// gv: keep the best candidate for the next query
-    #[arg(long, hide = true)]
-    pub history: bool,
-    /// lezo: the share of layers that are dropped [default: 0.75]
-    #[arg(long, hide = true, allow_hyphen_values = true)]
-    pub drop: Option<f64>,
-    /// lezo, adalezo, block-wise: blocks, children or modules [default: blocks]
-    #[arg(long, hide = true)]
-    pub layers: Option<String>,
-    /// adalezo: draws in a step, as a share of the layers [default: 0.2]
-    #[arg(long, hide = true, allow_hyphen_values = true)]
-    pub share: Option<f64>,
-    /// adalezo: the share of uniform draws [default: 0.1]
-    #[arg(long, hide = true, allow_hyphen_values = true)]
-    pub exploration: Option<f64>,
-    /// adalezo: the temperature of the softmax [default: 0.6]
-    #[arg(long, hide = true, allow_hyphen_values = true)]
-    pub temperature: Option<f64>,
-    /// adalezo, curvzo: the largest factor on an update [default: 4; curvzo: none]
-    #[arg(long, hide = true, allow_hyphen_values = true)]
-    pub clip: Option<f64>,
-    /// curvzo: the budget to begin with, as a share of the tensors [default: 0.4]
-    #[arg(long, hide = true, allow_hyphen_values = true)]
-    pub budget: Option<f64>,
-    /// curvzo: steps between adaptations of the budget, 0 for none [default: 20]
-    #[arg(long, hide = true)]
-    pub adapt_every: Option<usize>,
-    /// curvzo: the rate of the moving averages [default: 0.1]
-    #[arg(long, hide = true, allow_hyphen_values = true)]
-    pub rate: Option<f64>,
-    /// momentum, momentum-window: the share that is kept [default: 0.9]
-    #[arg(long, hide = true, allow_hyphen_values = true)]
-    pub beta: Option<f64>,
-    /// momentum, momentum-window: the share of the new estimate that is left out [default: 0]
-    #[arg(long, hide = true, allow_hyphen_values = true)]
-    pub dampening: Option<f64>,
-    /// momentum-window, adam-window: steps in the window [default: 16]
-    #[arg(long, hide = true)]
-    pub window: Option<usize>,
-    /// adam, adam-window: the rate of the first moment [default: 0.9]
-    #[arg(long, hide = true, allow_hyphen_values = true)]
-    pub beta_1: Option<f64>,
-    /// adam, adam-window: the rate of the second moment [default: 0.999]
-    #[arg(long, hide = true, allow_hyphen_values = true)]
-    pub beta_2: Option<f64>,
-    /// adam, adam-window: added to the root of the second moment [default: 1e-8]
-    #[arg(long, hide = true, allow_hyphen_values = true)]
-    pub adam_epsilon: Option<f64>,
-    /// block-wise: cyclic, all-at-once or all-after [default: cyclic]
-    #[arg(long, hide = true)]
-    pub block_order: Option<String>,
-    /// sparse-*: the share of elements that do not move [default: 0.8]
-    #[arg(long, hide = true, allow_hyphen_values = true)]
-    pub sparsity: Option<f64>,
-    /// sparse-magnitude: compare the elements of all tensors
-    #[arg(long, hide = true)]
-    pub global: bool,
-    /// sparse-magnitude, sparse-mezo: steps between computations of the quantiles, 0 for the first step only [default: 0]
-    #[arg(long, hide = true)]
-    pub refresh: Option<u64>,
-    /// hybrid: the tensors that Adam trains, those with this text in their path [default: the final normalization]
-    #[arg(long, hide = true)]
+    /// `--sampler`, `--mask`, `--update`, `--noise` and `--difference` by name.
+    parts: BTreeMap<&'static str, String>,
+    /// Settings of parts by flag, in the order of the flags' names.
+    settings: Vec<(String, Value)>,
+    /// `--set`.
+    set: Vec<String>,
+    /// hybrid: the tensors that Adam trains, those with this text in their path.
     pub top: Option<String>,
-    /// hybrid: Adam's learning rate as a multiple of --lr [default: 10]
-    #[arg(long, hide = true, allow_hyphen_values = true)]
-    pub top_rate: Option<f64>,
-    /// icl: solved examples before each prompt, cut to the context [default: 32]
-    #[arg(long, hide = true)]
+    top_rate: Option<f64>,
+    /// icl: solved examples before each prompt.
     pub demonstrations: Option<usize>,
 }
 
+const PARTS: [(&str, &str); 4] = [
+    (
+        "noise",
+        "Noise: gaussian or rademacher [default: the method's]",
+    ),
+    ("mask", "Mask, instead of the method's: see --method-help"),
+    (
+        "update",
+        "Update rule, instead of the method's: see --method-help",
+    ),
+    (
+        "difference",
+        "How losses become a derivative: central or one-sided",
+    ),
+];
+
+/// Other spellings of flags, with the value of those that take none.
+const ALIASES: [(&str, &str, Option<&str>); 2] = [
+    ("block-order", "order", None),
+    ("global", "kind", Some("global-magnitude")),
+];
+
+/// The names of all settings of parts, as flags.
+fn known(registry: &Registry) -> Vec<String> {
+    let samplers = registry.noises().iter().chain(registry.samplers());
+    let samplers = samplers.flat_map(|entry| entry.settings.keys());
+    let masks = registry
+        .masks()
+        .iter()
+        .flat_map(|entry| entry.settings.keys());
+    let updates = registry
+        .updates()
+        .iter()
+        .flat_map(|entry| entry.settings.keys());
+    let all = samplers.chain(masks).chain(updates);
+    let mut names: Vec<String> = all.map(|name| name.replace('_', "-")).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// What a text means: a number, a truth value, or itself.
+pub(super) fn value(text: &str) -> Value {
+    match serde_json::from_str(text) {
+        Ok(value @ (Value::Number(_) | Value::Bool(_) | Value::Null)) => value,
+        _ => text.into(),
+    }
+}
+
+impl Args for Flags {
+    fn augment_args(command: Command) -> Command {
+        let setting = |name: String| {
+            let arg = Arg::new(name.clone()).long(name).hide(true);
+            arg.num_args(0..=1)
+                .default_missing_value("true")
+                .allow_hyphen_values(true)
+        };
+        let settings = known(&registry()).into_iter().map(setting);
+        let part =
+            |(name, help): (&'static str, &'static str)| Arg::new(name).long(name).help(help);
+        let alias = |(name, _, value): (&'static str, &'static str, Option<&'static str>)| {
+            let arg = Arg::new(name).long(name).hide(true);
+            match value {
+                Some(_) => arg.action(ArgAction::SetTrue),
+                None => arg,
+            }
+        };
+        let hidden = |name: &'static str| Arg::new(name).long(name).hide(true);
+        command
+            .args(PARTS.map(part))
+            .arg(
+                Arg::new("sampler")
+                    .long("sampler")
+                    .help("Sampler, instead of the method's: see --method-help (the name of a noise is taken as --noise)"),
+            )
+            .arg(
+                Arg::new("set")
+                    .long("set")
+                    .action(ArgAction::Append)
+                    .help("A setting by its place: --set mask.drop=0.5"),
+            )
+            .args(settings)
+            .args(ALIASES.map(alias))
+            .arg(hidden("top"))
+            .arg(
+                hidden("top-rate")
+                    .allow_hyphen_values(true)
+                    .value_parser(clap::value_parser!(f64)),
+            )
+            .arg(hidden("demonstrations").value_parser(clap::value_parser!(usize)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let text = |name: &str| matches.get_one::<String>(name).cloned();
+        let mut flags = Self {
+            set: matches
+                .get_many("set")
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect(),
+            top: text("top"),
+            top_rate: matches.get_one("top-rate").copied(),
+            demonstrations: matches.get_one("demonstrations").copied(),
+            ..Self::default()
+        };
+        for (name, _) in PARTS.into_iter().chain([("sampler", "")]) {
+            if let Some(given) = text(name) {
+                flags.parts.insert(name, given);
+            }
+        }
+        for name in known(&registry()) {
+            if let Some(given) = text(&name) {
+                flags.settings.push((name, value(&given)));
+            }
+        }
+        for (name, setting, fixed) in ALIASES {
+            let given = match fixed {
+                Some(fixed) => matches.get_flag(name).then(|| fixed.to_owned()),
+                None => text(name),
+            };
+            if let Some(given) = given {
+                flags.settings.push((setting.to_owned(), value(&given)));
+            }
+        }
+        Ok(flags)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
 impl Flags {
-    /// The names of the flags that were given.
-    pub(super) fn given(&self) -> Vec<&'static str> {
-        let given = [
-            ("difference", self.difference.is_some()),
-            ("candidates", self.candidates.is_some()),
-            ("alpha", self.alpha.is_some()),
-            ("normalize", self.normalize),
-            ("history", self.history),
-            ("drop", self.drop.is_some()),
-            ("layers", self.layers.is_some()),
-            ("share", self.share.is_some()),
-            ("exploration", self.exploration.is_some()),
-            ("temperature", self.temperature.is_some()),
-            ("clip", self.clip.is_some()),
-            ("budget", self.budget.is_some()),
-            ("adapt-every", self.adapt_every.is_some()),
-            ("rate", self.rate.is_some()),
-            ("beta", self.beta.is_some()),
-            ("dampening", self.dampening.is_some()),
-            ("window", self.window.is_some()),
-            ("beta-1", self.beta_1.is_some()),
-            ("beta-2", self.beta_2.is_some()),
-            ("adam-epsilon", self.adam_epsilon.is_some()),
-            ("block-order", self.block_order.is_some()),
-            ("sparsity", self.sparsity.is_some()),
-            ("global", self.global),
-            ("refresh", self.refresh.is_some()),
-            ("top", self.top.is_some()),
-            ("top-rate", self.top_rate.is_some()),
-            ("demonstrations", self.demonstrations.is_some()),
+    /// The flags of a command line.
+    ///
+    /// # Errors
+    /// clap's.
+    pub fn parse_from(arguments: &[&str]) -> Result<Self, clap::Error> {
+        let command = Self::augment_args(Command::new("flags").no_binary_name(true));
+        Self::from_arg_matches(&command.try_get_matches_from(arguments)?)
+    }
+
+    /// Names the parts that were chosen.
+    pub(super) fn choose_parts(&self, registry: &Registry, config: &mut Value) {
+        for (kind, name) in &self.parts {
+            let is_noise = |name: &str| {
+                let samplers = registry.samplers().iter();
+                name.parse::<Noise>().is_ok() && samplers.clone().all(|entry| entry.name != name)
+            };
+            match *kind {
+                // What the flag was called before there were samplers to choose.
+                "sampler" if is_noise(name) => config["noise"] = json!(name),
+                kind => config[kind] = json!(name),
+            }
+        }
+    }
+
+    /// Settings of parts by flag.
+    pub(super) fn settings(&self) -> impl Iterator<Item = (String, Value)> {
+        self.settings.iter().cloned()
+    }
+
+    /// Settings by their place.
+    pub(super) fn set(&self) -> Result<Vec<(String, Value)>, Box<dyn Error>> {
+        let split = |text: &String| match text.split_once('=') {
+            Some((path, given)) => Ok((path.trim().to_owned(), value(given.trim()))),
+            None => Err(
+                format!("--set {text}: give a setting and its value, as in mask.drop=0.5").into(),
+            ),
+        };
+        self.set.iter().map(split).collect()
+    }
+
+    /// Adam's learning rate as a multiple of the method's.
+    pub(super) fn top_rate(&self) -> f64 {
+        self.top_rate.unwrap_or(10.0)
+    }
+
+    /// Refuses what belongs to another run.
+    pub(super) fn check_others(&self, name: &str) -> Result<(), Box<dyn Error>> {
+        let others = [
+            ("top", self.top.is_some(), "hybrid"),
+            ("top-rate", self.top_rate.is_some(), "hybrid"),
+            ("demonstrations", self.demonstrations.is_some(), "icl"),
         ];
-        given
-            .into_iter()
-            .filter_map(|(name, given)| given.then_some(name))
-            .collect()
-    }
-
-    pub(super) fn difference(&self) -> Result<Difference, Failure> {
-        match self.difference.as_deref() {
-            None | Some("central") => Ok(Difference::Central),
-            Some("one-sided") => Ok(Difference::OneSided),
-            Some(other) => {
-                Err(format!("unknown difference `{other}`: use central or one-sided").into())
-            }
-        }
-    }
-
-    pub(super) fn layers(&self) -> Result<Layers, Failure> {
-        match self.layers.as_deref() {
-            None | Some("blocks") => Ok(Layers::Blocks),
-            Some("children") => Ok(Layers::Children),
-            Some("modules") => Ok(Layers::Modules),
-            Some(other) => {
-                Err(format!("unknown layers `{other}`: use blocks, children or modules").into())
-            }
-        }
-    }
-
-    pub(super) fn block_order(&self) -> Result<BlockOrder, Failure> {
-        match self.block_order.as_deref() {
-            None | Some("cyclic") => Ok(BlockOrder::Cyclic),
-            Some("all-at-once") => Ok(BlockOrder::AllAtOnce),
-            Some("all-after") => Ok(BlockOrder::AllAfter),
-            Some(other) => Err(format!(
-                "unknown block order `{other}`: use cyclic, all-at-once or all-after"
+        match others
+            .iter()
+            .find(|(_, given, owner)| *given && *owner != name)
+        {
+            None => Ok(()),
+            Some((flag, _, owner)) => Err(format!(
+                "--{flag} has no effect on --method {name}: it belongs to {owner}"
             )
             .into()),
         }

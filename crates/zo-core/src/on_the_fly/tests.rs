@@ -4,14 +4,14 @@ use burn::module::{Lora, ParamGroup};
 use burn::tensor::Device;
 
 use super::*;
-use crate::mask::{Choice, Dense, Elements, Selection, SparsityMask};
-use crate::noise::Noise;
-use crate::sampler::Seeds;
+use crate::mask::{SelectContext, SparsityMask};
+use crate::method::Method;
+use crate::optimizer::ZerothOrderOptimizer;
+use crate::part::Needs;
+use crate::selection::{Choice, Elements, Selection};
 use crate::settings::Settings;
-use crate::step::{ZeroOrder, ZerothOrderOptimizer};
-use crate::tensors::Weights;
+use crate::step::ZeroOrder;
 use crate::testing::{Toy, flat, toy};
-use crate::update::Sgd;
 use Perturbation::{InPlace, OnTheFly};
 
 /// 84 weights from 1e-3 to 1 in size.
@@ -63,11 +63,11 @@ fn settings(perturbation: Perturbation) -> Settings {
     }
 }
 
-fn optimizer(settings: Settings) -> ZeroOrder<Noise, Dense, Sgd> {
-    ZeroOrder::new(settings, Noise::Gaussian, Dense, Sgd).unwrap()
+fn optimizer(settings: Settings) -> ZeroOrder {
+    Method::from(settings).init().unwrap()
 }
 
-fn mezo(perturbation: Perturbation) -> ZeroOrder<Noise, Dense, Sgd> {
+fn mezo(perturbation: Perturbation) -> ZeroOrder {
     optimizer(settings(perturbation))
 }
 
@@ -236,27 +236,25 @@ fn memory_is_that_of_a_transient() {
 }
 
 /// Small elements of `first`, random ones of `second`, nothing of `bias`.
-#[derive(Clone)]
+#[derive(Clone, serde::Serialize)]
 struct Part;
 
 impl SparsityMask for Part {
-    fn select(
-        &mut self,
-        tensors: &[TensorInfo],
-        _: &mut dyn Weights,
-        _: &mut Seeds,
-    ) -> Result<Selection, ZoError> {
+    fn select(&mut self, step: &mut SelectContext<'_>) -> Result<Selection, ZoError> {
         let (threshold, seed, keep) = (0.095, 9, 0.5);
         let choose = |tensor: &TensorInfo| match tensor.path.as_str() {
             "first" => Some(Choice::some(Elements::Small { threshold })),
             "second" => Some(Choice::some(Elements::Random { seed, keep })),
             _ => None,
         };
-        Ok(Selection(tensors.iter().map(choose).collect()))
+        Ok(Selection::of(step.tensors(), choose))
     }
 
-    fn depends_on_weights(&self) -> bool {
-        true
+    fn needs(&self) -> Needs {
+        Needs {
+            magnitudes: true,
+            ..Needs::default()
+        }
     }
 }
 
@@ -274,7 +272,7 @@ fn masks_choose_the_same_elements() {
                 loss(net)
             };
             let settings = settings(perturbation);
-            let mut optim = ZeroOrder::new(settings, Noise::Gaussian, Part, Sgd).unwrap();
+            let mut optim = Method::from(settings).with_mask(Part).init().unwrap();
             let (module, _) = optim.step(1e-2, net(&device), watched).unwrap();
             (displaced, flat(&module))
         };

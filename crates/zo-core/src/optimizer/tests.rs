@@ -1,16 +1,22 @@
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor};
 
+use serde::Serialize;
+
 use super::*;
+use crate::change::Change;
 use crate::difference::Difference;
-use crate::mask::{Choice, Dense, Elements, Selection};
-use crate::noise::Noise;
-use crate::sampler::{Probe, Seeds};
+use crate::error::JvpError;
+use crate::mask::{Dense, SelectContext, SparsityMask};
+use crate::method::Method;
+use crate::part::Needs;
+use crate::selection::{Choice, Elements, Selection};
 use crate::settings::Settings;
-use crate::step::ZerothOrderOptimizer;
-use crate::tensors::{TensorInfo, Weights};
+use crate::step::ZeroOrder;
+use crate::tangent::{Jvp, Tangent};
+use crate::tensors::TensorInfo;
 use crate::testing::flat;
-use crate::update::{Change, Estimate, Sgd, Update};
+use crate::update::{UpdateContext, UpdateRule};
 
 mod failures;
 
@@ -52,11 +58,11 @@ fn net() -> Net {
     net_of(&devices()[0], DType::F32)
 }
 
-fn with<K: SparsityMask>(settings: Settings, mask: K) -> ZeroOrder<Noise, K, Sgd> {
-    ZeroOrder::new(settings, Noise::Gaussian, mask, Sgd).unwrap()
+fn with(settings: Settings, mask: impl SparsityMask + 'static) -> ZeroOrder {
+    Method::from(settings).with_mask(mask).init().unwrap()
 }
 
-fn mezo() -> ZeroOrder<Noise, Dense, Sgd> {
+fn mezo() -> ZeroOrder {
     with(Settings::default(), Dense)
 }
 
@@ -71,8 +77,8 @@ fn scripted() -> impl FnMut(&Net) -> f64 {
 }
 
 /// Weights and reports of steps one by one, without a session.
-fn one_by_one<S: PerturbationSampler, K: SparsityMask, U: UpdateRule>(
-    mut optim: ZeroOrder<S, K, U>,
+fn one_by_one(
+    mut optim: ZeroOrder,
     mut net: Net,
     lr: f64,
     steps: usize,
@@ -87,16 +93,14 @@ fn one_by_one<S: PerturbationSampler, K: SparsityMask, U: UpdateRule>(
     (flat(&net), reports)
 }
 
-type Held<S, K, U> = (Session<Net, ZeroOrder<S, K, U>>, Vec<StepReport>);
-
 /// A session after some steps, and their reports.
-fn in_session<S: PerturbationSampler, K: SparsityMask, U: UpdateRule>(
-    optim: ZeroOrder<S, K, U>,
+fn in_session(
+    optim: ZeroOrder,
     net: Net,
     lr: f64,
     steps: usize,
     mut objective: impl FnMut(&Net) -> f64,
-) -> Held<S, K, U> {
+) -> (Session<Net, ZeroOrder>, Vec<StepReport>) {
     let mut session = optim.session(net).unwrap();
     let mut reports = Vec::new();
     for _ in 0..steps {
@@ -190,30 +194,28 @@ fn the_model_is_read_at_its_weights_and_the_session_goes_on() {
 }
 
 /// Two rounds, one for each tensor, each with an update.
-#[derive(Clone)]
+#[derive(Clone, Serialize)]
 struct Turns;
 
 impl SparsityMask for Turns {
-    fn select(
-        &mut self,
-        tensors: &[TensorInfo],
-        _: &mut dyn Weights,
-        seeds: &mut Seeds,
-    ) -> Result<Selection, ZoError> {
-        let choose = |number: usize| (number == seeds.round()).then_some(Choice::scaled(2.0));
-        Ok(Selection((0..tensors.len()).map(choose).collect()))
+    fn select(&mut self, step: &mut SelectContext<'_>) -> Result<Selection, ZoError> {
+        let choose = |number: usize| (number == step.round()).then_some(Choice::scaled(2.0));
+        Ok(Selection((0..step.tensors().len()).map(choose).collect()))
     }
 
     fn rounds(&self, tensors: &[TensorInfo]) -> Result<usize, ZoError> {
         Ok(tensors.len())
     }
 
-    fn updates_each_round(&self) -> bool {
-        true
+    fn needs(&self) -> Needs {
+        Needs {
+            updates_each_round: true,
+            ..Needs::default()
+        }
     }
 }
 
-fn in_turns() -> ZeroOrder<Noise, Turns, Sgd> {
+fn in_turns() -> ZeroOrder {
     let settings = Settings {
         weight_decay: 50.0,
         ..Settings::default()
@@ -236,43 +238,35 @@ fn updates_between_rounds_wait_too() {
 }
 
 /// Small weights in odd steps, all in even ones.
-#[derive(Clone)]
+#[derive(Clone, Serialize)]
 struct SmallAtTimes;
 
 impl SparsityMask for SmallAtTimes {
-    fn select(
-        &mut self,
-        tensors: &[TensorInfo],
-        _: &mut dyn Weights,
-        seeds: &mut Seeds,
-    ) -> Result<Selection, ZoError> {
+    fn select(&mut self, step: &mut SelectContext<'_>) -> Result<Selection, ZoError> {
         let threshold = 0.5;
-        let choice = match seeds.step() % 2 {
+        let choice = match step.step() % 2 {
             0 => Choice::WHOLE,
             _ => Choice::some(Elements::Small { threshold }),
         };
-        Ok(Selection(vec![Some(choice); tensors.len()]))
+        Ok(Selection(vec![Some(choice); step.tensors().len()]))
     }
 
-    fn depends_on_weights(&self) -> bool {
-        true
+    fn needs(&self) -> Needs {
+        Needs {
+            magnitudes: true,
+            ..Needs::default()
+        }
     }
 }
 
 /// `theta - lr sign(g z)`
-#[derive(Clone)]
+#[derive(Clone, Serialize)]
 struct Signs;
 
 impl UpdateRule for Signs {
-    fn update(
-        &mut self,
-        lr: f64,
-        estimate: &Estimate,
-        _: &mut dyn Probe,
-    ) -> Result<Update<'_>, ZoError> {
-        let (rate, of, decay_rate) = (-lr, estimate.gradient(), lr);
-        let change = Change::Sign { rate, of };
-        Ok(Update { change, decay_rate })
+    fn update(&mut self, step: &mut UpdateContext<'_>) -> Result<Change<'_>, ZoError> {
+        let (rate, of) = (-step.lr(), step.estimate().gradient());
+        Ok(Change::Sign { rate, of })
     }
 }
 
@@ -285,7 +279,7 @@ fn what_cannot_wait_is_the_same_bit_for_bit() {
     assert_eq!(passes(&reports), [2, 4, 2, 4, 2, 4]);
     assert_eq!(flat(session.model()), expected);
 
-    let signs = || ZeroOrder::new(Settings::default(), Noise::Gaussian, Dense, Signs).unwrap();
+    let signs = || Method::new().with_update(Signs).init().unwrap();
     let (expected, _) = one_by_one(signs(), net(), LR, 4, scripted());
     let (mut session, reports) = in_session(signs(), net(), LR, 4, scripted());
     assert_eq!(passes(&reports), [3; 4]);
@@ -329,11 +323,11 @@ fn exact_derivatives_are_taken_at_the_weights() {
 }
 
 /// bf16 weights near 0.1 are 2^-11 apart. Updates of a twentieth of that are lost where `theta` itself is rounded. Rounded at the displaced
-/// point, which the noise of the next step puts anywhere between two floats, they are kept in the mean.
+/// point, which the noise of the next step puts anywhere between two floats, they are kept on average.
 #[cfg(feature = "flex")]
 #[test]
-fn a_session_keeps_small_updates_of_half_precision_weights_in_the_mean() {
-    use crate::noise::{TensorKey, value};
+fn a_session_keeps_small_updates_of_half_precision_weights_on_average() {
+    use crate::noise::{Noise, TensorKey, value};
     let (device, steps, spacing) = (Device::flex(), 50, 2f64.powi(-11));
     let (lr, n) = (0.05 * spacing, 4000);
     let start = || Net {

@@ -3,14 +3,16 @@ use burn::tensor::{DType, Device, Tensor};
 
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::*;
+use crate::change::Change;
 use crate::direction::Direction;
-use crate::mask::{Choice, Dense, Selection};
 use crate::masked::MaskedDirection;
 use crate::noise::{Noise, TensorKey, value};
-use crate::perturbed::Perturbed;
-use crate::tensors::{self, TensorInfo};
-use crate::update::{Sgd, Update};
+use crate::selection::{Choice, Selection};
+use crate::settings::Rounding;
+use crate::tensors;
 
 #[derive(Module, Debug)]
 struct Weights {
@@ -55,12 +57,8 @@ fn flat(weights: &Weights) -> Vec<f64> {
     a.iter::<f64>().chain(b.iter::<f64>()).collect()
 }
 
-fn mezo(epsilon: f64) -> ZeroOrder<Noise, Dense, Sgd> {
-    let settings = Settings {
-        epsilon,
-        ..Settings::default()
-    };
-    ZeroOrder::new(settings, Noise::Gaussian, Dense, Sgd).unwrap()
+fn mezo(epsilon: f64) -> ZeroOrder {
+    Method::new().with_epsilon(epsilon).init().unwrap()
 }
 
 /// The spacing of floats with `bits` significant bits at `x`.
@@ -152,7 +150,7 @@ fn one_pass_to_any_target() {
     let device = &devices()[0];
     let module = weights(device, DType::F32);
     let tensors = tensors::tensors(&module, &ParamGroup::all()).unwrap();
-    let (mask, decay) = (Arc::new(Selection::all(2)), [Some(0.0); 2]);
+    let (mask, stays) = (Arc::new(Selection::all(2)), [Some(1.0); 2]);
     let mut perturbed = Perturbed::new(module, tensors.into());
     let noise = |seed| MaskedDirection::new(&mask, Direction::noise(Noise::Gaussian, seed));
     perturbed.move_to(&noise(1).scaled(0.1));
@@ -160,16 +158,16 @@ fn one_pass_to_any_target() {
     assert_eq!(perturbed.passes(), 1);
     perturbed.move_to(&noise(2).scaled(0.1).plus(0.2, &noise(3)));
     assert_eq!(perturbed.passes(), 2);
-    perturbed.update(Update::linear(noise(4), 0.0), &decay, None);
+    perturbed.update(Change::Linear(noise(4)), &stays, None);
     assert_eq!(
         (perturbed.passes(), perturbed.displacement().is_zero()),
         (3, true)
     );
     assert_eq!(perturbed.swept(), 3 * 4777);
     // Nothing to do, and a displacement that is the update already.
-    perturbed.update(Update::linear(MaskedDirection::zero(), 0.0), &decay, None);
+    perturbed.update(Change::Linear(MaskedDirection::zero()), &stays, None);
     perturbed.move_to(&noise(5));
-    perturbed.update(Update::linear(noise(5), 0.0), &decay, None);
+    perturbed.update(Change::Linear(noise(5)), &stays, None);
     assert_eq!(
         (perturbed.passes(), perturbed.displacement().is_zero()),
         (4, true)
@@ -187,12 +185,12 @@ fn an_update_that_chance_rounds_takes_its_own_pass() {
         let mask = Arc::new(Selection::all(2));
         let noise = MaskedDirection::new(&mask, Direction::noise(Noise::Gaussian, 1));
         perturbed.move_to(&noise);
-        let decay = [Some(0.0); 2];
-        perturbed.update(Update::linear(noise, 0.0), &decay, Some(7));
+        let stays = [Some(1.0); 2];
+        perturbed.update(Change::Linear(noise), &stays, Some(7));
         assert_eq!(perturbed.passes(), passes, "{dtype:?}");
         // Nothing to do.
-        let none = Update::linear(MaskedDirection::zero(), 0.0);
-        perturbed.update(none, &decay, Some(8));
+        let none = Change::Linear(MaskedDirection::zero());
+        perturbed.update(none, &stays, Some(8));
         assert_eq!(perturbed.passes(), passes, "{dtype:?}");
     }
 }
@@ -203,11 +201,7 @@ fn an_update_that_chance_rounds_takes_its_own_pass() {
 fn only_updates_are_rounded_by_chance() {
     for dtype in [DType::BF16, DType::F16] {
         let run = |rounding: Rounding, lr: f64, steps: usize| {
-            let settings = Settings {
-                rounding,
-                ..Settings::default()
-            };
-            let mut optim = ZeroOrder::new(settings, Noise::Gaussian, Dense, Sgd).unwrap();
+            let mut optim = Method::new().with_rounding(rounding).init().unwrap();
             let (mut module, mut seen) = (weights(&Device::flex(), dtype), Vec::new());
             for _ in 0..steps {
                 let watch = |m: &Weights| {
@@ -227,18 +221,13 @@ fn only_updates_are_rounded_by_chance() {
 }
 
 /// A mask that leaves tensors out and weighs the update of the rest.
-#[derive(Clone)]
+#[derive(Clone, Serialize)]
 struct OnlyB;
 
 impl SparsityMask for OnlyB {
-    fn select(
-        &mut self,
-        tensors: &[TensorInfo],
-        _: &mut dyn tensors::Weights,
-        _: &mut Seeds,
-    ) -> Result<Selection, ZoError> {
+    fn select(&mut self, step: &mut SelectContext<'_>) -> Result<Selection, ZoError> {
         let choose = |t: &TensorInfo| (t.path == "b").then_some(Choice::scaled(3.0));
-        Ok(Selection(tensors.iter().map(choose).collect()))
+        Ok(Selection::of(step.tensors(), choose))
     }
 }
 
@@ -252,8 +241,8 @@ fn masked_tensors_are_untouched_and_updates_scaled() {
             sign = -sign;
             -sign * 1e-3
         };
-        let settings = Settings::default();
-        let mut optim = ZeroOrder::new(settings, Noise::Rademacher, OnlyB, Sgd).unwrap();
+        let method = Method::new().with_noise(Noise::Rademacher).with_mask(OnlyB);
+        let mut optim = method.init().unwrap();
         flat(
             &optim
                 .step(lr, weights(device, DType::F32), tilted)

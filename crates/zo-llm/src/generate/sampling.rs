@@ -2,11 +2,35 @@
 
 use burn::tensor::Tensor;
 use rand::RngExt;
+use rand_xoshiro::Xoshiro256PlusPlus;
+use serde::{Deserialize, Serialize};
 
-use super::{Sampling, Text};
+/// How the next token is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sampling {
+    /// The most likely; the first of several.
+    #[default]
+    Greedy,
+    /// At random.
+    Random {
+        /// Divides the logits; above 0. 1 leaves the probabilities as they are.
+        temperature: f64,
+        /// Only the `top_k` most likely; 0 for all.
+        top_k: usize,
+        /// Only the most likely whose probabilities add up to this, from 0 to 1 (Holtzman et al. 2020); 1 for all.
+        top_p: f64,
+        /// The seed. What is drawn for a prompt depends on it, and on the index of the prompt.
+        seed: u64,
+    },
+}
 
-/// The next token of each text, from `[texts, vocab]` logits.
-pub(super) fn choose(logits: Tensor<2>, texts: &mut [Text<'_>], sampling: &Sampling) -> Vec<u32> {
+/// The next token of each text, from `[texts, vocab]` logits and the texts' random generators.
+pub(super) fn choose<'a>(
+    logits: Tensor<2>,
+    rngs: impl Iterator<Item = &'a mut Xoshiro256PlusPlus>,
+    sampling: &Sampling,
+) -> Vec<u32> {
     let Sampling::Random {
         temperature,
         top_k,
@@ -19,15 +43,15 @@ pub(super) fn choose(logits: Tensor<2>, texts: &mut [Text<'_>], sampling: &Sampl
     };
     let vocab = logits.dims()[1];
     let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
-    let rows = logits.chunks(vocab).zip(texts);
-    rows.map(|(row, text)| {
+    let rows = logits.chunks(vocab).zip(rngs);
+    rows.map(|(row, rng)| {
         let weights = candidates(row, temperature, top_k, top_p);
-        draw(&weights, text.rng.random::<f64>())
+        draw(&weights, rng.random::<f64>())
     })
     .collect()
 }
 
-/// The tokens to draw from and their weights, likeliest first.
+/// The tokens to draw from and their weights, the most likely first.
 fn candidates(logits: &[f32], temperature: f64, top_k: usize, top_p: f64) -> Vec<(u32, f64)> {
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let weight = |logit: f32| (f64::from(logit - largest) / temperature).exp();
@@ -42,7 +66,7 @@ fn candidates(logits: &[f32], temperature: f64, top_k: usize, top_p: f64) -> Vec
     }
     let total: f64 = weights.iter().map(|(_, weight)| weight).sum();
     let mut sum = 0.0;
-    // The one that reaches the share is the last.
+    // The one that reaches the share is included as the last.
     let inside = weights.iter().take_while(|(_, weight)| {
         let before = sum;
         sum += weight;
@@ -63,7 +87,7 @@ fn draw(weights: &[(u32, f64)], place: f64) -> u32 {
             return *token;
         }
     }
-    // Rounding only: the sum fell short of the total.
+    // Only after rounding: the sum fell short of the total.
     weights.last().map_or(0, |(token, _)| *token)
 }
 
@@ -72,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn candidates_are_the_likeliest() {
+    fn candidates_are_the_most_likely() {
         let logits = [0.0, 3f32.ln(), 0.0, 5f32.ln()];
         let tokens = |k, p| -> Vec<u32> {
             candidates(&logits, 1.0, k, p)

@@ -1,4 +1,4 @@
-//! A tokenizer out of the files of a folder.
+//! Builds a tokenizer from the files of a folder.
 
 use std::path::Path;
 
@@ -13,11 +13,12 @@ use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{AddedToken, Encoding, PostProcessor, Token, Tokenizer};
 
+use super::error::TokenizerError;
 use super::special::{Special, object};
-use super::{Contest, LmTokenizer, TokenizerError};
-use crate::config::{Architecture, ModelConfig};
-use crate::guard::guarded;
-use crate::load::files::read_text;
+use super::{Contest, LmTokenizer};
+use crate::files::guard::guarded;
+use crate::files::read::read_text;
+use crate::model::config::{Architecture, ModelConfig};
 
 /// An added token as `tokenizer.json` lists it.
 #[derive(Deserialize)]
@@ -26,110 +27,124 @@ struct Claim {
     content: String,
 }
 
-/// What of `tokenizer.json` is looked at here.
+/// The part of `tokenizer.json` that is read here.
 #[derive(Deserialize)]
 struct Listed {
     #[serde(default)]
     added_tokens: Vec<Claim>,
 }
 
-/// See [`LmTokenizer::from_dir`].
-pub(super) fn from_dir(dir: &Path, config: &ModelConfig) -> Result<LmTokenizer, TokenizerError> {
-    let (json, vocab, merges) = (
-        dir.join("tokenizer.json"),
-        dir.join("vocab.json"),
-        dir.join("merges.txt"),
-    );
-    let mut special = Special::read(dir)?;
-    let mut claims = Vec::new();
-    let (place, built) = if json.exists() {
-        let mut text = read_text(&json).map_err(|error| TokenizerError::load(&json, error))?;
-        let listed: Listed =
-            serde_json::from_str(&text).map_err(|error| TokenizerError::load(&json, error))?;
-        let mut listed = listed.added_tokens;
-        special.yield_ids(listed.iter().map(|claim| claim.id));
-        let gpt2 = match &special.class {
-            Some((class, _)) => GPT2.contains(&class.as_str()),
-            None => config.architecture() == Architecture::Opt,
-        };
-        if gpt2 {
-            special.fill();
-            if special.complete {
-                // GPT-2's class does not look at the other list then.
-                listed.clear();
-                text = without_added(&text).map_err(|error| TokenizerError::load(&json, error))?;
+impl LmTokenizer {
+    /// Loads `tokenizer.json` from the folder `dir`, or else GPT-2's byte-level BPE from `vocab.json` and `merges.txt` (as in OPT's
+    /// folders).
+    ///
+    /// First, last and added tokens are those that transformers 5 uses. `tokenizer.json`'s own post-processor says what
+    /// goes around a text; for the other form, `tokenizer_config.json` does (`add_bos_token`, `add_eos_token`, `bos_token`,
+    /// `eos_token`). Added and special tokens come from `tokenizer.json`, from `tokenizer_config.json` (`added_tokens_decoder`,
+    /// `additional_special_tokens` and the like) and, unless that has an `added_tokens_decoder`, from `special_tokens_map.json` and
+    /// `added_tokens.json`. The ids in `config.json` are used only if none of these files exists: an OPT's texts then begin with its
+    /// `bos_token_id`.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Missing`] without these files, [`TokenizerError::Load`] when one of them is malformed.
+    pub fn from_dir(dir: &Path, config: &ModelConfig) -> Result<Self, TokenizerError> {
+        let (json, vocab, merges) = (
+            dir.join("tokenizer.json"),
+            dir.join("vocab.json"),
+            dir.join("merges.txt"),
+        );
+        let mut special = Special::read(dir)?;
+        let mut claims = Vec::new();
+        let (place, built) = if json.exists() {
+            let mut text = read_text(&json).map_err(|error| TokenizerError::load(&json, error))?;
+            let listed: Listed =
+                serde_json::from_str(&text).map_err(|error| TokenizerError::load(&json, error))?;
+            let mut listed = listed.added_tokens;
+            special.yield_ids(listed.iter().map(|claim| claim.id));
+            let gpt2 = match &special.class {
+                Some((class, _)) => GPT2.contains(&class.as_str()),
+                None => config.architecture() == Architecture::Opt,
+            };
+            if gpt2 {
+                special.fill();
+                if special.complete {
+                    // GPT-2's class then ignores the other list.
+                    listed.clear();
+                    text =
+                        without_added(&text).map_err(|error| TokenizerError::load(&json, error))?;
+                }
             }
-        }
-        claims.extend(
-            listed
-                .into_iter()
-                .map(|claim| (claim.id, claim.content, json.clone())),
-        );
-        let built = guarded(|| whole(&text, gpt2, &special));
-        (&json, built)
-    } else if vocab.exists() && merges.exists() {
-        for path in [&vocab, &merges] {
-            read_text(path).map_err(|error| TokenizerError::load(path, error))?;
-        }
-        is_gpt2(&special)?;
-        if special.speaks {
-            special.fill();
-        }
-        let built = guarded(|| byte_level(&vocab, &merges, config, &special));
-        (&vocab, built)
-    } else {
-        return Err(TokenizerError::Missing {
-            dir: dir.to_owned(),
-        });
-    };
-    let failed = |message: String| TokenizerError::load(place, message);
-    let Built {
-        tokenizer,
-        begin,
-        end,
-    } = built
-        .map_err(failed)?
-        .map_err(|error| failed(error.to_string()))?;
+            claims.extend(
+                listed
+                    .into_iter()
+                    .map(|claim| (claim.id, claim.content, json.clone())),
+            );
+            let built = guarded(|| whole(&text, gpt2, &special));
+            (&json, built)
+        } else if vocab.exists() && merges.exists() {
+            for path in [&vocab, &merges] {
+                read_text(path).map_err(|error| TokenizerError::load(path, error))?;
+            }
+            is_gpt2(&special)?;
+            if special.speaks {
+                special.fill();
+            }
+            let built = guarded(|| byte_level(&vocab, &merges, config, &special));
+            (&vocab, built)
+        } else {
+            return Err(TokenizerError::Missing {
+                dir: dir.to_owned(),
+            });
+        };
+        let failed = |message: String| TokenizerError::load(place, message);
+        let Built {
+            tokenizer,
+            begin,
+            end,
+        } = built
+            .map_err(failed)?
+            .map_err(|error| failed(error.to_string()))?;
 
-    let vocab_size = config.vocab_size();
-    if let Some(id) = begin
-        .iter()
-        .chain(&end)
-        .find(|id| **id as usize >= vocab_size)
-    {
-        let name = tokenizer.id_to_token(*id).unwrap_or_default();
-        let message = format!(
-            "it puts {name:?}, token {id}, around every text, but the model's vocabulary has {vocab_size} tokens"
-        );
-        return Err(TokenizerError::load(place, message));
+        let vocab_size = config.vocab_size();
+        if let Some(id) = begin
+            .iter()
+            .chain(&end)
+            .find(|id| **id as usize >= vocab_size)
+        {
+            let name = tokenizer.id_to_token(*id).unwrap_or_default();
+            let message = format!(
+                "it puts {name:?}, token {id}, around every text, but the model's vocabulary has {vocab_size} tokens"
+            );
+            return Err(TokenizerError::load(place, message));
+        }
+        let given = special.claims();
+        claims.extend(given.map(|(id, token, path)| (id, token.to_owned(), path.to_owned())));
+        let contest = |(claimed, token, path): (u32, String, _)| {
+            let id = tokenizer.token_to_id(&token)?;
+            (id != claimed).then_some((
+                id,
+                Contest {
+                    token,
+                    claimed,
+                    path,
+                },
+            ))
+        };
+        let contested = claims.into_iter().filter_map(contest).collect();
+        let is_bpe = matches!(tokenizer.get_model(), ModelWrapper::BPE(_));
+        Ok(Self {
+            end_tokens: end_tokens(dir, config, &special, &tokenizer)?,
+            clean_up: special.clean_up && (special.clean_up_bpe || !is_bpe),
+            contested,
+            tokenizer,
+            begin,
+            end,
+            vocab_size,
+        })
     }
-    let given = special.claims();
-    claims.extend(given.map(|(id, token, path)| (id, token.to_owned(), path.to_owned())));
-    let contest = |(claimed, token, path): (u32, String, _)| {
-        let id = tokenizer.token_to_id(&token)?;
-        (id != claimed).then_some((
-            id,
-            Contest {
-                token,
-                claimed,
-                path,
-            },
-        ))
-    };
-    let contested = claims.into_iter().filter_map(contest).collect();
-    let is_bpe = matches!(tokenizer.get_model(), ModelWrapper::BPE(_));
-    Ok(LmTokenizer {
-        end_tokens: end_tokens(dir, config, &special, &tokenizer)?,
-        clean_up: special.clean_up && (special.clean_up_bpe || !is_bpe),
-        contested,
-        tokenizer,
-        begin,
-        end,
-        vocab_size,
-    })
 }
 
-/// A tokenizer without post-processor, and the ids that stand around each text.
+/// A tokenizer without post-processor, and the ids that go around each text.
 struct Built {
     tokenizer: Tokenizer,
     begin: Vec<u32>,
@@ -143,10 +158,10 @@ fn without_added(text: &str) -> serde_json::Result<String> {
     serde_json::to_string(&file)
 }
 
-/// Out of `tokenizer.json`; `gpt2` says that it is of GPT-2's class.
+/// From `tokenizer.json`; `gpt2` says that it is of GPT-2's class.
 fn whole(text: &str, gpt2: bool, special: &Special) -> tokenizers::Result<Built> {
     let mut tokenizer = Tokenizer::from_bytes(text)?;
-    // GPT-2's class takes the vocabulary and the post-processor of the file, and splits texts in its own way.
+    // GPT-2's class uses the vocabulary and the post-processor of the file, and splits texts in its own way.
     let bytes = matches!(
         tokenizer.get_pre_tokenizer(),
         Some(PreTokenizerWrapper::ByteLevel(_))
@@ -173,7 +188,7 @@ fn whole(text: &str, gpt2: bool, special: &Special) -> tokenizers::Result<Built>
     finish(tokenizer, special, begin, end)
 }
 
-/// The ids that a post-processor puts before and behind a text.
+/// The ids that a post-processor puts before and after a text.
 fn around(processor: &PostProcessorWrapper) -> tokenizers::Result<(Vec<u32>, Vec<u32>)> {
     let text = || Encoding::from_tokens(vec![Token::new(0, "a".to_owned(), (0, 1))], 0);
     let encoding = processor.process(text(), None, true)?;
@@ -182,7 +197,7 @@ fn around(processor: &PostProcessorWrapper) -> tokenizers::Result<(Vec<u32>, Vec
         .collect();
     let [at] = own[..] else {
         let message = format!(
-            "its post-processor gives a text {} times: once is expected",
+            "its post-processor outputs a text {} times: once is expected",
             own.len()
         );
         return Err(message.into());
@@ -194,7 +209,7 @@ fn around(processor: &PostProcessorWrapper) -> tokenizers::Result<(Vec<u32>, Vec
 /// The classes that read `vocab.json` and `merges.txt` as GPT-2 does.
 const GPT2: [&str; 2] = ["GPT2Tokenizer", "GPT2TokenizerFast"];
 
-/// An error if the folder's tokenizer is of a class that splits texts otherwise.
+/// An error if the folder's tokenizer is of a class that splits texts differently.
 fn is_gpt2(special: &Special) -> Result<(), TokenizerError> {
     match &special.class {
         Some((class, path)) if !GPT2.contains(&class.as_str()) => {
@@ -210,7 +225,7 @@ fn is_gpt2(special: &Special) -> Result<(), TokenizerError> {
 /// The classes that split texts as Llama 2 does, except where the file splits them into bytes, as Llama 3 does.
 const LLAMA: [&str; 2] = ["LlamaTokenizer", "LlamaTokenizerFast"];
 
-/// Splits texts as Llama's class does, which takes the vocabulary, the merges, the post-processor and the decoder of the file.
+/// Splits texts as Llama's class does, which uses the vocabulary, the merges, the post-processor and the decoder of the file.
 fn split_as_llama(
     tokenizer: &mut Tokenizer,
     mut bpe: BPE,
@@ -275,7 +290,7 @@ fn by_config(
     // `</s>` in a text is one token, not four.
     tokenizer.add_special_tokens(tokens)?;
     special.add_to(&mut tokenizer)?;
-    // Every text that OPT was trained on begins so.
+    // Every text that OPT was trained on begins with it.
     let opt = config.architecture() == Architecture::Opt;
     let begin = config.bos_token_id().filter(|_| opt);
     finish(tokenizer, special, begin.into_iter().collect(), Vec::new())
@@ -287,7 +302,7 @@ fn finish(
     begin: Vec<u32>,
     end: Vec<u32>,
 ) -> tokenizers::Result<Built> {
-    // A file may carry the settings of someone's batch.
+    // A file may contain the padding and truncation settings of someone's batch.
     tokenizer.with_padding(None);
     tokenizer.with_truncation(None)?;
     tokenizer.with_post_processor(None::<PostProcessorWrapper>);
@@ -325,7 +340,7 @@ fn end_tokens(
                     format!("`eos_token_id` is {value}, not a token id or a list of them");
                 TokenizerError::load(&path, message)
             })?;
-            // Some write -1 for none.
+            // Some files write -1 for none.
             ends.extend(u32::try_from(number));
         }
     }

@@ -55,7 +55,7 @@ pub enum TokenizerError {
         /// Rows of the model's embedding matrix.
         vocab_size: usize,
     },
-    /// A text holds an added token whose id in the file is not its place in the vocabulary. Nobody can say which of them the model was
+    /// A text holds an added token whose id in the file is not its index in the vocabulary. It is unknown which of the two the model was
     /// trained with.
     #[error(
         "{text:?} holds the added token {token:?}: {path} gives it id {claimed}, but it is number {id} of the vocabulary; correct the file, or \
@@ -66,7 +66,7 @@ pub enum TokenizerError {
         text: String,
         /// The token.
         token: String,
-        /// Its place in the vocabulary.
+        /// Its index in the vocabulary.
         id: u32,
         /// Its id in the file.
         claimed: u32,

@@ -1,4 +1,4 @@
-//! What a folder says about special and added tokens beside its vocabulary, as transformers 5 resolves it.
+//! What a folder says about special and added tokens besides its vocabulary, as transformers 5 resolves it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, Tokenizer};
 
-use super::TokenizerError;
-use crate::load::files::read_text;
+use super::error::TokenizerError;
+use crate::files::read::read_text;
 
 /// The special tokens with a role, in the order in which they are added.
 const ROLES: [&str; 7] = [
@@ -26,7 +26,7 @@ const FOR_BPE: &str = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_
 /// `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json`.
 #[derive(Debug, Default)]
 pub(super) struct Special {
-    /// Whether one of the files is there.
+    /// Whether one of the files exists.
     pub(super) speaks: bool,
     /// `tokenizer_class`, and the file that names it.
     pub(super) class: Option<(String, PathBuf)>,
@@ -44,18 +44,18 @@ pub(super) struct Special {
     pub(super) complete: bool,
     /// Whether special tokens in a text are split like other words.
     pub(super) split: bool,
-    /// The tokens with a role; `None` for one that the folder says there is not.
+    /// The tokens with a role; `None` for one that the folder says is absent.
     roles: BTreeMap<String, Option<AddedToken>>,
     /// Special tokens without a role.
     extra: Vec<AddedToken>,
     /// Added tokens by the ids that a file gives them.
     added: BTreeMap<u32, AddedToken>,
-    /// The file that does.
+    /// That file.
     added_by: PathBuf,
 }
 
 impl Special {
-    /// Reads what there is. An `added_tokens_decoder` in `tokenizer_config.json` silences the two older files.
+    /// Reads the files that exist. An `added_tokens_decoder` in `tokenizer_config.json` overrides the two older files.
     pub(super) fn read(dir: &Path) -> Result<Self, TokenizerError> {
         let path = dir.join("tokenizer_config.json");
         let mut special = Self::default();
@@ -125,7 +125,7 @@ impl Special {
         Ok(())
     }
 
-    /// Fills the roles that GPT-2's tokenizer has a token for, whether or not the vocabulary has it.
+    /// Fills in the roles for which GPT-2's tokenizer has a token, whether or not the vocabulary has it.
     pub(super) fn fill(&mut self) {
         for role in ["bos_token", "eos_token", "unk_token"] {
             let default = || Some(AddedToken::from("<|endoftext|>", true));
@@ -133,7 +133,7 @@ impl Special {
         }
     }
 
-    /// Forgets the tokens of `added_tokens.json` whose ids `tokenizer.json` gives to its own.
+    /// Drops the tokens of `added_tokens.json` whose ids `tokenizer.json` gives to its own.
     pub(super) fn yield_ids(&mut self, ids: impl Iterator<Item = u32>) {
         if !self.complete {
             ids.for_each(|id| drop(self.added.remove(&id)));
@@ -146,7 +146,7 @@ impl Special {
         all.any(|token| token.content == content)
     }
 
-    /// Takes the tokens with a role; a file read later has the last word.
+    /// Reads the tokens with a role; a file read later takes precedence.
     fn name(&mut self, fields: &Map<String, Value>, path: &Path) -> Result<(), TokenizerError> {
         for role in ROLES {
             if let Some(value) = fields.get(role) {
@@ -160,7 +160,7 @@ impl Special {
         Ok(())
     }
 
-    /// Takes special tokens out of a list, or out of an object of further roles.
+    /// Reads special tokens from a list, or from an object of further roles.
     fn list(
         &mut self,
         fields: &Map<String, Value>,
@@ -193,14 +193,14 @@ impl Special {
         token.map(|token| token.content.as_str())
     }
 
-    /// Id and text of the added tokens, and the file that says so.
+    /// Id and text of the added tokens, and the file that lists them.
     pub(super) fn claims(&self) -> impl Iterator<Item = (u32, &str, &Path)> {
         self.added
             .iter()
             .map(|(id, token)| (*id, token.content.as_str(), self.added_by.as_path()))
     }
 
-    /// Adds all tokens: those with ids in their order, then the special ones that are not there yet.
+    /// Adds all tokens: those with ids in order, then the special ones that are still missing.
     ///
     /// # Errors
     /// If a token cannot be added.
@@ -209,13 +209,13 @@ impl Special {
         let there = tokenizer.get_added_tokens_decoder();
         let roles = ROLES.iter();
         let roles = roles.filter_map(|role| Some((true, self.roles.get(*role)?.as_ref()?)));
-        // A token with a role is special, whatever a list says of it.
+        // A token with a role is special, whatever a list says about it.
         for (role, token) in roles.chain(self.extra.iter().map(|token| (false, token))) {
             let same = |other: &&AddedToken| other.content == token.content;
             if let Some(known) = tokens.iter_mut().find(|other| same(&&**other)) {
                 known.special |= role;
             } else if let Some(known) = there.values().find(same) {
-                // Added anew, it keeps its id.
+                // Added again, it keeps its id.
                 if role && !known.special {
                     tokens.push(known.clone().special(true));
                 }
@@ -228,7 +228,7 @@ impl Special {
     }
 }
 
-/// A JSON object in a file that need not be there.
+/// A JSON object in a file that may be absent.
 pub(super) fn object(path: &Path) -> Result<Option<Map<String, Value>>, TokenizerError> {
     if !path.exists() {
         return Ok(None);
@@ -261,14 +261,14 @@ fn is_empty(value: Option<&Value>) -> bool {
     }
 }
 
-/// A token, as text or as an object. An object may say that it is not special; `special` is meant where it does not.
+/// A token, as text or as an object. An object may say whether it is special; `special` is the default.
 fn token(
     value: &Value,
     special: bool,
     key: &str,
     path: &Path,
 ) -> Result<AddedToken, TokenizerError> {
-    let bad = || TokenizerError::load(path, format!("`{key}` holds {value}, which is no token"));
+    let bad = || TokenizerError::load(path, format!("`{key}` holds {value}, which is not a token"));
     let fields = match value {
         Value::String(content) => return Ok(AddedToken::from(content.clone(), special)),
         Value::Object(fields) => fields,

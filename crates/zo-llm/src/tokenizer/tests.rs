@@ -1,11 +1,11 @@
 use super::*;
-use crate::config::OptConfig;
+use crate::model::config::{ModelConfig, OptConfig};
 use serde_json::{Map, Value, json};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 mod decoding;
 
-/// Of ` great`.
+/// The id of ` great`.
 const GREAT: u32 = 264;
 
 /// GPT-2's files with the 256 bytes, OPT's special tokens and the merges that make ` great` one token.
@@ -48,7 +48,7 @@ fn vocab_and_merges_make_a_byte_level_tokenizer() {
     let ids = tokenizer.encode("é great").unwrap();
     assert_eq!((ids[0], ids.len(), ids[3]), (2, 4, GREAT));
     assert_eq!(tokenizer.decode(&ids).unwrap(), "é great");
-    // Without any word of the tokenizer's own files, config.json says that OPT's texts begin with `</s>`, which is one token.
+    // If the tokenizer's own files say nothing, config.json says that OPT's texts begin with `</s>`, which is one token.
     assert_eq!(tokenizer.encode("").unwrap(), [2]);
     assert_eq!(tokenizer.encode("</s> great").unwrap(), [2, 2, GREAT]);
     assert_eq!(
@@ -110,7 +110,7 @@ fn tokenizer_json_gives_the_same() {
     }
 }
 
-/// What stands around a text, as transformers 5.24 has it for these files.
+/// What goes around a text, according to transformers 5.24 for these files.
 #[test]
 fn first_and_last_tokens_come_from_the_tokenizer_s_files() {
     let gpt2 = |fields: Value| {
@@ -160,7 +160,7 @@ fn first_and_last_tokens_come_from_the_tokenizer_s_files() {
             "{files:?}"
         );
     }
-    // tokenizer.json: its own post-processor alone, whatever the others say.
+    // tokenizer.json: only its own post-processor counts, whatever the others say.
     let bytes = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true});
     let roberta = json!({"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 0], "trim_offsets": true, "add_prefix_space": false});
     let sequence = json!({"type": "Sequence", "processors": [bytes, template(&[0, 1], &[])]});
@@ -277,7 +277,7 @@ fn added_tokens_are_one_id_each_wherever_they_are_listed() {
             assert_eq!(ids, [265, GREAT, 266, GREAT], "{files:?}, {processor:?}");
         }
     }
-    // With `split_special_tokens` they are words like others.
+    // With `split_special_tokens` they are ordinary words.
     let split = config(json!({"split_special_tokens": true, "eos_token": "</s>"}));
     let found = load(&with(&[split], None));
     assert_eq!(found.encode_word("</s>").unwrap().len(), 4);
@@ -323,7 +323,7 @@ fn end_tokens_are_the_tokenizer_s_and_those_of_generation() {
 }
 
 #[test]
-fn the_border_of_a_continuation_is_where_its_text_begins() {
+fn a_continuation_begins_where_its_text_does() {
     let around = [
         template(&[0], &[2]),
         json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true}),
@@ -333,13 +333,13 @@ fn the_border_of_a_continuation_is_where_its_text_begins() {
         let begin = tokenizer.begin().to_vec();
         let (ids, border) = tokenizer.encode_continued("a", " great").unwrap();
         assert_eq!((&ids[border..], border), (&[GREAT][..], begin.len() + 1));
-        // ` gr` and `eat` are one token: it is the continuation's.
+        // ` gr` and `eat` are one token, which belongs to the continuation.
         let (ids, border) = tokenizer.encode_continued("a gr", "eat great").unwrap();
         assert_eq!(
             (&ids[border..], border),
             (&[GREAT, GREAT][..], begin.len() + 1)
         );
-        // Two line ends before a word are split otherwise than at the end of a text.
+        // Two line ends before a word are split differently from those at the end of a text.
         let (ids, border) = tokenizer.encode_continued("a\n\n", "é").unwrap();
         assert_eq!((ids.len() - border, border), (2, begin.len() + 3));
         let (ids, border) = tokenizer.encode_continued("a", "").unwrap();
@@ -349,10 +349,10 @@ fn the_border_of_a_continuation_is_where_its_text_begins() {
 
 #[test]
 fn a_reader_that_panics_is_an_error() {
-    // A token of the template that is not listed.
+    // A template with a token that is not listed.
     let mut processor = template(&[0], &[]);
     processor["single"][0]["SpecialToken"]["id"] = json!("<nowhere>");
-    // A text that the model must stand before.
+    // A template that repeats the text, and one without it.
     let mut twice = template(&[], &[]);
     twice["single"] =
         json!([{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]);

@@ -1,4 +1,4 @@
-//! What tuning has added to a model, as files: LoRA, prefixes and soft prompts in PEFT's layout.
+//! Files of what tuning has added to a model: LoRA, prefixes and soft prompts in PEFT's layout.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -12,11 +12,12 @@ use thiserror::Error;
 
 use super::lora::{self, LoraError};
 use super::{LoraConfig, Tuning, TuningError, peft};
-use crate::attention::Prefix;
-use crate::load::LoadError;
-use crate::load::files::read_text;
+use crate::files::load::LoadError;
+use crate::files::read::read_text;
+use crate::files::replace::replace_all;
+use crate::files::tensor_file::{Entry, is_float};
 use crate::model::CausalLm;
-use crate::tensor_file::{Entry, is_float};
+use crate::model::attention::Prefix;
 
 /// The tensors of an adapter.
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -34,8 +35,8 @@ pub enum AdapterError {
     /// Full tuning adds nothing.
     #[error("full tuning makes no adapter: save the model itself (`save_model`)")]
     Full,
-    /// The model has not been made ready for this tuning.
-    #[error("the model holds no parameters of {0} tuning: apply it first (`Tuning::apply`)")]
+    /// This tuning has not been applied to the model.
+    #[error("the model has no parameters of {0} tuning: apply it first (`Tuning::apply`)")]
     NotApplied(Tuning),
     /// A file cannot be written or read.
     #[error(
@@ -75,7 +76,7 @@ pub enum AdapterError {
 }
 
 /// Writes what `tuning` has added to `model` into the folder `dir` (made if absent): `adapter_config.json` and
-/// `adapter_model.safetensors`. PEFT loads those of LoRA, prefix and prompt tuning; `base` is what it is told the model is. For head tuning
+/// `adapter_model.safetensors`. PEFT loads those of LoRA, prefix and prompt tuning; `base` names the model for it. For head tuning
 /// the tensor is `lm_head.weight`.
 ///
 /// # Errors
@@ -149,24 +150,22 @@ pub fn save_adapter(
     }
     // f32 holds every half-precision value.
     let bytes: Vec<u8> = data.iter().flat_map(|value| value.to_le_bytes()).collect();
-    let path = dir.join(WEIGHTS);
+    let paths = [dir.join(WEIGHTS), dir.join(CONFIG)];
     let view = TensorView::new(FileDtype::F32, shape, &bytes);
-    let written = view.and_then(|view| {
+    let weights = view.and_then(|view| {
         let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         safetensors::serialize([(name, view)], Some(format))
     });
-    let written = written.map_err(|error| content(&path, error.to_string()))?;
-    write(&path, &written)?;
-    let text = serde_json::to_vec_pretty(&config);
-    let path = dir.join(CONFIG);
-    write(
-        &path,
-        &text.map_err(|error| content(&path, error.to_string()))?,
-    )
+    let weights = weights.map_err(|error| content(&paths[0], error.to_string()))?;
+    let text = serde_json::to_vec_pretty(&config)
+        .map_err(|error| content(&paths[1], error.to_string()))?;
+    std::fs::create_dir_all(dir).map_err(|source| io(dir, source))?;
+    let [first, second] = paths;
+    replace_all(&[(first, &weights), (second, &text)]).map_err(|(path, source)| io(&path, source))
 }
 
 /// Adds the adapter in the folder `dir` to `model`, a plain one, and says how it was tuned. Reads what [`save_adapter`] writes, and what PEFT
-/// does for LoRA, prefix (without projection) and prompt tuning, as `adapter_model.safetensors` or else `adapter_model.bin`.
+/// writes for LoRA, prefix (without projection) and prompt tuning, as `adapter_model.safetensors` or else `adapter_model.bin`.
 ///
 /// # Errors
 /// If a file is missing or malformed, or does not fit the model.
@@ -296,19 +295,19 @@ fn check(
         return Ok(());
     }
     let message = format!(
-        "`{name}` has shape {found:?}, this model and adapter_config.json need {expected:?}: was it tuned from another?"
+        "`{name}` has shape {found:?}, but this model and adapter_config.json need {expected:?}: was it tuned for another model?"
     );
     Err(content(path, message))
 }
 
-/// The only tensor of an adapter, a matrix, as f32, once all values are known to be finite as `dtype`.
+/// The only tensor of an adapter, a matrix, as f32, after checking that all values are finite as `dtype`.
 fn read(dir: &Path, name: &str, dtype: DType) -> Result<(Vec<usize>, Vec<f32>), AdapterError> {
     let files = peft::open(dir)?;
     let path = files.path(name);
     let found = |entry: &Entry| format!("{:?} of shape {:?}", entry.dtype, entry.shape);
     if let Some((other, entry)) = files.entries.iter().find(|(other, _)| *other != name) {
         let message = format!(
-            "it holds `{other}`, {}; expected is `{name}` alone",
+            "it holds `{other}`, {}; expected only `{name}`",
             found(entry)
         );
         return Err(content(path, message));
@@ -321,17 +320,6 @@ fn read(dir: &Path, name: &str, dtype: DType) -> Result<(Vec<usize>, Vec<f32>), 
         return Err(content(path, message));
     }
     Ok((entry.shape.clone(), files.read_within(name, false, dtype)?))
-}
-
-/// Replaces a file whole or not at all.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), AdapterError> {
-    let failed = |source| io(path, source);
-    if let Some(dir) = path.parent() {
-        std::fs::create_dir_all(dir).map_err(failed)?;
-    }
-    let part = path.with_extension("part");
-    std::fs::write(&part, bytes).map_err(failed)?;
-    std::fs::rename(&part, path).map_err(failed)
 }
 
 fn io(path: &Path, source: std::io::Error) -> AdapterError {

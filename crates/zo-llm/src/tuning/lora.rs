@@ -1,4 +1,4 @@
-//! LoRA (Hu et al. 2021, arXiv 2106.09685): small changes of low rank to some linear layers, all other weights frozen.
+//! LoRA (Hu et al. 2021, arXiv 2106.09685): low-rank changes to some linear layers, all other weights frozen.
 //!
 //! ```text
 //! W' = W + scale A B        A [d_in, rank] random, B [rank, d_out] zero at first, scale = alpha / rank
@@ -20,7 +20,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! `W'` is built anew whenever the layer is used: a transient the size of that weight. [`merge`] ends that.
+//! `W'` is built anew whenever the layer is used: a temporary tensor the size of that weight. [`merge`] ends that.
 //!
 //! The factors have the float type of the weight they change, because a layer cannot multiply two types. In a half-precision model
 //! `W'` is therefore rounded to half precision, where PEFT would keep f32 factors beside it: changes below the weight's rounding
@@ -37,9 +37,10 @@ use rand_xoshiro::rand_core::{Rng, SeedableRng};
 use thiserror::Error;
 use zo_core::noise::{TensorKey, derive_seed};
 
-use crate::config::ConfigError;
-use crate::load::{LoadError, Mismatch, Slot, file_name, slots};
+use crate::files::load::{LoadError, Mismatch};
+use crate::files::slots::{Slot, file_name, slots};
 use crate::model::CausalLm;
+use crate::model::config::ConfigError;
 
 pub use super::peft::{load_adapter, save_adapter};
 
@@ -52,14 +53,14 @@ pub struct LoraConfig {
     /// Columns of A and rows of B: at least 1, at most the smaller side of the weight. Default 8.
     #[config(default = 8)]
     pub rank: usize,
-    /// Numerator of the scale on `A B`: finite and not 0. Default 16.
+    /// Numerator of the scale of `A B`: finite and not 0. Default 16.
     #[config(default = 16.0)]
     pub alpha: f64,
     /// The linear layers to adapt, by the last parts of their Hugging Face names: `q_proj` is that of every block,
-    /// `layers.0.self_attn.q_proj` the first block's. Each has to match a layer. Default `q_proj` and `v_proj`.
+    /// `layers.0.self_attn.q_proj` that of the first. Each must match a layer. Default `q_proj` and `v_proj`.
     #[config(default = "default_targets()")]
     pub targets: Vec<String>,
-    /// Whether the scale is `alpha / sqrt(rank)` (Kalajdzievski 2023, arXiv 2312.03732) and not `alpha / rank`. Default false.
+    /// Whether the scale is `alpha / sqrt(rank)` (Kalajdzievski 2023, arXiv 2312.03732) instead of `alpha / rank`. Default false.
     #[config(default = false)]
     pub rslora: bool,
 }
@@ -76,12 +77,12 @@ pub enum LoraError {
     /// The rank is 0.
     #[error("the LoRA rank is 0: it must be at least 1 (8 is usual)")]
     ZeroRank,
-    /// The rank exceeds that of the weight.
+    /// The rank exceeds the smaller side of the weight.
     #[error(
         "the LoRA rank is {rank}, but the weight of `{layer}` is {shape:?}: use at most {largest}, or leave that layer out"
     )]
     Rank {
-        /// The rank asked for.
+        /// The requested rank.
         rank: usize,
         /// The layer.
         layer: String,
@@ -103,13 +104,11 @@ pub enum LoraError {
     UnknownTarget {
         /// The target.
         target: String,
-        /// The last parts of the names that there are.
+        /// The last parts of the known names.
         names: String,
     },
-    /// The model has adapters already.
-    #[error(
-        "the model has an adapter already, at `{path}`: merge it first, or load the model anew"
-    )]
+    /// The model already has adapters.
+    #[error("the model already has an adapter, at `{path}`: merge it first, or reload the model")]
     Adapted {
         /// The path of the first factor.
         path: String,
@@ -143,7 +142,7 @@ pub enum LoraError {
     },
     /// A file cannot be written.
     #[error(
-        "cannot write {path}: {source}; check that the folder may be written and the disk has room"
+        "cannot write {path}: {source}; check that the folder is writable and the disk has room"
     )]
     Write {
         /// The file.
@@ -174,7 +173,7 @@ pub enum LoraError {
         /// Everything that does not fit.
         mismatch: Mismatch,
     },
-    /// A tensor cannot be read from its device, or put into a file.
+    /// A tensor cannot be read from its device, or serialized.
     #[error("cannot prepare {name}: {message}; free memory on the device and save again")]
     Tensor {
         /// The tensor.
@@ -192,13 +191,13 @@ impl Default for LoraConfig {
 }
 
 impl LoraConfig {
-    /// The factor on `A B`.
+    /// The factor of `A B`.
     pub fn scale(&self) -> f64 {
         let rank = self.rank as f64;
         self.alpha / if self.rslora { rank.sqrt() } else { rank }
     }
 
-    /// Checks the values that make no sense for any model.
+    /// Refuses values that make no sense for any model.
     ///
     /// # Errors
     /// If the rank is 0, alpha is 0 or not finite, or there is no target.
@@ -230,10 +229,10 @@ impl LoraConfig {
 
 /// Gives `model` adapters that leave its outputs as they are, and freezes its other parameters for methods with gradients.
 ///
-/// A is uniform within `1 / sqrt(d_in)`, which is PEFT's default, and a function of `seed` and the layer's name alone; B is 0.
+/// A is uniform within `1 / sqrt(d_in)`, which is PEFT's default, and depends only on `seed` and the layer's name; B is 0.
 ///
 /// # Errors
-/// [`LoraError`] if the configuration makes no sense or does not fit the model, or if the model has adapters already.
+/// [`LoraError`] if the configuration makes no sense or does not fit the model, or if the model already has adapters.
 pub fn apply(model: CausalLm, config: &LoraConfig, seed: u64) -> Result<CausalLm, LoraError> {
     let layers = config.select(&model)?;
     for (layer, shape) in &layers {
@@ -258,8 +257,8 @@ pub fn trainable() -> ParamGroup {
     ParamGroup::from_predicate(FACTORS)
 }
 
-/// The model without adapters, its weights changed by them: nothing is built anew any more. The outputs stay the same, and so do the
-/// names and shapes of the weights, for [`save_model`](crate::save_model) to write. They are frozen for methods with gradients until
+/// The model with its adapters merged into the weights, so that nothing is built anew. The outputs stay the same, and so do the names
+/// and shapes of the weights, for [`save_model`](crate::save_model) to write. They are frozen for methods with gradients until
 /// [`Module::unfreeze`].
 pub fn merge(model: CausalLm) -> CausalLm {
     model.materialize()
@@ -292,7 +291,7 @@ pub(super) fn linear_layers(model: &CausalLm) -> Layers {
     linear.filter_map(layer).collect()
 }
 
-/// The name in transformers of the layer whose weight is at `path`, the name of the architecture left out.
+/// The name in transformers of the layer whose weight is at `path`, which omits the name of the architecture.
 fn layer_name(path: &str) -> Option<String> {
     let name = file_name(path);
     name.strip_suffix(".weight").map(str::to_owned)
@@ -310,7 +309,7 @@ fn uniform(seed: u64, layer: &str, d_in: usize, rank: usize) -> Vec<f64> {
     let seed = derive_seed(seed, TensorKey::new(layer).0, 0);
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let bound = 1.0 / (d_in as f64).sqrt();
-    // Written out, because a run must not change with a release of `rand`.
+    // Implemented here because a run must not change with a release of `rand`.
     let mut draw = || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
     (0..d_in * rank)
         .map(|_| bound * (2.0 * draw() - 1.0))
@@ -339,7 +338,7 @@ pub(super) fn attach(
     }))
 }
 
-/// As burn's `Lora`, but with given factors: burn draws them from a generator that the whole process shares.
+/// Like burn's `Lora`, but with given factors: burn draws them from a generator that the whole process shares.
 struct Attach<'a, F> {
     rank: usize,
     scale: f64,
@@ -381,7 +380,7 @@ where
     }
 }
 
-/// A parameter that stays for the whole run, as weights do.
+/// A parameter that lives for the whole run, as weights do.
 fn factor(values: Vec<f64>, shape: [usize; 2], device: &Device, dtype: DType) -> Param<Tensor<2>> {
     let data = TensorData::new(values, shape);
     let tensor: Tensor<2> =

@@ -1,7 +1,7 @@
 //! Adapters in PEFT's layout: `adapter_config.json` and `adapter_model.safetensors` or `adapter_model.bin`.
 //!
-//! PEFT stores `lora_A` as `[rank, d_in]` and `lora_B` as `[d_out, rank]`, the transposes of the factors here, as it stores weights
-//! `[d_out, d_in]`.
+//! PEFT stores `lora_A` as `[rank, d_in]` and `lora_B` as `[d_out, rank]`, the transposes of the factors here, just as it stores
+//! weights as `[d_out, d_in]`.
 
 mod config;
 mod targets;
@@ -16,20 +16,22 @@ use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype as FileDtype, TensorView};
 
 use super::lora::{FACTORS, Layers, LoraConfig, LoraError, attach};
-use crate::load::{LoadError, Mismatch, file_name};
+use crate::files::load::{LoadError, Mismatch};
+use crate::files::replace::replace_all;
+use crate::files::slots::file_name;
+use crate::files::tensor_file::{TensorFiles, is_float};
 use crate::model::CausalLm;
-use crate::tensor_file::{TensorFiles, is_float};
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
-/// What PEFT wrote before, and with `safe_serialization=False`.
+/// What older versions of PEFT write, and newer ones with `safe_serialization=False`.
 const BIN: &str = "adapter_model.bin";
 
 /// Writes the adapters of `model` into the folder `dir` (made if absent) as PEFT does, in their own float type. `config` is what
 /// [`apply`](super::lora::apply) was given or [`load_adapter`] returned; `base_model` names the model that the adapters belong to, a
 /// Hugging Face name or a folder.
 ///
-/// The alpha of a model's adapters cannot be read back from it: with another alpha in `config` the files would describe another model.
+/// The alpha of a model's adapters cannot be recovered from it: with another alpha in `config`, the files would describe another model.
 ///
 /// # Errors
 /// [`LoraError`] if the adapters are not those of `config`, or the files cannot be written.
@@ -78,20 +80,21 @@ pub fn save_adapter(
         path: dir.to_owned(),
         source,
     })?;
-    replace(dir, &[(WEIGHTS, weights), (CONFIG, text)])
+    replace_all(&[(dir.join(WEIGHTS), &weights), (dir.join(CONFIG), &text)])
+        .map_err(|(path, source)| LoraError::Write { path, source })
 }
 
 /// Gives `model` the adapters in the folder `dir`, which [`save_adapter`] or PEFT wrote for it, and freezes its other parameters for
 /// methods with gradients. The weights are `adapter_model.safetensors` or else `adapter_model.bin`, of f64, f32, bf16 or f16; the
 /// adapters take the float type of the model.
 ///
-/// `target_modules` may be a list, a pattern or `all-linear`. Targets that match no layer are left out while another does, as PEFT does;
+/// `target_modules` may be a list, a pattern or `all-linear`. Targets that match no layer are dropped if another does, as in PEFT;
 /// those of the returned configuration all match.
 ///
 /// # Errors
 /// [`LoraError`] if a file is missing or malformed, asks for something that is not supported, or does not fit the model (every tensor
-/// that is missing, unexpected or of the wrong shape is named), if a value is not finite in the model's float type, or if the model has
-/// adapters already.
+/// that is missing, unexpected or of the wrong shape is named), if a value is not finite in the model's float type, or if the model
+/// already has adapters.
 pub fn load_adapter(dir: &Path, model: CausalLm) -> Result<(CausalLm, LoraConfig), LoraError> {
     let path = dir.join(CONFIG);
     let (mut config, targets) = config::read(&path)?;
@@ -127,7 +130,7 @@ pub(super) fn open(dir: &Path) -> Result<TensorFiles, LoadError> {
             bin
         });
     }
-    let message = format!("neither it nor {BIN} is there");
+    let message = format!("neither it nor {BIN} exists");
     let source = std::io::Error::new(std::io::ErrorKind::NotFound, message);
     Err(LoadError::read(&safetensors, source))
 }
@@ -228,32 +231,8 @@ fn transpose<T: Copy>(values: &[T], [rows, columns]: [usize; 2]) -> Vec<T> {
     (0..values.len()).map(at).collect()
 }
 
-/// Writes files beside their final names and renames them once all are there: existing ones are replaced whole or not at all.
-fn replace(dir: &Path, files: &[(&str, Vec<u8>)]) -> Result<(), LoraError> {
-    let part = |name: &str| dir.join(format!("{name}.part"));
-    let write = |name: &str, bytes: &[u8]| {
-        let path = part(name);
-        std::fs::write(&path, bytes).map_err(|source| LoraError::Write { path, source })
-    };
-    let rename = |name: &str| {
-        let path = dir.join(name);
-        std::fs::rename(part(name), &path).map_err(|source| LoraError::Write { path, source })
-    };
-    let written = files
-        .iter()
-        .try_for_each(|(name, bytes)| write(name, bytes))
-        .and_then(|()| files.iter().try_for_each(|(name, _)| rename(name)));
-    if written.is_err() {
-        for (name, _) in files {
-            // Best effort: the error that matters is the one above.
-            let _ = std::fs::remove_file(part(name));
-        }
-    }
-    written
-}
-
-/// Finds the tensors of these names and shapes in the file, and complains about all that does not fit at once. The adapter's own name
-/// may stand in theirs (`lora_A.default.weight`), as in a whole model's state. Gives for each name that in the file.
+/// Finds the tensors of these names and shapes in the file. One error names everything that does not fit. Their names may contain the
+/// adapter's own (`lora_A.default.weight`), as in a whole model's state. Returns the name in the file for each name.
 fn resolve(
     files: &TensorFiles,
     expected: &BTreeMap<String, [usize; 2]>,

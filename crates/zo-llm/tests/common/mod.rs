@@ -98,7 +98,7 @@ impl Golden {
     }
 }
 
-/// A copy of a golden folder that may be damaged; it vanishes when dropped.
+/// A copy of a golden folder that may be damaged; dropping it removes it.
 pub(crate) fn copy(case: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(golden(case)).unwrap() {
@@ -135,7 +135,7 @@ pub(crate) fn edit(dir: &Path, change: impl FnOnce(&mut Tensors)) {
     std::fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
 }
 
-/// Replaces text in `config.json`, which must hold it.
+/// Replaces text in `config.json`, which must contain it.
 pub(crate) fn edit_config(dir: &Path, from: &str, to: &str) {
     let path = dir.join("config.json");
     let text = std::fs::read_to_string(&path).unwrap();

@@ -1,4 +1,4 @@
-//! What `torch.save` writes for a state dict, put together without Python.
+//! What `torch.save` writes for a state dict, assembled without Python.
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

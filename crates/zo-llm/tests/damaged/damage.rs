@@ -1,4 +1,4 @@
-//! Ways in which files come to harm.
+//! Ways to damage files.
 
 use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
@@ -49,7 +49,7 @@ fn damage(file: &Path, bytes: Vec<u8>, rng: &mut impl Rng) -> (String, Option<Ve
     if rng.random_bool(0.02) {
         return ("gone".to_owned(), None);
     }
-    // Half of the damage respects the form of the file, so that it is found only behind the first checks.
+    // Half of the damage respects the form of the file, so that it passes the first checks.
     let formed = match ending {
         _ if rng.random_bool(0.4) => None,
         "json" => value(&bytes, rng),
@@ -111,7 +111,7 @@ fn header(bytes: &[u8], rng: &mut impl Rng) -> Option<(String, Vec<u8>)> {
     Some((what, file))
 }
 
-/// An entry of a zip archive, whose check sums are made anew.
+/// An entry of a zip archive, whose checksums are recomputed.
 fn archive(bytes: &[u8], rng: &mut impl Rng) -> Option<(String, Vec<u8>)> {
     let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).ok()?;
     let mut entries = Vec::new();
@@ -161,7 +161,7 @@ fn raw(mut bytes: Vec<u8>, rng: &mut impl Rng) -> (String, Vec<u8>) {
             "some bits flipped".to_owned()
         }
         3 => {
-            // Where lengths and kinds stand.
+            // Where lengths and types are.
             let at = rng.random_range(0..bytes.len().min(256));
             bytes[at] = rng.random();
             format!("byte {at} changed")

@@ -9,7 +9,7 @@ pub(crate) fn damage(value: &mut Value, rng: &mut impl Rng) -> String {
     descend(value, &whole, String::new(), rng)
 }
 
-/// Goes down to some place below `path` and changes it. Lists may be long, so each level has its chance.
+/// Descends to some place below `path` and changes it. Lists may be long, so each level gets a chance.
 fn descend(node: &mut Value, whole: &Value, path: String, rng: &mut impl Rng) -> String {
     if path.is_empty() || rng.random_bool(0.7) {
         match node {
@@ -64,7 +64,7 @@ fn change(node: &mut Value, whole: &Value, rng: &mut impl Rng) -> String {
         14 => json!({}),
         15 => json!(100_000_000),
         16 => {
-            // As deep as a reader allows.
+            // As deeply nested as a reader allows.
             let mut deep = json!(1);
             for _ in 0..120 {
                 deep = json!([deep]);
@@ -141,7 +141,7 @@ fn pick<'a>(mut value: &'a Value, rng: &mut impl Rng) -> &'a Value {
     value
 }
 
-/// The text of a value; sometimes with a key that stands twice, or with a byte-order mark.
+/// The text of a value; sometimes with a repeated key or a byte-order mark.
 pub(crate) fn text(value: &Value, rng: &mut impl Rng) -> String {
     let mut text = value.to_string();
     if let (true, Value::Object(map)) = (rng.random_bool(0.1), value) {

@@ -1,8 +1,8 @@
-//! Damaged folders give errors: no panic, no abort, no hang, no allocation without bounds.
+//! Damaged folders give errors: no panics, aborts, hangs or unbounded allocations.
 //!
-//! The folders of `tests/agreement` are damaged at random, each way a function of its number. Some hundred are tried by default, more
-//! with `ZO_DAMAGED=6000`; `ZO_DAMAGED=17..18` tries number 17 alone and says what came of it. The work is done by other processes of
-//! this program, so that an abort or a hang is found as well, and is laid to one number.
+//! The folders of `tests/agreement` are damaged at random, each time as a function of a number. A few hundred are tried by default, more
+//! with `ZO_DAMAGED=6000`; `ZO_DAMAGED=17..18` tries number 17 alone and prints the outcome. Worker processes of this program do the
+//! work, so that aborts and hangs are found as well, and attributed to one number.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "../common/mod.rs"]
@@ -26,16 +26,16 @@ use serde_json::Value;
 
 use common::evaluate_folder;
 
-/// Numbers tried unless told otherwise.
+/// How many numbers are tried by default.
 const DEFAULT: Range<usize> = 0..400;
 /// Memory that reading a folder of some KiB may take.
 const MEMORY: usize = 2 << 30;
 /// How long a folder may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Tells a worker its numbers.
+/// Environment variable that gives a worker its numbers.
 const NUMBERS: &str = "ZO_DAMAGED_WORKER";
 
-/// Refuses memory beyond [`MEMORY`], at which a program aborts that does not expect it.
+/// Refuses memory beyond [`MEMORY`], which aborts a program that does not handle it.
 struct Limited;
 
 static TAKEN: AtomicUsize = AtomicUsize::new(0);
@@ -94,11 +94,11 @@ fn damaged_folders_give_errors() {
     let defects: Vec<String> = found.into_iter().flat_map(|(_, defects)| defects).collect();
     println!("{errors} of {} gave an error", numbers.len());
     assert!(defects.is_empty(), "{}", defects.join("\n"));
-    // If most were evaluated, the damage would be none.
+    // If most could be evaluated, the damage would be too mild.
     assert!(errors * 3 > numbers.len() || numbers.len() < 50, "{errors}");
 }
 
-/// Has workers try `numbers`; a new one where one dies. How many gave an error, and what should not have happened.
+/// Has workers try `numbers`, and starts a new one when one dies. Returns how many gave an error, and what should not have happened.
 fn supervise(mut numbers: Range<usize>) -> (usize, Vec<String>) {
     let (mut errors, mut defects) = (0, Vec::new());
     while !numbers.is_empty() {

@@ -1,4 +1,4 @@
-//! The files of adapters, PEFT's included.
+//! The files of adapters, including PEFT's.
 
 use std::path::{Path, PathBuf};
 
@@ -33,7 +33,7 @@ fn saved_adapters_come_back_bit_for_bit() {
             let adapted = adapted(config, &lora);
             let temporary = tempfile::tempdir().unwrap();
             let dir = temporary.path().join("deep/er");
-            // The second time, there are files to replace.
+            // The second time, existing files are replaced.
             for _ in 0..2 {
                 lora::save_adapter(&dir, &adapted, &lora, "facebook/opt-125m").unwrap();
                 assert_eq!(files(&dir), [CONFIG, WEIGHTS]);
@@ -235,7 +235,7 @@ fn names_with_the_adapter_s_own_and_other_float_types_are_read() {
     let (expected, found) = (logits(&expected), logits(&model));
     let difference = difference(&expected, &found);
     assert!(difference > 0.0 && difference < 0.01, "{difference}");
-    // Both spellings of one tensor are one too many.
+    // A tensor in both spellings is one too many.
     edit_tensors(dir.path(), |tensors| {
         let mut twin = tensors[0].clone();
         twin.0 = twin.0.replace(".default", "");
@@ -270,10 +270,10 @@ fn adapters_are_saved_with_their_own_configuration() {
     }
     says(save(&adapted, &lora.clone().with_rank(0)), &["rank is 0"]);
     assert!(files(dir.path()).is_empty());
-    // A file stands where the folder should be.
+    // A file in place of the folder.
     std::fs::write(dir.path().join("adapter"), "").unwrap();
     says(save(&adapted, &lora), &["cannot write", "adapter"]);
-    // A folder stands where a file should be.
+    // A folder in place of a file.
     std::fs::remove_file(dir.path().join("adapter")).unwrap();
     std::fs::create_dir_all(dir.path().join("adapter").join(WEIGHTS).join("x")).unwrap();
     says(save(&adapted, &lora), &["cannot write", WEIGHTS]);
@@ -368,7 +368,7 @@ fn unsupported_options_are_refused_by_name() {
         ("target_modules", json!(["c_attn", "wte"]), "`c_attn, wte`"),
         ("target_modules", json!("model.*c_attn"), "c_attn"),
         ("target_modules", json!([]), "no LoRA target"),
-        // PEFT's rank where none is given.
+        // PEFT's default rank.
         ("r", Value::Null, "[4, 16] instead of [8, 16]"),
         ("r", json!(3), "[4, 16] instead of [3, 16]"),
     ] {

@@ -1,4 +1,4 @@
-//! Tiny models with known weights, and ways to look into them.
+//! Tiny models with known weights, and ways to inspect them.
 
 use std::collections::BTreeMap;
 

@@ -41,7 +41,7 @@ fn targets_are_those_that_peft_takes() {
         let (model, found) = reconfigured(&[("target_modules", targets.clone())], &[]);
         assert_eq!(values(&model), values(&expected), "{targets}");
         assert_eq!(logits(&model), logits(&expected), "{targets}");
-        // What comes back is a configuration with which the adapter can be saved.
+        // The returned configuration can be used to save the adapter.
         let dir = tempfile::tempdir().unwrap();
         lora::save_adapter(dir.path(), &model, &found, "base").unwrap();
         assert_eq!(

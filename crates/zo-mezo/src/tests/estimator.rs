@@ -1,15 +1,15 @@
-//! The estimate is the gradient in the mean, and has the variance that the theory gives.
+//! The estimate is the gradient on average, and has the variance that the theory gives.
 
 use burn::module::{Param, ParamGroup};
 use burn::tensor::Tensor;
 use proptest::prelude::*;
-use zo_core::{Difference, ZerothOrderOptimizer};
+use zo_core::{Difference, Noise, ZerothOrderOptimizer};
 
 use super::{Layer, devices};
 use crate::*;
 
 /// Steps of lr 1 from the same point with different seeds: samples of the estimate, here of `theta -> 1/2 theta^T A theta + b theta`.
-fn estimates(config: &MezoConfig, start: &[f32], matrix: &[f32], runs: u64) -> Vec<Vec<f64>> {
+fn estimates(config: &Method, start: &[f32], matrix: &[f32], runs: u64) -> Vec<Vec<f64>> {
     let (device, d) = (&devices()[0], start.len());
     let a = Tensor::<1>::from_floats(matrix, device).reshape([d, d]);
     (0..runs)
@@ -18,11 +18,7 @@ fn estimates(config: &MezoConfig, start: &[f32], matrix: &[f32], runs: u64) -> V
             let weight = Param::from_tensor(Tensor::zeros([1, 1], device));
             let model = Layer { weight, bias };
             let only = ParamGroup::from_path("bias");
-            let config = MezoConfig {
-                seed,
-                trainable: only,
-                ..config.clone()
-            };
+            let config = config.clone().with_seed(seed).with_trainable(only);
             let loss = |m: &Layer| {
                 let x = m.bias.val().reshape([1, d]);
                 (x.clone().matmul(a.clone()) * x).sum() * 0.5
@@ -57,7 +53,7 @@ proptest! {
         let norm2: f64 = gradient.iter().map(|g| g * g).sum();
         prop_assume!(norm2 > 0.05);
         let noise = if rademacher { Noise::Rademacher } else { Noise::Gaussian };
-        let config = MezoConfig::new().with_epsilon(0.25).with_queries(queries).with_noise(noise);
+        let config = mezo().with_epsilon(0.25).with_queries(queries).with_noise(noise);
         let n = 3000;
         let samples = estimates(&config, &start, &symmetric, n);
         let n = n as f64;
@@ -80,7 +76,7 @@ proptest! {
 /// by O(eps), which this test measures against the closed form.
 #[test]
 fn one_sided_differences_are_unbiased_on_quadratics() {
-    let config = MezoConfig::new()
+    let config = mezo()
         .with_difference(Difference::OneSided)
         .with_epsilon(1e-2);
     let (start, matrix) = ([0.5f32, -1.0], [2.0f32, 0.5, 0.5, 1.0]);

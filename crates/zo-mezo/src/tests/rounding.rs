@@ -3,7 +3,7 @@
 use burn::module::{Param, ParamGroup};
 use burn::tensor::{DType, Device, Tensor};
 use zo_core::noise::value;
-use zo_core::{Rounding, TensorKey, ZerothOrderOptimizer};
+use zo_core::{Noise, Rounding, TensorKey, ZeroOrder, ZerothOrderOptimizer};
 
 use super::Layer;
 use crate::*;
@@ -21,8 +21,8 @@ fn model(dtype: DType) -> Layer {
     }
 }
 
-fn config(rounding: Rounding) -> MezoConfig {
-    MezoConfig::new()
+fn config(rounding: Rounding) -> Method {
+    mezo()
         .with_noise(Noise::Rademacher)
         .with_trainable(ParamGroup::from_path("bias"))
         .with_rounding(rounding)
@@ -95,7 +95,7 @@ fn steps_at_1e_7_are_lost_to_nearest_and_kept_by_chance() {
 
 #[test]
 fn runs_rounded_by_chance_repeat_and_resume() {
-    let run = |optim: &mut Mezo, mut module: Layer, steps: usize| {
+    let run = |optim: &mut ZeroOrder, mut module: Layer, steps: usize| {
         for _ in 0..steps {
             let loss = |m: &Layer| m.bias.val().cast(DType::F32).square().sum();
             module = optim.step(1e-3, module, loss).unwrap().0;
@@ -103,7 +103,7 @@ fn runs_rounded_by_chance_repeat_and_resume() {
         module
     };
     let stochastic = config(Rounding::Stochastic);
-    let whole = |config: &MezoConfig| {
+    let whole = |config: &Method| {
         let mut optim = config.init().unwrap();
         biases(&run(&mut optim, model(DType::BF16), 8))
     };

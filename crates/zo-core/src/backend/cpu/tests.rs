@@ -8,9 +8,9 @@ use crate::noise::{self, Noise, TensorKey};
 pub(in crate::backend) mod forms;
 mod rounding;
 
-const DISTRIBUTIONS: [Noise; 2] = [Noise::Gaussian, Noise::Rademacher];
+const NOISES: [Noise; 2] = [Noise::Gaussian, Noise::Rademacher];
 
-fn noise(noise: Noise, seed: u64) -> Direction {
+fn draw(noise: Noise, seed: u64) -> Direction {
     Direction::noise(noise, seed)
 }
 
@@ -42,19 +42,19 @@ fn sweeps() -> Vec<Sweep> {
     let key = TensorKey::new("layers.3.weight");
     let zero = Direction::zero();
     let mut sweeps = Vec::new();
-    for noise in DISTRIBUTIONS {
-        let z = noise(noise, 11);
+    for noise in NOISES {
+        let z = draw(noise, 11);
         sweeps.push(Sweep::new(key, 1.0, &zero, &z.scaled(1e-3)));
         sweeps.push(Sweep::new(key, 1.0, &z.scaled(1e-3), &z.scaled(-1e-3)));
     }
-    let three = noise(Noise::Gaussian, 0)
+    let three = draw(Noise::Gaussian, 0)
         .scaled(1e-3)
-        .plus(-2e-3, &noise(Noise::Rademacher, u64::MAX))
-        .plus(0.5, &noise(Noise::Gaussian, 1 << 40));
+        .plus(-2e-3, &draw(Noise::Rademacher, u64::MAX))
+        .plus(0.5, &draw(Noise::Gaussian, 1 << 40));
     sweeps.push(Sweep::new(
         key,
         0.99,
-        &noise(Noise::Gaussian, 0).scaled(1e-3),
+        &draw(Noise::Gaussian, 0).scaled(1e-3),
         &three,
     ));
     sweeps.push(Sweep::new(key, 0.5, &zero, &zero));
@@ -146,7 +146,7 @@ fn double_precision_is_restored_to_double_precision() {
     let key = TensorKey::new("w");
     let start: Vec<f64> = weights(1000).into_iter().map(f64::from).collect();
     let mut w = start.clone();
-    let path = [0.0, 1e-3, -1e-3, 0.0].map(|c| noise(Noise::Gaussian, 5).scaled(c));
+    let path = [0.0, 1e-3, -1e-3, 0.0].map(|c| draw(Noise::Gaussian, 5).scaled(c));
     for leg in path.windows(2) {
         sweep_slice(&mut w, &Sweep::new(key, 1.0, &leg[0], &leg[1]));
     }

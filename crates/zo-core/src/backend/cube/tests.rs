@@ -14,11 +14,11 @@ use crate::backend::cpu::tests::forms::{
     chosen_elements_are_found_again, steps_without_an_update_have_no_bias,
 };
 use crate::backend::{Sweep, Target, sweep};
+use crate::change::{Change, Moment};
 use crate::direction::Direction;
-use crate::mask::{Choice, Elements, Selection};
 use crate::masked::MaskedDirection;
 use crate::noise::{self, Noise, TensorKey};
-use crate::update::{Change, Moment};
+use crate::selection::{Choice, Elements, Selection};
 
 const KEY: TensorKey = TensorKey(0x1234_5678_9abc_def0);
 

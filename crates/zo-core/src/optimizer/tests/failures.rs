@@ -50,20 +50,15 @@ fn a_failed_step_loses_nothing() {
 }
 
 /// Fails to select in step 3.
-#[derive(Clone)]
+#[derive(Clone, Serialize)]
 struct Stops;
 
 impl SparsityMask for Stops {
-    fn select(
-        &mut self,
-        tensors: &[TensorInfo],
-        _: &mut dyn Weights,
-        seeds: &mut Seeds,
-    ) -> Result<Selection, ZoError> {
-        if seeds.step() < 3 {
-            return Ok(Selection::all(tensors.len()));
+    fn select(&mut self, step: &mut SelectContext<'_>) -> Result<Selection, ZoError> {
+        if step.step() < 3 {
+            return Ok(Selection::all(step.tensors().len()));
         }
-        let (mask, reason) = ("Stops", "it stops".to_owned());
+        let (mask, reason) = (self.name(), "it stops".to_owned());
         Err(ZoError::Mask { mask, reason })
     }
 }

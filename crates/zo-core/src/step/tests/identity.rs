@@ -8,12 +8,9 @@ use crate::tensors::check_ids;
 
 const BOTH: [Perturbation; 2] = [Perturbation::InPlace, Perturbation::OnTheFly];
 
-fn perturbing(perturbation: Perturbation) -> ZeroOrder<Noise, Dense, Sgd> {
-    let settings = Settings {
-        perturbation,
-        ..Settings::default()
-    };
-    ZeroOrder::new(settings, Noise::Gaussian, Dense, Sgd).unwrap()
+fn perturbing(perturbation: Perturbation) -> ZeroOrder {
+    let method = Method::new().with_perturbation(perturbation);
+    method.init().unwrap()
 }
 
 /// Weights under any names, in any order, with visitors and mappers of their own.
@@ -102,7 +99,7 @@ fn crossed_orders_of_visits_and_maps_do_not_matter() {
             ..Settings::default()
         };
         let run = |module: Named| {
-            let mut optim = ZeroOrder::new(settings.clone(), Noise::Gaussian, Dense, Sgd).unwrap();
+            let mut optim = Method::from(settings.clone()).init().unwrap();
             let mut module = module;
             for _ in 0..3 {
                 module = optim.step(1e-2, module, Named::loss).unwrap().0;
@@ -201,7 +198,7 @@ fn running_statistics_do_not_train() {
             perturbation,
             ..Settings::default()
         };
-        let mut optim = ZeroOrder::new(only, Noise::Gaussian, Dense, Sgd).unwrap();
+        let mut optim = Method::from(only).init().unwrap();
         let failed = optim.step(1e-3, norm, loss).unwrap_err();
         assert!(matches!(failed.error, ZoError::NothingToTrain { .. }));
     }
@@ -220,7 +217,7 @@ fn large_tensors_are_read_whole() {
     };
     let mut read: Vec<f32> = Vec::with_capacity(n);
     tensors::visit_values(&module, &mut |_, values| {
-        values.for_each_part(&mut |data| read.extend(data.iter::<f32>()));
+        read.extend(values.iter::<f32>());
     });
     assert!(read == values);
 }

@@ -3,7 +3,7 @@
 use burn::tensor::TensorData;
 
 use super::*;
-use crate::mask::Elements;
+use crate::selection::Elements;
 
 #[derive(Module, Debug)]
 struct One {
@@ -112,16 +112,11 @@ fn an_objective_that_ignores_its_module_is_found_out() {
 }
 
 /// A mask that always answers the same.
-#[derive(Clone)]
+#[derive(Clone, Serialize)]
 struct Answers(Selection);
 
 impl SparsityMask for Answers {
-    fn select(
-        &mut self,
-        _: &[TensorInfo],
-        _: &mut dyn tensors::Weights,
-        _: &mut Seeds,
-    ) -> Result<Selection, ZoError> {
+    fn select(&mut self, _: &mut SelectContext<'_>) -> Result<Selection, ZoError> {
         Ok(self.0.clone())
     }
 }
@@ -142,7 +137,7 @@ fn selections_are_checked() {
         ),
     ] {
         let mask = Answers(Selection(answer));
-        let mut optim = ZeroOrder::new(Settings::default(), Noise::Gaussian, mask, Sgd).unwrap();
+        let mut optim = Method::new().with_mask(mask).init().unwrap();
         let failed = optim.step(1e-2, one(&[1.0], DType::F32), steep(1.0));
         let failed = failed.unwrap_err();
         assert!(failed.to_string().contains(expected), "{failed}");

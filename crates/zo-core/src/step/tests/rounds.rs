@@ -1,39 +1,41 @@
 //! Several updates in a step: what is evaluated where, and what a failed step leaves.
 
+use serde_json::Value;
+
 use super::*;
 use crate::difference::Difference;
 use crate::error::RecordError;
+use crate::evaluator::Evaluator;
+use crate::mask::Observation;
+use crate::part::Needs;
 use crate::record::{Buffers, from_record};
-use crate::report::QueryReport;
-use crate::sampler::Probe;
-use crate::update::{Estimate, UpdateRule, no_buffers};
+use crate::update::no_buffers;
 
 /// One tensor per round, updated before the next is measured; counts what it observes.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Serialize)]
 struct Turns {
+    #[serde(skip)]
     observed: u64,
 }
 
 impl SparsityMask for Turns {
-    fn select(
-        &mut self,
-        tensors: &[TensorInfo],
-        _: &mut dyn tensors::Weights,
-        seeds: &mut Seeds,
-    ) -> Result<Selection, ZoError> {
-        let choose = |number: usize| (number == seeds.round()).then_some(Choice::WHOLE);
-        Ok(Selection((0..tensors.len()).map(choose).collect()))
+    fn select(&mut self, step: &mut SelectContext<'_>) -> Result<Selection, ZoError> {
+        let choose = |number: usize| (number == step.round()).then_some(Choice::WHOLE);
+        Ok(Selection((0..step.tensors().len()).map(choose).collect()))
     }
 
     fn rounds(&self, tensors: &[TensorInfo]) -> Result<usize, ZoError> {
         Ok(tensors.len())
     }
 
-    fn updates_each_round(&self) -> bool {
-        true
+    fn needs(&self) -> Needs {
+        Needs {
+            updates_each_round: true,
+            ..Needs::default()
+        }
     }
 
-    fn observe(&mut self, _: &[TensorInfo], _: &Selection, _: &[QueryReport]) {
+    fn observe(&mut self, _: &Observation<'_>) {
         self.observed += 1;
     }
 
@@ -43,18 +45,15 @@ impl SparsityMask for Turns {
 }
 
 /// SGD that counts its updates.
-#[derive(Clone, Default)]
-struct Counting(u64);
+#[derive(Clone, Default, Serialize)]
+struct Counting(#[serde(skip)] u64);
 
 impl UpdateRule for Counting {
-    fn update(
-        &mut self,
-        lr: f64,
-        estimate: &Estimate,
-        _: &mut dyn Probe,
-    ) -> Result<Update<'_>, ZoError> {
+    fn update(&mut self, step: &mut UpdateContext<'_>) -> Result<Change<'_>, ZoError> {
         self.0 += 1;
-        Ok(Update::linear(estimate.gradient().scaled(-lr), lr))
+        Ok(Change::Linear(
+            step.estimate().gradient().scaled(-step.lr()),
+        ))
     }
 
     fn record(&self) -> Value {
@@ -68,9 +67,9 @@ impl UpdateRule for Counting {
     }
 }
 
-fn in_turns(settings: Settings) -> ZeroOrder<Noise, Turns, Counting> {
-    let (mask, rule) = (Turns::default(), Counting::default());
-    ZeroOrder::new(settings, Noise::Gaussian, mask, rule).unwrap()
+fn in_turns(settings: Settings) -> ZeroOrder {
+    let method = Method::from(settings).with_mask(Turns::default());
+    method.with_update(Counting::default()).init().unwrap()
 }
 
 fn loss(weights: &Weights) -> f64 {
@@ -165,12 +164,15 @@ fn updates_of_one_step_are_rounded_apart() {
     let tensors = tensors::tensors(&module, &ParamGroup::from_path("a")).unwrap();
     let mut perturbed = Perturbed::new(module, tensors.into());
     let objective = crate::objective::LossObjective(idle);
-    let mut walk = Walk::new(&mut perturbed, objective, settings, 3, false);
+    let mut at = Evaluator::new(&mut perturbed, objective, 1e-3, 3, false);
+    let mut journal = Journal::default();
     let half = Direction::noise(Noise::Rademacher, 1).scaled(1.0 / 256.0);
     for sign in [1.0, -1.0] {
-        walk.select(Selection::all(2)).unwrap();
-        let change = walk.masked(&half.scaled(sign));
-        walk.update(Update::linear(change, 0.0)).unwrap();
+        journal.select(Selection::all(2), &at.tensors()).unwrap();
+        let change = Change::Linear(journal.masked(&half.scaled(sign)));
+        journal
+            .update((3, 0.0), change, &settings, &mut at)
+            .unwrap();
     }
     let returned = flat(perturbed.module())[..n]
         .iter()

@@ -5,11 +5,11 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::targets::{Targets, pattern};
-use crate::config::ConfigError;
-use crate::load::files::read_text;
+use crate::files::read::read_text;
+use crate::model::config::ConfigError;
 use crate::tuning::lora::{LoraConfig, LoraError, default_targets};
 
-/// Options of PEFT that change what an adapter computes, and that nothing here computes. All are off by default.
+/// Options of PEFT that change what an adapter computes and are not supported here. All are off by default.
 const UNSUPPORTED: [&str; 18] = [
     "alora_invocation_tokens",
     "alpha_pattern",
@@ -66,7 +66,7 @@ pub(super) fn write(config: &LoraConfig, base_model: &str) -> String {
     format!("{value:#}\n")
 }
 
-/// Reads the file: a configuration without targets, and those. Fields that are absent have PEFT's defaults; dropout and the like, which
+/// Reads the file: a configuration without targets, and the targets. Fields that are absent have PEFT's defaults; dropout and the like, which
 /// matter only while PEFT trains, are ignored.
 pub(super) fn read(path: &Path) -> Result<(LoraConfig, Targets), LoraError> {
     let text = read_text(path).map_err(|source| LoraError::Read {
@@ -83,7 +83,7 @@ fn parse(place: &str, text: &str) -> Result<(LoraConfig, Targets), ConfigError> 
     };
     let value: Value = serde_json::from_str(text).map_err(|error| json(error.to_string()))?;
     let Value::Object(object) = &value else {
-        return Err(json("it holds another JSON value".to_owned()));
+        return Err(json("it holds another kind of JSON value".to_owned()));
     };
     let get = |key: &str| object.get(key).filter(|value| !value.is_null());
     let shown = |key: &str| get(key).map_or_else(|| "missing".to_owned(), Value::to_string);
@@ -101,7 +101,7 @@ fn parse(place: &str, text: &str) -> Result<(LoraConfig, Targets), ConfigError> 
     if get("bias").is_some_and(|bias| bias.as_str() != Some("none")) {
         return Err(unsupported("bias", "\"none\""));
     }
-    // The others take something out of the model's own weights.
+    // The others subtract something from the model's own weights.
     let inits = ["gaussian", "eva", "orthogonal"];
     let keeps_weights =
         |init: &Value| init.is_boolean() || init.as_str().is_some_and(|init| inits.contains(&init));

@@ -1,20 +1,20 @@
-//! Which layers an adapter of PEFT's changes.
+//! Which layers a PEFT adapter changes.
 
 use fancy_regex::Regex;
 
-use crate::config::ConfigError;
-use crate::load::{file_name, slots};
+use crate::files::slots::{file_name, slots};
 use crate::model::CausalLm;
+use crate::model::config::ConfigError;
 use crate::tuning::lora::{Layers, LoraError, linear_layers, matches, unknown_target};
 
 /// `target_modules` in its forms.
 #[derive(Debug)]
 pub(super) enum Targets {
-    /// The last parts of names. Those of other architectures may stand among them.
+    /// The last parts of names, possibly including those of other architectures.
     List(Vec<String>),
     /// A regular expression for the whole name.
     Pattern(Regex),
-    /// All linear layers but the head.
+    /// All linear layers except the head.
     AllLinear,
 }
 
@@ -31,7 +31,7 @@ impl Targets {
         if let Self::AllLinear = self {
             return Ok(listed(&layers, &layers));
         }
-        // PEFT adapts these as well, or fails; here neither is done.
+        // PEFT adapts these as well, or fails; neither is done here.
         let others = modules(model).into_iter();
         for module in others.filter(|name| !layers.contains_key(name)) {
             if self.takes(&module)? {
@@ -75,7 +75,7 @@ impl Targets {
     }
 }
 
-/// The names of all modules with parameters, and of the head, which a tied model has not.
+/// The names of all modules with parameters, and of the head, which a tied model lacks.
 fn modules(model: &CausalLm) -> Vec<String> {
     let slots = slots(model).into_iter();
     let names = slots.filter_map(|slot| Some(file_name(&slot.path).rsplit_once('.')?.0.to_owned()));
@@ -85,7 +85,7 @@ fn modules(model: &CausalLm) -> Vec<String> {
     names
 }
 
-/// A list for the layers `taken`: the last parts of their names where no other layer ends so, or else the whole names.
+/// A list for the layers `taken`: the last parts of their names if no other layer ends the same, or else the whole names.
 fn listed(taken: &Layers, all: &Layers) -> Vec<String> {
     let last = |name: &String| name.rsplit('.').next().unwrap_or(name).to_owned();
     let mut short: Vec<String> = taken.keys().map(last).collect();

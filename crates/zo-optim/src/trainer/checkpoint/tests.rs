@@ -36,7 +36,7 @@ fn run(lr: f64) -> Value {
 fn record(step: u64) -> OptimizerRecord {
     OptimizerRecord {
         step,
-        seed: 7,
+        noise: serde_json::json!([7]),
         ..OptimizerRecord::default()
     }
 }

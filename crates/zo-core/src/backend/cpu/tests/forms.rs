@@ -6,9 +6,9 @@ use half::{bf16, f16};
 use num_traits::ToPrimitive;
 
 use super::*;
-use crate::mask::{Choice, Elements, Selection};
+use crate::change::{Change, Moment};
 use crate::masked::MaskedDirection;
-use crate::update::{Change, Moment};
+use crate::selection::{Choice, Elements, Selection};
 
 const KEY: TensorKey = TensorKey(0x1234_5678_9abc_def0);
 /// Not a number of whole rows, but of whole vectors of a GPU.
@@ -29,9 +29,9 @@ fn run<W: Weight>(weights: &mut [W], sweep: &Sweep) {
 
 #[test]
 fn random_elements_are_those_of_the_scalar_reference() {
-    for noise in DISTRIBUTIONS {
+    for noise in NOISES {
         for keep in [1e-3, 0.3, 1.0] {
-            let direction = noise(noise, 3).plus(0.5, &noise(Noise::Rademacher, 4));
+            let direction = draw(noise, 3).plus(0.5, &draw(Noise::Rademacher, 4));
             let elements = Elements::Random { seed: 9, keep };
             let zero = MaskedDirection::zero();
             let there = Sweep::between(0, KEY, &zero, &on(elements, &direction));
@@ -63,7 +63,7 @@ fn random_elements_are_those_of_the_scalar_reference() {
 #[test]
 fn sign_and_adaptive_targets_are_their_formulas() {
     let start = weights(N);
-    let (a, b) = (noise(Noise::Gaussian, 1), noise(Noise::Rademacher, 2));
+    let (a, b) = (draw(Noise::Gaussian, 1), draw(Noise::Rademacher, 2));
     let all = |direction: &Direction| on(Elements::All, direction);
     let at = all(&a.scaled(1e-3));
     let displaced = {
@@ -150,7 +150,7 @@ pub(in crate::backend) fn chosen_elements_are_found_again<
             let inside = |w: W| {
                 (w.into().abs() <= ToPrimitive::to_f64(&W::acc(threshold)).unwrap()) == small
             };
-            let (a, b) = (noise(Noise::Gaussian, 1), noise(Noise::Rademacher, 2));
+            let (a, b) = (draw(Noise::Gaussian, 1), draw(Noise::Rademacher, 2));
             let stations = [
                 a.scaled(epsilon),
                 a.scaled(-epsilon),
@@ -238,8 +238,8 @@ pub(in crate::backend) fn steps_without_an_update_have_no_bias<
         let mut w = start.clone();
         let zero = MaskedDirection::zero();
         for step in 0..steps {
-            let noise = DISTRIBUTIONS[(step % 2) as usize];
-            let there = on(elements, &noise(noise, step).scaled(epsilon));
+            let noise = NOISES[(step % 2) as usize];
+            let there = on(elements, &draw(noise, step).scaled(epsilon));
             let stations = [&zero, &there, &there.scaled(-1.0), &zero];
             for leg in stations.windows(2) {
                 run(&mut w, &Sweep::between(0, KEY, leg[0], leg[1]));
@@ -308,7 +308,7 @@ fn an_update_moves_the_elements_that_were_perturbed() {
     let threshold = 0.2;
     let elements = Elements::Small { threshold };
     let start: Vec<f32> = around(threshold).into_iter().map(|w| w as f32).collect();
-    let direction = noise(Noise::Gaussian, 1);
+    let direction = draw(Noise::Gaussian, 1);
     let at = on(elements, &direction.scaled(-1e-3));
     let mut w = start.clone();
     run(
@@ -335,7 +335,7 @@ fn an_update_moves_the_elements_that_were_perturbed() {
 /// A mask that takes in everything is no mask: bit for bit.
 #[test]
 fn masks_of_everything_change_nothing() {
-    let direction = noise(Noise::Gaussian, 1).scaled(1e-3);
+    let direction = draw(Noise::Gaussian, 1).scaled(1e-3);
     let walk = |elements| {
         let mut w = weights(N);
         let (there, zero) = (on(elements, &direction), MaskedDirection::zero());

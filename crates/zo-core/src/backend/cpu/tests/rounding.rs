@@ -5,10 +5,10 @@ use std::sync::Arc;
 use half::{bf16, f16};
 
 use super::*;
-use crate::mask::{Choice, Elements, Selection};
+use crate::change::{Change, Moment};
 use crate::masked::MaskedDirection;
 use crate::noise::{derive_seed, rounding_bits};
-use crate::update::{Change, Moment};
+use crate::selection::{Choice, Elements, Selection};
 
 const KEY: TensorKey = TensorKey(0xfeed_beef_0123_4567);
 
@@ -143,7 +143,7 @@ fn only_numbers_beyond_the_largest_become_infinite() {
 }
 
 fn changes() -> Vec<Change<'static>> {
-    let (a, b) = (noise(Noise::Gaussian, 1), noise(Noise::Rademacher, 2));
+    let (a, b) = (draw(Noise::Gaussian, 1), draw(Noise::Rademacher, 2));
     let random = Elements::Random { seed: 3, keep: 0.3 };
     let moment = |direction: &Direction, first, second| Moment {
         gradient: all(direction),
@@ -174,7 +174,7 @@ fn passes_are_the_definition<W: Half>() {
     let (seed, decay, zero) = (0x1234_5678_9abc_def0, 0.9, MaskedDirection::zero());
     let changes = changes();
     for n in [1, 63, 65, 511, 513, 8192, 3 * 8192 + 77] {
-        for from in [zero.clone(), all(&noise(Noise::Gaussian, 9).scaled(1e-2))] {
+        for from in [zero.clone(), all(&draw(Noise::Gaussian, 9).scaled(1e-2))] {
             let mut displaced: Vec<W> = weights(n).into_iter().map(W::of).collect();
             sweep_slice(&mut displaced, &Sweep::between(0, KEY, &zero, &from));
             let mut theta = displaced.clone();
@@ -215,7 +215,7 @@ fn every_level_length_and_change_rounds_as_the_scalar_reference_says() {
 
 #[test]
 fn thread_count_does_not_matter_to_rounding() {
-    let change = Change::Linear(all(&noise(Noise::Gaussian, 1).scaled(1e-3)));
+    let change = Change::Linear(all(&draw(Noise::Gaussian, 1).scaled(1e-3)));
     let sweep = Sweep::changing(0, KEY, &MaskedDirection::zero(), &change).rounded(Some(5));
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new()
@@ -251,7 +251,7 @@ fn full_precision_weights_are_rounded_to_nearest() {
 /// the mean exact, within 5 standard errors. False alarms: 6e-7 for each of 34 shares.
 fn is_unbiased<W: Half>(numbers: &[f32]) {
     const N: usize = 1 << 15;
-    let z = noise(Noise::Rademacher, 1);
+    let z = draw(Noise::Rademacher, 1);
     let signs: Vec<f32> = (0..N as u64)
         .map(|i| noise::value(Noise::Rademacher, 1, KEY, i))
         .collect();
@@ -304,7 +304,7 @@ fn a_tiny_update_is_kept_in_the_mean<W: Half>() {
     const N: usize = 1 << 15;
     const STEPS: u64 = 400;
     let zero = MaskedDirection::zero();
-    let change = Change::Linear(all(&noise(Noise::Rademacher, 1).scaled(1e-7)));
+    let change = Change::Linear(all(&draw(Noise::Rademacher, 1).scaled(1e-7)));
     let sweep = |rounding| Sweep::changing(0, KEY, &zero, &change).rounded(rounding);
     for start in [1.0, -1.0, 0.02].map(W::of) {
         let (mut nearest, mut stochastic) = (vec![start; N], vec![start; N]);

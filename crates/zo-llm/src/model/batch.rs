@@ -1,0 +1,386 @@
+//! Padded batches of token ids.
+
+use burn::tensor::{Device, Int, Tensor};
+use thiserror::Error;
+
+use crate::model::part::{Part, deal, ints, part_count};
+
+/// On which side of a sequence the padding goes. Both give the same logits at real positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PaddingSide {
+    /// `[pad, pad, a, b, c]`: the last column holds every sequence's last token.
+    Left,
+    /// `[a, b, c, pad, pad]` (the default).
+    #[default]
+    Right,
+}
+
+/// Why a [`TokenBatch`] cannot be built.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum BatchError {
+    /// No sequence was given.
+    #[error("the batch holds no sequence: give at least one")]
+    EmptyBatch,
+    /// A sequence holds no real token, so that it has no last position.
+    #[error("sequence {row} of the batch holds no token: drop it, or give it at least one token")]
+    EmptySequence {
+        /// Index of the sequence.
+        row: usize,
+    },
+    /// The rows of ids and mask do not form a rectangle.
+    #[error(
+        "row {row} of the batch has {ids} ids and {mask} mask entries where {expected} are expected: pad all rows to the same length"
+    )]
+    Ragged {
+        /// Index of the row.
+        row: usize,
+        /// Ids in this row.
+        ids: usize,
+        /// Mask entries in this row.
+        mask: usize,
+        /// Length of the first row.
+        expected: usize,
+    },
+    /// The numbers of rows of ids and mask differ.
+    #[error(
+        "the batch has {ids} rows of ids but {mask} rows of mask: give one mask row per row of ids"
+    )]
+    RowCount {
+        /// Rows of ids.
+        ids: usize,
+        /// Rows of mask.
+        mask: usize,
+    },
+    /// An id does not fit the integers of the device.
+    #[error(
+        "token id {id} in row {row} is beyond {}: it cannot belong to any vocabulary",
+        i32::MAX
+    )]
+    IdTooLarge {
+        /// The id.
+        id: u32,
+        /// Index of the row.
+        row: usize,
+    },
+}
+
+/// A batch of token sequences on a device: a rectangle `[batch, seq]` with padding.
+///
+/// The padding exists only in the shape of what a model returns. Internally, models work on the real tokens alone: the rows of all
+/// sequences are concatenated, and only attention lays them out by sequence. On a CPU the sequences are also
+/// split into several parts, which are computed in parallel. A batch can be reused for any number of forward passes.
+#[derive(Debug, Clone)]
+pub struct TokenBatch {
+    shape: [usize; 2],
+    real_tokens: usize,
+    max_id: u32,
+    longest: usize,
+    pub(crate) parts: Vec<Part>,
+    /// Where each of the `batch * seq` positions is among the rows of all parts (padding: anywhere).
+    unpack: Option<Tensor<1, Int>>,
+    /// Where each sequence is among the sequences of all parts.
+    order: Option<Tensor<1, Int>>,
+    /// The first row of each sequence among the rows of all parts, and its length.
+    rows: Vec<[usize; 2]>,
+}
+
+impl TokenBatch {
+    /// Pads `sequences` with the id `pad` to the length of the longest one.
+    ///
+    /// # Errors
+    /// [`BatchError::EmptyBatch`] without sequences, [`BatchError::EmptySequence`] for a sequence without tokens.
+    pub fn new<S: AsRef<[u32]>>(
+        sequences: &[S],
+        pad: u32,
+        side: PaddingSide,
+        device: &Device,
+    ) -> Result<Self, BatchError> {
+        let length = sequences
+            .iter()
+            .map(|sequence| sequence.as_ref().len())
+            .max()
+            .unwrap_or(0);
+        let (ids, mask): (Vec<_>, Vec<_>) = sequences
+            .iter()
+            .map(|sequence| {
+                let sequence = sequence.as_ref();
+                let padding = length - sequence.len();
+                match side {
+                    PaddingSide::Left => (
+                        [vec![pad; padding], sequence.to_vec()].concat(),
+                        [vec![false; padding], vec![true; sequence.len()]].concat(),
+                    ),
+                    PaddingSide::Right => (
+                        [sequence.to_vec(), vec![pad; padding]].concat(),
+                        [vec![true; sequence.len()], vec![false; padding]].concat(),
+                    ),
+                }
+            })
+            .unzip();
+        Self::from_mask(&ids, &mask, device)
+    }
+
+    /// From rows that are already padded: `ids` and `mask` are both `[batch, seq]`, and `mask` is true at real tokens. Any
+    /// pattern of padding is allowed; positions count the preceding real tokens, as in transformers.
+    ///
+    /// # Errors
+    /// [`BatchError`] when there are no rows, the rows differ in length, or a row holds no real token.
+    pub fn from_mask(
+        ids: &[Vec<u32>],
+        mask: &[Vec<bool>],
+        device: &Device,
+    ) -> Result<Self, BatchError> {
+        if ids.len() != mask.len() {
+            return Err(BatchError::RowCount {
+                ids: ids.len(),
+                mask: mask.len(),
+            });
+        }
+        let Some(seq) = ids.first().map(Vec::len) else {
+            return Err(BatchError::EmptyBatch);
+        };
+        let mut sequences = Vec::with_capacity(ids.len());
+        for (row, (ids, real)) in ids.iter().zip(mask).enumerate() {
+            if ids.len() != seq || real.len() != seq {
+                return Err(BatchError::Ragged {
+                    row,
+                    ids: ids.len(),
+                    mask: real.len(),
+                    expected: seq,
+                });
+            }
+            let sequence: Vec<u32> = ids
+                .iter()
+                .zip(real)
+                .filter(|(_, real)| **real)
+                .map(|(id, _)| *id)
+                .collect();
+            if sequence.is_empty() {
+                return Err(BatchError::EmptySequence { row });
+            }
+            if let Some(id) = sequence
+                .iter()
+                .copied()
+                .find(|id| i32::try_from(*id).is_err())
+            {
+                return Err(BatchError::IdTooLarge { id, row });
+            }
+            sequences.push(sequence);
+        }
+
+        // Sequences of similar length go together, so that attention pads little.
+        let mut order: Vec<usize> = (0..sequences.len()).collect();
+        let real_tokens = sequences.iter().map(Vec::len).sum::<usize>();
+        let count = part_count(real_tokens, sequences.len(), device);
+        if count > 1 {
+            order.sort_by_key(|row| std::cmp::Reverse(sequences[*row].len()));
+        }
+        let parts: Vec<_> = deal(&order, &sequences, count);
+        let mut first_row = vec![0; sequences.len()];
+        let mut place = vec![0; sequences.len()];
+        let mut rows = 0;
+        for (index, &row) in order.iter().enumerate() {
+            (first_row[row], place[row]) = (rows, index as i32);
+            rows += sequences[row].len();
+        }
+
+        let padded = real_tokens != sequences.len() * seq;
+        let unpack = (padded || count > 1).then(|| {
+            let rows = mask.iter().zip(&first_row).flat_map(|(real, &first)| {
+                let mut seen = 0usize;
+                real.iter().map(move |&real| {
+                    seen += usize::from(real);
+                    (first + seen.saturating_sub(1)) as i32
+                })
+            });
+            ints(rows.collect(), device)
+        });
+        let lengths = sequences.iter().map(Vec::len);
+        let rows = first_row
+            .iter()
+            .copied()
+            .zip(lengths)
+            .map(|(first, length)| [first, length]);
+        Ok(Self {
+            rows: rows.collect(),
+            shape: [sequences.len(), seq],
+            real_tokens,
+            max_id: sequences.iter().flatten().copied().max().unwrap_or(0),
+            longest: sequences.iter().map(Vec::len).max().unwrap_or(0),
+            parts: parts
+                .iter()
+                .map(|rows| Part::new(rows.iter().map(|row| &sequences[*row][..]), device))
+                .collect(),
+            unpack,
+            order: (count > 1).then(|| ints(place, device)),
+        })
+    }
+
+    /// `[batch, seq]`.
+    pub fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
+    /// Number of tokens with padding: `batch * seq`.
+    pub fn padded_tokens(&self) -> usize {
+        self.shape[0] * self.shape[1]
+    }
+
+    /// Number of tokens without padding.
+    pub fn real_tokens(&self) -> usize {
+        self.real_tokens
+    }
+
+    /// The largest id of a real token.
+    pub fn max_id(&self) -> u32 {
+        self.max_id
+    }
+
+    /// Length of the longest sequence, in real tokens.
+    pub fn longest(&self) -> usize {
+        self.longest
+    }
+
+    /// The row that precedes each of the last tokens of the sequences, among the rows of all parts.
+    ///
+    /// # Panics
+    /// When `last` does not fit: see [`CausalLm::log_probs`](crate::CausalLm::log_probs).
+    pub(crate) fn rows_before<S: AsRef<[u32]>>(&self, last: &[S]) -> Vec<i32> {
+        assert_eq!(
+            last.len(),
+            self.rows.len(),
+            "one list of last tokens per sequence"
+        );
+        let mut rows = Vec::new();
+        for (index, (&[first, length], last)) in self.rows.iter().zip(last).enumerate() {
+            let count = last.as_ref().len();
+            assert!(
+                (1..length).contains(&count),
+                "sequence {index} has {length} tokens, so its last {count} cannot be scored: give 1 to {}",
+                length.saturating_sub(1)
+            );
+            rows.extend((first + length - count - 1..first + length - 1).map(|row| row as i32));
+        }
+        rows
+    }
+
+    /// Arranges the parts' rows of real tokens in the shape of the batch: `[batch * seq, width]`.
+    pub(crate) fn join_tokens(&self, parts: Vec<Tensor<2>>) -> Tensor<2> {
+        join(parts, &self.unpack)
+    }
+
+    /// Arranges the parts' rows, one per sequence, in the order of the batch: `[batch, width]`.
+    pub(crate) fn join_sequences(&self, parts: Vec<Tensor<2>>) -> Tensor<2> {
+        join(parts, &self.order)
+    }
+}
+
+fn join(parts: Vec<Tensor<2>>, order: &Option<Tensor<1, Int>>) -> Tensor<2> {
+    let rows = Tensor::cat(parts, 0);
+    match order {
+        Some(order) => rows.select(0, order.clone()),
+        None => rows,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(tensor: &Tensor<1, Int>) -> Vec<i32> {
+        tensor.to_data().iter::<i32>().collect()
+    }
+
+    #[test]
+    fn both_sides_hold_the_same_tokens_in_different_places() {
+        let device = Device::default();
+        let sequences = [vec![5, 6, 7], vec![8]];
+        let right = TokenBatch::new(&sequences, 9, PaddingSide::Right, &device).unwrap();
+        let left = TokenBatch::new(&sequences, 9, PaddingSide::Left, &device).unwrap();
+        for batch in [&right, &left] {
+            assert_eq!(batch.shape(), [2, 3]);
+            assert_eq!(
+                (
+                    batch.padded_tokens(),
+                    batch.real_tokens(),
+                    batch.max_id(),
+                    batch.longest()
+                ),
+                (6, 4, 8, 3)
+            );
+            let part = &batch.parts[0];
+            assert_eq!(values(&part.ids), [5, 6, 7, 8]);
+            assert_eq!(values(&part.positions), [0, 1, 2, 0]);
+            assert_eq!(values(&part.last_rows), [2, 3]);
+            assert_eq!(
+                values(&part.padding.as_ref().unwrap().unpack),
+                [0, 1, 2, 3, 0, 0]
+            );
+            assert_eq!(values(&part.padding.as_ref().unwrap().pack), [0, 1, 2, 3]);
+        }
+        assert_eq!(values(right.unpack.as_ref().unwrap()), [0, 1, 2, 3, 3, 3]);
+        assert_eq!(values(left.unpack.as_ref().unwrap()), [0, 1, 2, 3, 3, 3]);
+        let even = TokenBatch::new(&[[1, 2], [3, 4]], 0, PaddingSide::Right, &device).unwrap();
+        assert!(even.unpack.is_none() && even.parts[0].padding.is_none() && even.order.is_none());
+    }
+
+    #[test]
+    fn masks_hide_the_future_and_padding() {
+        let batch = TokenBatch::new(
+            &[vec![5, 6], vec![8]],
+            1,
+            PaddingSide::Left,
+            &Device::default(),
+        )
+        .unwrap();
+        let mask: Vec<bool> = batch.parts[0].mask.to_data().iter::<bool>().collect();
+        assert_eq!(mask, [false, true, false, false]);
+        let last: Vec<bool> = batch.parts[0].last_mask.to_data().iter::<bool>().collect();
+        assert_eq!(last, [false, false, false, true]);
+    }
+
+    #[test]
+    fn bad_batches_are_refused() {
+        let device = Device::default();
+        let none: [Vec<u32>; 0] = [];
+        let new = |sequences: &[Vec<u32>]| {
+            TokenBatch::new(sequences, 0, PaddingSide::Right, &device).map(|_| ())
+        };
+        assert_eq!(new(&none), Err(BatchError::EmptyBatch));
+        assert_eq!(
+            new(&[vec![1], vec![]]),
+            Err(BatchError::EmptySequence { row: 1 })
+        );
+        assert_eq!(
+            new(&[vec![], vec![]]),
+            Err(BatchError::EmptySequence { row: 0 })
+        );
+        assert_eq!(
+            new(&[vec![u32::MAX]]),
+            Err(BatchError::IdTooLarge {
+                id: u32::MAX,
+                row: 0
+            })
+        );
+        let from_mask = |ids: &[Vec<u32>], mask: &[Vec<bool>]| {
+            TokenBatch::from_mask(ids, mask, &device).map(|_| ())
+        };
+        assert_eq!(
+            from_mask(&[vec![1]], &[]),
+            Err(BatchError::RowCount { ids: 1, mask: 0 })
+        );
+        assert_eq!(
+            from_mask(&[vec![1, 2], vec![1]], &[vec![true; 2], vec![true; 1]]),
+            Err(BatchError::Ragged {
+                row: 1,
+                ids: 1,
+                mask: 1,
+                expected: 2
+            })
+        );
+        assert_eq!(
+            from_mask(&[vec![1, 2]], &[vec![false; 2]]),
+            Err(BatchError::EmptySequence { row: 0 })
+        );
+    }
+}

@@ -1,0 +1,230 @@
+//! `config.json` of a Hugging Face folder: which model it is, how large, and whether it is supported.
+
+mod activation;
+mod error;
+mod fields;
+mod llama;
+mod opt;
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::files::read::read_text;
+pub use activation::Activation;
+pub use error::ConfigError;
+use fields::Fields;
+pub use llama::{LlamaConfig, RopeScaling};
+pub use opt::OptConfig;
+
+/// The families of models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Architecture {
+    /// OPT (Zhang et al. 2022), `OPTForCausalLM`.
+    Opt,
+    /// Llama (Touvron et al. 2023) and models of the same form, `LlamaForCausalLM`.
+    Llama,
+}
+
+impl std::fmt::Display for Architecture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Opt => "opt",
+            Self::Llama => "llama",
+        })
+    }
+}
+
+/// What `config.json` says, for either architecture.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ModelConfig {
+    /// An OPT model.
+    Opt(OptConfig),
+    /// A Llama model.
+    Llama(LlamaConfig),
+}
+
+impl ModelConfig {
+    /// Reads `config.json` in the folder `dir`.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the file is missing or malformed, names an unknown architecture, or asks for something
+    /// unsupported (each by field name).
+    pub fn from_dir(dir: &Path) -> Result<Self, ConfigError> {
+        let path = dir.join("config.json");
+        let text = read_text(&path).map_err(|source| ConfigError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        Self::parse(&path.display().to_string(), &text)
+    }
+
+    /// Reads the text of a `config.json`.
+    ///
+    /// # Errors
+    /// As [`Self::from_dir`].
+    pub fn from_json(text: &str) -> Result<Self, ConfigError> {
+        Self::parse("config.json", text)
+    }
+
+    fn parse(place: &str, text: &str) -> Result<Self, ConfigError> {
+        let json = |message: String| ConfigError::Json {
+            place: place.to_owned(),
+            message,
+        };
+        let value: Value = serde_json::from_str(text).map_err(|error| json(error.to_string()))?;
+        let Value::Object(object) = &value else {
+            return Err(json("it holds another kind of JSON value".to_owned()));
+        };
+        let fields = Fields::new(place, object);
+
+        if let Some(value) = fields.get("quantization_config") {
+            let supported =
+                "unquantized weights (f64, f32, bf16, f16): use the original checkpoint";
+            return Err(ConfigError::unsupported(
+                place,
+                "quantization_config",
+                value,
+                supported,
+            ));
+        }
+        let config = match Self::architecture_of(&fields)? {
+            Architecture::Opt => Self::Opt(OptConfig::from_fields(&fields)?),
+            Architecture::Llama => Self::Llama(LlamaConfig::from_fields(&fields)?),
+        };
+        config.validate(place)?;
+        Ok(config)
+    }
+
+    /// `model_type` decides, as in transformers, and the first of `architectures` must agree; either may be absent.
+    fn architecture_of(fields: &Fields<'_>) -> Result<Architecture, ConfigError> {
+        let class = match fields.get("architectures") {
+            None => None,
+            Some(list) => match (list.as_array().map(Vec::as_slice), list.get(0)) {
+                (Some([]), _) => None,
+                (_, Some(Value::String(class))) => Some(class.as_str()),
+                _ => return Err(fields.invalid("architectures", list, "a list of class names")),
+            },
+        };
+        let kind = fields.str("model_type")?;
+        let known = |found: Option<&str>| match found {
+            Some("OPTForCausalLM" | "opt") => Some(Architecture::Opt),
+            Some("LlamaForCausalLM" | "llama") => Some(Architecture::Llama),
+            _ => None,
+        };
+        let unknown = |found: &str| ConfigError::UnknownArchitecture {
+            place: fields.place.to_owned(),
+            found: found.to_owned(),
+        };
+        match (class, kind) {
+            (None, None) => Err(fields.missing("architectures")),
+            (Some(found), None) | (None, Some(found)) => {
+                known(Some(found)).ok_or_else(|| unknown(found))
+            }
+            (Some(found), Some(kind)) => match (known(class), known(Some(kind))) {
+                (None, _) => Err(unknown(found)),
+                (_, None) => Err(unknown(kind)),
+                (Some(a), Some(b)) if a == b => Ok(a),
+                _ => Err(ConfigError::Disagreement {
+                    place: fields.place.to_owned(),
+                    fields: format!("`architectures` ({found}) and `model_type` ({kind})"),
+                }),
+            },
+        }
+    }
+
+    /// Checks that the sizes fit together; `place` names the configuration in errors.
+    pub(crate) fn validate(&self, place: &str) -> Result<(), ConfigError> {
+        match self {
+            Self::Opt(config) => config.validate(place),
+            Self::Llama(config) => config.validate(place),
+        }
+    }
+
+    /// The text of a `config.json` that [`Self::from_json`] and transformers read.
+    pub fn to_json(&self) -> String {
+        let value = match self {
+            Self::Opt(config) => config.to_value(),
+            Self::Llama(config) => config.to_value(),
+        };
+        format!("{value:#}\n")
+    }
+
+    /// The model's family.
+    pub fn architecture(&self) -> Architecture {
+        match self {
+            Self::Opt(_) => Architecture::Opt,
+            Self::Llama(_) => Architecture::Llama,
+        }
+    }
+
+    /// The longest sequence, in tokens.
+    pub fn context(&self) -> usize {
+        match self {
+            Self::Opt(config) => config.max_position_embeddings,
+            Self::Llama(config) => config.max_position_embeddings,
+        }
+    }
+
+    /// Rows of the embedding matrix: the largest token id plus one.
+    pub fn vocab_size(&self) -> usize {
+        match self {
+            Self::Opt(config) => config.vocab_size,
+            Self::Llama(config) => config.vocab_size,
+        }
+    }
+
+    /// Number of transformer blocks.
+    pub fn num_hidden_layers(&self) -> usize {
+        match self {
+            Self::Opt(config) => config.num_hidden_layers,
+            Self::Llama(config) => config.num_hidden_layers,
+        }
+    }
+
+    /// Id of the token that begins a text, if the model has one.
+    pub fn bos_token_id(&self) -> Option<u32> {
+        match self {
+            Self::Opt(config) => config.bos_token_id,
+            Self::Llama(config) => config.bos_token_id,
+        }
+    }
+
+    /// Whether the embedding matrix also serves as the head.
+    pub fn is_tied(&self) -> bool {
+        match self {
+            Self::Opt(config) => config.tie_word_embeddings,
+            Self::Llama(config) => config.tie_word_embeddings,
+        }
+    }
+
+    /// Declares that the head has its own matrix.
+    pub fn untie(&mut self) {
+        match self {
+            Self::Opt(config) => config.tie_word_embeddings = false,
+            Self::Llama(config) => config.tie_word_embeddings = false,
+        }
+    }
+
+    /// Ids of the tokens that end a text: none, one or several.
+    pub fn eos_token_ids(&self) -> &[u32] {
+        match self {
+            Self::Opt(config) => &config.eos_token_ids,
+            Self::Llama(config) => &config.eos_token_ids,
+        }
+    }
+
+    /// Id to pad with. A model without one is padded with its first end token, or else with 0: padded positions are
+    /// masked, so any id in the vocabulary will do.
+    pub fn pad_token_id(&self) -> u32 {
+        let pad = match self {
+            Self::Opt(config) => config.pad_token_id,
+            Self::Llama(config) => config.pad_token_id,
+        };
+        pad.or_else(|| self.eos_token_ids().first().copied())
+            .unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! The layers both models are made of, with parameters named as in Hugging Face checkpoints.
+
+use burn::module::{Initializer, Module, Param};
+use burn::nn::{Embedding, Linear};
+use burn::tensor::module::layer_norm;
+use burn::tensor::{Device, Int, Tensor, activation};
+
+use crate::model::attention::Prefix;
+use crate::model::config::Activation;
+use crate::model::part::Part;
+use crate::model::precision::to_f32;
+
+/// A linear layer `[rows, d_input] -> [rows, d_output]`, initialized as transformers does: normal weights, zero biases.
+/// Its weight is stored `[d_input, d_output]`; nothing is drawn before the first use.
+pub(crate) fn linear(
+    d_input: usize,
+    d_output: usize,
+    bias: bool,
+    std: f64,
+    device: &Device,
+) -> Linear {
+    Linear {
+        weight: Initializer::Normal { mean: 0.0, std }.init([d_input, d_output], device),
+        bias: bias.then(|| Initializer::Zeros.init([d_output], device)),
+    }
+}
+
+/// A table of `rows` vectors of `width` elements, with normal weights.
+pub(crate) fn embedding(rows: usize, width: usize, std: f64, device: &Device) -> Embedding {
+    Embedding {
+        weight: Initializer::Normal { mean: 0.0, std }.init([rows, width], device),
+    }
+}
+
+/// Rows `ids` of `table`: `[ids, width]`.
+pub(crate) fn lookup(table: &Embedding, ids: Tensor<1, Int>) -> Tensor<2> {
+    table.weight.val().select(0, ids)
+}
+
+/// The input: the embedded ids of `part`, after the soft prompt if there is one. `[tokens, width]`.
+pub(crate) fn embed(
+    table: &Embedding,
+    prompt: &Option<Param<Tensor<2>>>,
+    part: &Part,
+) -> Tensor<2> {
+    let tokens = lookup(table, part.ids.clone());
+    match (prompt, &part.prompted) {
+        (Some(prompt), Some(rows)) => {
+            Tensor::cat(vec![prompt.val(), tokens], 0).select(0, rows.clone())
+        }
+        _ => tokens,
+    }
+}
+
+/// What a model may have besides its checkpoint's parameters.
+pub(crate) struct Tunable<'a> {
+    pub(crate) embedding: &'a Embedding,
+    pub(crate) prompt: &'a mut Option<Param<Tensor<2>>>,
+    /// By layer.
+    pub(crate) prefixes: Vec<&'a mut Option<Prefix>>,
+}
+
+/// Layer normalization whose scale and shift may be absent (OPT's `layer_norm_elementwise_affine`).
+#[derive(Module, Debug)]
+pub(crate) struct LayerNorm {
+    weight: Option<Param<Tensor<1>>>,
+    bias: Option<Param<Tensor<1>>>,
+    epsilon: f64,
+}
+
+impl LayerNorm {
+    pub(crate) fn new(width: usize, affine: bool, epsilon: f64, device: &Device) -> Self {
+        Self {
+            weight: affine.then(|| Initializer::Ones.init([width], device)),
+            bias: affine.then(|| Initializer::Zeros.init([width], device)),
+            epsilon,
+        }
+    }
+
+    /// Statistics are computed in f32 whatever the dtype of `x`, `[rows, width]`.
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let dtype = x.dtype();
+        let x = to_f32(x);
+        let weight = match &self.weight {
+            Some(weight) => to_f32(weight.val()),
+            None => Tensor::ones([x.dims()[1]], (&x.device(), x.dtype())),
+        };
+        let bias = self.bias.as_ref().map(|bias| to_f32(bias.val()));
+        layer_norm(x, weight, bias, self.epsilon).cast(dtype)
+    }
+}
+
+/// Root-mean-square normalization: `weight * x / sqrt(mean(x^2) + epsilon)`.
+#[derive(Module, Debug)]
+pub(crate) struct RmsNorm {
+    weight: Param<Tensor<1>>,
+    epsilon: f64,
+}
+
+impl RmsNorm {
+    pub(crate) fn new(width: usize, epsilon: f64, device: &Device) -> Self {
+        Self {
+            weight: Initializer::Ones.init([width], device),
+            epsilon,
+        }
+    }
+
+    /// The mean is computed in f32 whatever the dtype of `x`, `[rows, width]`.
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let dtype = x.dtype();
+        let x = to_f32(x);
+        let mean_square = (x.clone() * x.clone()).mean_dim(1);
+        let inverse = (mean_square + self.epsilon).sqrt().recip();
+        (x * inverse).cast(dtype) * self.weight.val().unsqueeze()
+    }
+}
+
+impl Activation {
+    /// Applies the nonlinearity to each element.
+    pub(crate) fn forward(self, x: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Relu => activation::relu(x),
+            Self::Gelu => activation::gelu(x),
+            Self::GeluTanh => activation::gelu_approximate(x),
+            Self::Silu => activation::silu(x),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The optimizers that a run can have.
+
+use burn::module::Module;
+use zo_optim::{
+    Loss, Method, OptimizerRecord, Perturbed, RecordError, StepError, StepReport, ZeroOrder,
+    ZerothOrderOptimizer, ZoError,
+};
+
+use super::{Failure, Flags, Shared};
+
+/// One of the optimizers that a run can have.
+pub enum AnyOptimizer {
+    /// A method of the registry.
+    ZerothOrder(Box<ZeroOrder>),
+    /// A method below, burn's Adam on top.
+    #[cfg(feature = "autodiff")]
+    Hybrid(Box<zo_optim::variants::Hybrid<ZeroOrder>>),
+    /// burn's Adam.
+    #[cfg(feature = "autodiff")]
+    FirstOrder(Box<zo_llm::backpropagation::Backpropagation>),
+}
+
+impl AnyOptimizer {
+    #[cfg(feature = "autodiff")]
+    pub(super) fn hybrid(method: &Method, flags: &Flags) -> Result<Self, Failure> {
+        use burn::module::ParamGroup;
+        let top = flags.top.clone();
+        let top = top.map_or_else(
+            || ParamGroup::from_any_predicates(vec!["decoder.final_layer_norm", "Llama.norm"]),
+            ParamGroup::from_predicate,
+        );
+        let config = zo_optim::variants::HybridConfig::new(top).with_top_rate(flags.top_rate());
+        let adam = burn::optim::AdamConfig::new().init();
+        Ok(Self::Hybrid(Box::new(config.init(method, adam)?)))
+    }
+
+    #[cfg(not(feature = "autodiff"))]
+    pub(super) fn hybrid(_: &Method, _: &Flags) -> Result<Self, Failure> {
+        Err("this build cannot differentiate: add `--features autodiff`".into())
+    }
+
+    #[cfg(feature = "autodiff")]
+    pub(super) fn first_order(shared: &Shared) -> Result<(Self, serde_json::Value), Failure> {
+        let config = burn::optim::AdamConfig::new();
+        let trainable = shared.trainable.clone();
+        let optimizer = zo_llm::backpropagation::Backpropagation::new(config.init(), trainable);
+        // By way of the text: numbers of f32 become those that people write, 1e-5 and not 0.000009999999747378752.
+        let settings = serde_json::from_str(&serde_json::to_string(&config)?)?;
+        Ok((Self::FirstOrder(Box::new(optimizer)), settings))
+    }
+
+    #[cfg(not(feature = "autodiff"))]
+    pub(super) fn first_order(_: &Shared) -> Result<(Self, serde_json::Value), Failure> {
+        Err("this build cannot differentiate: add `--features autodiff`".into())
+    }
+}
+
+/// Hands a call on.
+macro_rules! each {
+    ($self:ident, $optimizer:ident => $call:expr) => {
+        match $self {
+            Self::ZerothOrder($optimizer) => $call,
+            #[cfg(feature = "autodiff")]
+            Self::Hybrid($optimizer) => $call,
+            #[cfg(feature = "autodiff")]
+            Self::FirstOrder($optimizer) => $call,
+        }
+    };
+}
+
+impl ZerothOrderOptimizer for AnyOptimizer {
+    fn hold<M: Module>(&self, module: M) -> Result<Perturbed<M>, StepError<M>> {
+        each!(self, optimizer => optimizer.hold(module))
+    }
+
+    fn step_on<M: Module, L: Loss>(
+        &mut self,
+        lr: f64,
+        held: &mut Perturbed<M>,
+        objective: impl FnMut(&M) -> L,
+    ) -> Result<StepReport, ZoError> {
+        each!(self, optimizer => optimizer.step_on(lr, held, objective))
+    }
+
+    fn steps(&self) -> u64 {
+        each!(self, optimizer => optimizer.steps())
+    }
+
+    fn skip(&mut self) -> u64 {
+        each!(self, optimizer => optimizer.skip())
+    }
+
+    fn record(&self) -> OptimizerRecord {
+        each!(self, optimizer => optimizer.record())
+    }
+
+    fn load_record(&mut self, record: OptimizerRecord) -> Result<(), RecordError> {
+        each!(self, optimizer => optimizer.load_record(record))
+    }
+}
