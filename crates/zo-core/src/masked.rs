@@ -77,6 +77,11 @@ impl MaskedDirection {
             .any(|part| part.mask.get(tensor).is_some())
     }
 
+    /// Whether it is a direction of modules with this many tensors.
+    pub(crate) fn is_of(&self, tensors: usize) -> bool {
+        self.parts.iter().all(|part| part.mask.0.len() == tensors)
+    }
+
     /// Whether some of its elements are chosen by magnitude.
     pub(crate) fn depends_on_weights(&self) -> bool {
         self.parts.iter().any(|part| part.mask.depends_on_weights())

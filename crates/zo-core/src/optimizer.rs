@@ -5,6 +5,7 @@ use burn::module::Module;
 use crate::error::{RecordError, StepError, ZoError};
 use crate::loss::Loss;
 use crate::perturbed::Perturbed;
+use crate::position::Position;
 use crate::record::OptimizerRecord;
 use crate::report::StepReport;
 
@@ -145,7 +146,23 @@ impl<M: Module, O> Session<M, O> {
         self.held.module()
     }
 
-    /// The optimizer, as of the last step. A record of it belongs to the weights that [`model`](Self::model) gives.
+    /// The module as its weights are stored, and where these stand. With the optimizer's record this is all that a run needs to go on with
+    /// the same bits: saving it changes nothing, whereas [`model`](Self::model) moves the weights. To go on, load the record, begin a
+    /// session on a module with the stored weights, and [`resume_at`](Self::resume_at) the position.
+    pub fn stored(&mut self) -> (&M, Position) {
+        self.held.stored()
+    }
+
+    /// Says that the weights that the session began with were [stored](Self::stored) at `position`. To be called before its first step.
+    ///
+    /// # Errors
+    /// If the position is one of another module, or of a session that displaces weights in another way.
+    pub fn resume_at(&mut self, position: Position) -> Result<(), RecordError> {
+        self.held.resume_at(position)
+    }
+
+    /// The optimizer, as of the last step. A record of it belongs to the weights that [`model`](Self::model) gives, and to those
+    /// [as they are stored](Self::stored).
     pub fn optimizer(&self) -> &O {
         &self.optimizer
     }

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use burn::module::{Module, ModuleMapper, Param, ParamGroup};
-use burn::tensor::{DType, Tensor};
+use burn::module::{Module, ParamGroup};
+use burn::tensor::DType;
 
-use crate::backend::{Sweep, sweep};
-use crate::change::{Apply, Change};
-use crate::error::{StepError, ZoError};
+use crate::backend::Sweep;
+use crate::change::Change;
+use crate::error::{RecordError, StepError, ZoError};
 use crate::masked::MaskedDirection;
 use crate::on_the_fly::{OnTheFly, Perturbation};
+use crate::pass::{Custom, Pass};
+use crate::position::{Pending, Position};
 use crate::report::StepReport;
 use crate::tensors::{TensorInfo, tensors};
 
@@ -50,20 +52,6 @@ enum Mode<M> {
     Lazy(Option<Pending>),
     /// Updates are written, displacements are shown.
     OnTheFly(OnTheFly<M>),
-}
-
-/// An update that waits: `theta <- factor theta + direction`.
-#[derive(Debug)]
-struct Pending {
-    direction: MaskedDirection,
-    /// One for each tensor, `None` for those that stay.
-    factors: Vec<Option<f64>>,
-}
-
-impl Pending {
-    fn of(&self, number: usize) -> Option<(&MaskedDirection, f64)> {
-        Some((&self.direction, self.factors[number]?))
-    }
 }
 
 /// What passes have cost up to some moment: see [`StepReport`](crate::StepReport).
@@ -136,9 +124,45 @@ impl<M: Module> Perturbed<M> {
         self.module = self.module.take().map(change);
     }
 
-    /// From now on, updates that are [linear](Change::Linear) wait for the next move and are made in its pass. (On the fly there is no
-    /// such pass.)
-    pub(crate) fn lazy(self) -> Self {
+    /// The module as its weights are stored, and where these stand: what to save of a run that is to go on with the same bits. Nothing is
+    /// written, so that saving does not change the run; [`at_rest`](Self::at_rest) would, in the last bits. See
+    /// [`resume_at`](Self::resume_at).
+    pub fn stored(&mut self) -> (&M, Position) {
+        if self.is_view() {
+            // The weights themselves are at rest; visitors of a view might read it where it stands.
+            self.settle();
+        }
+        let pending = match &self.mode {
+            Mode::Lazy(pending) => pending.clone(),
+            Mode::Written | Mode::OnTheFly(_) => None,
+        };
+        let displacement = self.displacement.clone();
+        let position = Position::new(displacement, pending);
+        (self.module(), position)
+    }
+
+    /// Says that the weights, which were [stored](Self::stored) and have been put back, stand at `position`. To be called when the module
+    /// has been taken hold of, or [replaced](Self::replace), and before it moves.
+    ///
+    /// # Errors
+    /// If the position is one of another module, or cannot be that of a module that is held in this way. Nothing has changed then.
+    pub fn resume_at(&mut self, position: Position) -> Result<(), RecordError> {
+        position.check(self.tensors.len())?;
+        match &mut self.mode {
+            Mode::Lazy(pending) => *pending = position.pending,
+            Mode::Written if position.pending.is_none() => {}
+            _ if position.is_at_rest() => {}
+            Mode::Written => return Err(position.refused("one without an update that waits")),
+            Mode::OnTheFly(_) => return Err(position.refused("at rest, as it is on the fly")),
+        }
+        self.displacement = position.displacement;
+        Ok(())
+    }
+
+    /// From now on, updates that are [linear](Change::Linear) wait for the next move and are made in its pass, as in a
+    /// [`Session`](crate::Session). (On the fly there is no such pass.)
+    #[must_use]
+    pub fn lazy(self) -> Self {
         let mode = match self.mode {
             Mode::Written => Mode::Lazy(None),
             other => other,
@@ -366,86 +390,4 @@ impl<M: Module> Perturbed<M> {
         self.passes += 1;
         self.busy += start.elapsed();
     }
-}
-
-struct Custom<'a, 'b> {
-    gradient: &'a MaskedDirection,
-    /// The factor on each tensor's weights.
-    decay: Vec<f64>,
-    apply: Box<Apply<'b>>,
-}
-
-struct Pass<'a, 'b> {
-    path: Vec<String>,
-    numbers: &'a HashMap<String, usize>,
-    sweeps: Vec<Option<Sweep>>,
-    tensors: &'a [TensorInfo],
-    custom: Option<Custom<'a, 'b>>,
-}
-
-impl ModuleMapper for Pass<'_, '_> {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let number = self.numbers.get(&self.path.join(".")).copied();
-        let found = number.and_then(|number| Some((number, self.sweeps[number].take()?)));
-        let Some((number, with)) = found else {
-            return param;
-        };
-        let tensor = &self.tensors[number];
-        assert_eq!(param.id, tensor.id, "`{}` was replaced", tensor.path);
-        // `map` drops the parameter's own handle first, so that the sweep is the tensor's only owner.
-        param.map(|weights| {
-            let theta = sweep(weights, with);
-            match &mut self.custom {
-                Some(custom) => custom.apply(number, tensor, theta),
-                None => theta,
-            }
-        })
-    }
-}
-
-impl Custom<'_, '_> {
-    fn apply<const D: usize>(
-        &mut self,
-        number: usize,
-        tensor: &TensorInfo,
-        theta: Tensor<D>,
-    ) -> Tensor<D> {
-        let gradient = displacement_of(number, tensor, self.gradient, theta.clone());
-        let (shape, dtype) = (theta.shape(), theta.dtype());
-        // In f32 or better: in half precision most decays are lost or doubled by rounding. After the masks have looked at the weights.
-        let theta = match (dtype, self.decay[number]) {
-            (_, 1.0) => theta,
-            (DType::F64, decay) => theta * decay,
-            (_, decay) => theta.cast(DType::F32) * decay,
-        };
-        let flat = |tensor: Tensor<D>| tensor.reshape([-1]);
-        (self.apply)(tensor, flat(theta), flat(gradient))
-            .cast(dtype)
-            .reshape(shape)
-    }
-}
-
-/// The displacement `direction` of one tensor itself, in f32: a transient the size of the tensor.
-pub(crate) fn displacement_of<const D: usize>(
-    number: usize,
-    tensor: &TensorInfo,
-    direction: &MaskedDirection,
-    theta: Tensor<D>,
-) -> Tensor<D> {
-    let zero = MaskedDirection::zero();
-    let change = Sweep::between(number, tensor.key, &zero, direction);
-    // Decayed to 0 and displaced. The weights are there to be looked at by masks that go by magnitude; the cast makes a copy.
-    let theta = match theta.dtype() {
-        DType::F32 => theta.add_scalar(0.0),
-        _ => theta.cast(DType::F32),
-    };
-    sweep(theta, change.decaying(0.0).unmarked())
 }

@@ -177,13 +177,8 @@ fn difference(a: &Value, b: &Value, place: String) -> Option<(String, String, St
     Some((place, a.to_string(), b.to_string()))
 }
 
-/// Writes beside `path` first, so that it holds all of the old bytes or all of the new ones.
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), RecordError> {
-    let mut unfinished = path.as_os_str().to_owned();
-    unfinished.push(".tmp");
-    std::fs::write(&unfinished, bytes)
-        .and_then(|()| std::fs::rename(&unfinished, path))
-        .map_err(|source| io_error(path, source))
+    crate::replace::replace_bytes(path, bytes).map_err(|source| io_error(path, source))
 }
 
 fn serialize(buffers: &Buffers) -> Result<Vec<u8>, safetensors::SafeTensorError> {

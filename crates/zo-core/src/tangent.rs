@@ -4,7 +4,7 @@ use burn::module::Param;
 use burn::tensor::Tensor;
 
 use crate::masked::MaskedDirection;
-use crate::perturbed::displacement_of;
+use crate::pass::displacement_of;
 use crate::tensors::TensorInfo;
 
 /// A direction in weight space, made tensor by tensor when an objective asks: see

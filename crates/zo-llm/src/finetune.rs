@@ -1,139 +1,40 @@
-//! The fine-tuning loop: batches in, steps out, evaluations and checkpoints in between.
+//! Fine-tuning on the rows of a data set: batches in, steps out, evaluations and checkpoints in between.
 //!
-//! [`finetune`] runs it, [`FinetuneConfig`] says how long, how fast and how often. A run that is interrupted, or killed at any moment, goes
-//! on from its last checkpoint and ends with the same bits as one that was left alone: the weights are stored as they are, the optimizer
-//! keeps a record, and the batch and the learning rate of a step are functions of its number. This holds on one machine and device;
-//! others may round differently, and GPUs may choose other kernels in each process.
+//! [`finetune`] runs it, [`FinetuneConfig`] says how long, how fast and how often. The loop is [`zo_optim::trainer`]'s, which serves every
+//! module and says what resumed runs can rely on; here is what it is told of language models.
 
-mod checkpoint;
 mod config;
-mod fingerprint;
-mod history;
 mod objective;
-mod run;
-mod schedule;
-mod weights;
+mod task;
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
-use serde::{Deserialize, Serialize};
-use thiserror::Error;
-use zo_core::{
-    ConfigError, ObjectiveError, OptimizerRecord, RecordError, StepError, StepReport,
-    ZerothOrderOptimizer, ZoError,
-};
+use burn::tensor::Device;
+use zo_core::{StepReport, ZerothOrderOptimizer};
+use zo_optim::trainer;
 
-use crate::batches::BatchSizeError;
-use crate::dataset::{DatasetError, Evaluation};
+use crate::dataset::{Dataset, Evaluation};
 use crate::model::CausalLm;
 
-pub use checkpoint::{CheckpointError, SavedRun, last_checkpoint};
+use objective::StepBatch;
+use task::LmTask;
+
 pub use config::{FinetuneConfig, Objective};
-pub use history::Evaluated;
 pub use objective::LossValue;
-pub use run::finetune;
-pub use schedule::{Schedule, UnknownSchedule};
+pub use task::RowsError;
+pub use zo_optim::trainer::{
+    CheckpointError, Evaluated, Finish, SavedRun, Schedule, UnknownSchedule, last_checkpoint,
+};
 
 /// What stopped a fine-tuning run.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum FinetuneError {
-    /// A setting makes no sense.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The batch does not fit the training rows.
-    #[error(transparent)]
-    BatchSize(#[from] BatchSizeError),
-    /// The data does not fit the run.
-    #[error(transparent)]
-    Dataset(#[from] DatasetError),
-    /// A step failed.
-    #[error(transparent)]
-    Step(#[from] ZoError),
-    /// A checkpoint cannot be written or read.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// The weights have become such that the loss is not finite.
-    #[error(
-        "the run diverged: after {step} step(s) the loss on {rows} is {loss}; lower the learning rate or epsilon. Checkpoints and the best \
-         weights of this run, if it keeps any, are as they were before"
-    )]
-    Diverged {
-        /// Steps done.
-        step: usize,
-        /// Which rows: `the held-out rows` or `the next batch`.
-        rows: &'static str,
-        /// The loss: NaN or an infinity.
-        loss: f64,
-    },
-    /// The observer asked for an end.
-    #[error("{0}")]
-    Observer(String),
-}
+pub type FinetuneError = trainer::TrainerError<RowsError>;
 
-impl FinetuneError {
-    /// Whether it is training that went wrong: a loss or gradient that is not finite, or a change of the weights that they cannot hold.
-    pub fn is_divergence(&self) -> bool {
-        match self {
-            Self::Diverged { .. } | Self::Step(ZoError::Overflow { .. }) => true,
-            Self::Step(error) => error.is_non_finite(),
-            _ => false,
-        }
-    }
-}
-
-/// A run that failed: the reason, and the model as it was after the last step that was done, or as of the best evaluation if `best` says
-/// so. (If weights could not be read back from a checkpoint, some of them are the checkpoint's and others are not.)
-#[derive(Error)]
-#[error("{error}")]
-pub struct RunError {
-    /// The model.
-    pub model: CausalLm,
-    /// Steps done.
-    pub step: usize,
-    /// The best evaluation, if the run [diverged](FinetuneError::is_divergence) and keeps the best: `model` has the weights of this one.
-    pub best: Option<Evaluated>,
-    /// The reason.
-    #[source]
-    pub error: FinetuneError,
-}
-
-// Not derived: a model prints thousands of lines.
-impl std::fmt::Debug for RunError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RunError")
-            .field("step", &self.step)
-            .field("error", &self.error)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Why a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Finish {
-    /// All steps are done.
-    Done,
-    /// Too many evaluations came to nothing better.
-    EarlyStopped,
-    /// It was told to stop.
-    Interrupted,
-}
+/// A run that failed, with the model: see [`trainer::RunError`].
+pub type RunError = trainer::RunError<CausalLm, RowsError>;
 
 /// What a run came to.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The model: after the last step, or as of the best evaluation if so configured. An interrupted run gives it after the last step.
-    pub model: CausalLm,
-    /// Why the run ended.
-    pub finish: Finish,
-    /// Steps done, those before a resumption included.
-    pub step: usize,
-    /// The evaluations, those before a resumption included.
-    pub evaluations: Vec<Evaluated>,
-    /// The best of them: the highest score, of equals the lowest loss, of equals the first. `None` if all are NaN.
-    pub best: Option<Evaluated>,
-}
+pub type Outcome = trainer::Outcome<CausalLm>;
 
 /// What an observer is told.
 #[derive(Debug)]
@@ -173,44 +74,69 @@ pub enum Event<'a> {
     },
 }
 
-/// An optimizer as fine-tuning sees it: any [`ZerothOrderOptimizer`], behind a pointer.
-pub trait LmOptimizer {
-    /// One step: see [`ZerothOrderOptimizer::step`].
-    ///
-    /// # Errors
-    /// As there.
-    fn step_lm(
-        &mut self,
-        lr: f64,
-        model: CausalLm,
-        objective: &mut dyn FnMut(&CausalLm) -> Result<LossValue, ObjectiveError>,
-    ) -> Result<(CausalLm, StepReport), StepError<CausalLm>>;
-
-    /// The state to save: see [`ZerothOrderOptimizer::record`].
-    fn record_lm(&self) -> OptimizerRecord;
-
-    /// Takes up a saved state: see [`ZerothOrderOptimizer::load_record`].
-    ///
-    /// # Errors
-    /// As there.
-    fn load_record_lm(&mut self, record: OptimizerRecord) -> Result<(), RecordError>;
+impl<'a> Event<'a> {
+    /// What the trainer tells, in terms of language models. `None` for what has no meaning here.
+    fn of(event: &trainer::Event<'a, StepBatch, Evaluation>) -> Option<Self> {
+        Some(match *event {
+            trainer::Event::Resumed {
+                step,
+                evaluations,
+                path,
+            } => Self::Resumed {
+                step,
+                evaluations,
+                path,
+            },
+            trainer::Event::Evaluated { step, evaluation } => Self::Evaluated {
+                step,
+                evaluation: &evaluation.details,
+            },
+            trainer::Event::Stepped {
+                report,
+                seconds,
+                batch,
+            } => Self::Stepped {
+                report,
+                seconds,
+                tokens: batch.tokens(),
+            },
+            trainer::Event::Saved { step, path } => Self::Saved { step, path },
+            _ => return None,
+        })
+    }
 }
 
-impl<O: ZerothOrderOptimizer> LmOptimizer for O {
-    fn step_lm(
-        &mut self,
-        lr: f64,
-        model: CausalLm,
-        objective: &mut dyn FnMut(&CausalLm) -> Result<LossValue, ObjectiveError>,
-    ) -> Result<(CausalLm, StepReport), StepError<CausalLm>> {
-        self.step(lr, model, objective)
-    }
-
-    fn record_lm(&self) -> OptimizerRecord {
-        self.record()
-    }
-
-    fn load_record_lm(&mut self, record: OptimizerRecord) -> Result<(), RecordError> {
-        self.load_record(record)
-    }
+/// Fine-tunes `model` on `train` and evaluates it on `dev` before, after, and as often as asked for between: [`trainer::fit`], which tells
+/// about checkpoints, interruption by `stop`, and runs that diverge.
+///
+/// # Errors
+/// [`RunError`], with the model in it, if a setting makes no sense, the data does not fit, a step fails, a checkpoint cannot be written
+/// or is not one of this run, or the observer returns an error.
+pub fn finetune<O: ZerothOrderOptimizer>(
+    model: CausalLm,
+    optim: &mut O,
+    [train, dev]: [&Dataset; 2],
+    config: &FinetuneConfig,
+    device: &Device,
+    stop: &AtomicBool,
+    mut observer: impl FnMut(Event<'_>) -> Result<(), String>,
+) -> Result<Outcome, RunError> {
+    let checked = config.validate().map_err(FinetuneError::from);
+    let task = checked.and_then(|()| {
+        let task = LmTask::new([train, dev], config, device);
+        task.map_err(|error| FinetuneError::Task(error.into()))
+    });
+    let mut task = match task {
+        Ok(task) => task,
+        Err(error) => {
+            return Err(RunError {
+                model,
+                step: 0,
+                best: None,
+                error,
+            });
+        }
+    };
+    let observe = |event: trainer::Event<'_, _, _>| Event::of(&event).map_or(Ok(()), &mut observer);
+    trainer::fit(model, optim, &mut task, &config.trainer(), stop, observe)
 }

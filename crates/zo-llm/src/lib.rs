@@ -23,8 +23,6 @@
 //! # Ok(()) }
 //! ```
 
-#[cfg(feature = "autodiff")]
-pub mod backpropagation;
 pub mod finetune;
 pub mod generate;
 pub mod model;
@@ -38,6 +36,9 @@ pub use data::{batches, dataset, metrics, synthetic, task};
 pub use files::{hub, load, replace, save};
 #[doc(inline)]
 pub use model::{batch, config};
+
+#[cfg(feature = "autodiff")]
+pub use zo_optim::backpropagation;
 
 pub use batch::{BatchError, PaddingSide, TokenBatch};
 pub use config::{

@@ -70,10 +70,15 @@
 //! # }
 //! ```
 
+#[cfg(feature = "autodiff")]
+pub mod backpropagation;
 pub mod config;
 #[cfg(feature = "train")]
 pub mod train;
+pub mod trainer;
 
+#[cfg(feature = "autodiff")]
+pub use backpropagation::Backpropagation;
 pub use zo_core::*;
 pub use zo_curvzo::{CurvatureSampling, curvzo};
 pub use zo_greedy::{Greedy, mezo_greedy};

@@ -69,7 +69,9 @@ use burn::train::{
     TrainingComponents, TrainingError, TrainingItem, ValidLoader,
 };
 use thiserror::Error;
-use zo_core::{Loss, OptimizerRecord, RecordError, StepError, ZerothOrderOptimizer, ZoError};
+use zo_core::{
+    Loss, OptimizerRecord, Perturbed, RecordError, StepError, ZerothOrderOptimizer, ZoError,
+};
 
 use carrier::{Carrier, SharedScheduler};
 pub use forward_only::{ForwardOnly, InferenceModel};
@@ -116,7 +118,8 @@ pub enum TrainError {
 /// checkpoint if burn-train's checkpointing strategy asks for one, and then early stopping. The interrupter is asked after each
 /// batch. The model is put into validation mode first (no autodiff, no dropout), and batches are made on its device.
 ///
-/// No clone of the model is kept, so passes run in place. A checkpoint copies the weights to the host until they are written, as
+/// Steps are those of a [`Session`](zo_core::Session), which the end of each epoch settles: the model is validated and saved at its weights.
+/// No clone of it is kept, so passes run in place. A checkpoint copies the weights to the host until they are written, as
 /// burn-train's checkpointers do for every optimizer.
 pub struct ZeroOrderStrategy<O, F> {
     optim: Mutex<O>,
@@ -188,11 +191,10 @@ impl<O: ZerothOrderOptimizer, F> ZeroOrderStrategy<O, F> {
     fn train_epoch<M: InferenceModel, L: Loss>(
         &self,
         optim: &mut O,
-        mut model: M,
+        held: &mut Perturbed<M>,
         loader: &TrainLoader<ForwardOnly<M>>,
         components: &mut TrainingComponents<ForwardOnly<M>>,
-    ) -> M
-    where
+    ) where
         F: Fn(&M, &M::Input) -> L,
     {
         let mut batches = loader.iter();
@@ -207,14 +209,12 @@ impl<O: ZerothOrderOptimizer, F> ZeroOrderStrategy<O, F> {
             };
             iteration += 1;
             let lr = self.scheduler.rate();
-            let report = match optim.step(lr, model, |model: &M| (self.objective)(model, &batch)) {
-                Ok((next, report)) => {
-                    model = next;
-                    report
-                }
-                Err(StepError { module, error }) => {
+            let objective = |model: &M| (self.objective)(model, &batch);
+            let report = match optim.step_on(lr, held, objective) {
+                Ok(report) => report,
+                Err(error) => {
                     self.fail(error.into(), &components.interrupter);
-                    return module;
+                    return;
                 }
             };
             if report.skipped {
@@ -233,7 +233,6 @@ impl<O: ZerothOrderOptimizer, F> ZeroOrderStrategy<O, F> {
                 break;
             }
         }
-        model
     }
 
     fn fail(&self, error: TrainError, interrupter: &Interrupter) {
@@ -272,7 +271,7 @@ where
             (None, None) => Ok(()),
         };
         // Where anything else holds the weights, passes cannot run in place: the learner goes.
-        let ForwardOnly(mut model) = learner.model().valid();
+        let ForwardOnly(model) = learner.model().valid();
         drop(learner);
         if let Err(error) = ready {
             self.fail(error, &components.interrupter);
@@ -282,20 +281,27 @@ where
         let device = model.devices().into_iter().next();
         let device = device.unwrap_or_default().inner();
         let (train, valid) = (train.to_device(&device), valid.to_device(&device));
+        let mut held = match optim.hold(model) {
+            Ok(held) => held.lazy(),
+            Err(StepError { module, error }) => {
+                self.fail(error.into(), &components.interrupter);
+                return (ForwardOnly(module), components.event_processor);
+            }
+        };
         for _ in 1..starting_epoch {
             // A loader that shuffles draws an order for each epoch. Those that are done have had theirs.
             drop(train.iter());
         }
         for epoch in starting_epoch..=components.num_epochs {
             on_train(&mut components, start_split(epoch, train.num_items()));
-            model = self.train_epoch(&mut optim, model, &train, &mut components);
+            self.train_epoch(&mut optim, &mut held, &train, &mut components);
             on_train(&mut components, LearnerEvent::EndSplit(epoch));
             if components.interrupter.should_stop() {
                 break;
             }
 
             on_valid(&mut components, start_split(epoch, valid.num_items()));
-            validate(&model, &valid, &mut components);
+            validate(held.at_rest(), &valid, &mut components);
             on_valid(&mut components, LearnerEvent::EndSplit(epoch));
             on_train(&mut components, LearnerEvent::EndEpoch(epoch));
             if components.checkpointer.is_some() || components.early_stopping.is_some() {
@@ -309,7 +315,7 @@ where
 
             if let Some(checkpointer) = &mut components.checkpointer {
                 let carrier = Carrier::holding(optim.record());
-                let learner = self.learner_with(model.clone(), carrier);
+                let learner = self.learner_with(held.at_rest().clone(), carrier);
                 checkpointer.checkpoint(&learner, epoch, &components.event_store);
             }
             if let Some(early_stopping) = &mut components.early_stopping
@@ -318,7 +324,7 @@ where
                 break;
             }
         }
-        (ForwardOnly(model), components.event_processor)
+        (ForwardOnly(held.restore()), components.event_processor)
     }
 }
 

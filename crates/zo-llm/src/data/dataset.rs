@@ -21,7 +21,6 @@ pub use encode::{Demonstration, Encoding};
 pub use error::DatasetError;
 pub use evaluate::{Evaluation, evaluate, evaluate_rows};
 pub use example::{EncodedExample, Sequence};
-pub(crate) use fingerprint::digest;
 pub use train_batch::{TrainBatch, option_loss, predictions};
 
 /// The rows of one split.

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zo_core::ConfigError;
 
-use super::schedule::Schedule;
+use zo_optim::trainer::{Schedule, TrainerConfig};
+
 use crate::batches::Order;
 
 /// What a step minimises.
@@ -76,7 +77,7 @@ pub struct FinetuneConfig {
     /// Default all.
     pub trained: ParamGroup,
     /// What the optimizer is: its name and settings, in a form of your choice. Checkpoints remember it, so that a run is not resumed with
-    /// another one. Default null: not checked.
+    /// another one. Default null: only what the optimizer's record says of itself is checked.
     pub method: Value,
 }
 
@@ -114,13 +115,35 @@ impl FinetuneConfig {
         self.lr * self.schedule.factor(step, self.warmup, self.steps)
     }
 
+    /// Rows that are computed at once.
+    pub(super) fn part_size(&self) -> usize {
+        self.micro_batch.unwrap_or(self.batch).max(1)
+    }
+
+    /// The settings that are not those of a language model.
+    pub fn trainer(&self) -> TrainerConfig {
+        TrainerConfig {
+            steps: self.steps,
+            lr: self.lr,
+            schedule: self.schedule,
+            warmup: self.warmup,
+            eval_every: self.eval_every,
+            keep_best: self.keep_best,
+            patience: self.patience,
+            checkpoint_dir: self.checkpoint_dir.clone(),
+            checkpoint_every: self.checkpoint_every,
+            resume: self.resume,
+            trained: self.trained.clone(),
+            method: self.method.clone(),
+        }
+    }
+
     /// Checks every value. [`finetune`](super::finetune) calls it first.
     ///
     /// # Errors
     /// Names the first value that makes no sense.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let in_parts = self.micro_batch.unwrap_or(self.batch);
-        let saves = self.checkpoint_dir.is_some();
         check("batch", self.batch, self.batch > 0, "at least 1 row")?;
         check(
             "micro_batch",
@@ -134,49 +157,7 @@ impl FinetuneConfig {
             self.eval_batch > 0,
             "at least 1 row",
         )?;
-        check(
-            "lr",
-            self.lr,
-            self.lr >= 0.0 && self.lr.is_finite(),
-            "a learning rate, not negative and finite",
-        )?;
-        check(
-            "warmup",
-            self.warmup,
-            self.warmup <= self.steps,
-            "at most steps: the rate would never reach lr",
-        )?;
-        check(
-            "keep_best",
-            self.keep_best,
-            saves || !self.keep_best,
-            "false without a checkpoint_dir, where the best weights wait",
-        )?;
-        let patience = self.patience.unwrap_or(1);
-        check(
-            "patience",
-            patience,
-            patience > 0,
-            "at least 1 evaluation, or none",
-        )?;
-        check(
-            "eval_every",
-            self.eval_every,
-            self.eval_every > 0 || self.patience.is_none(),
-            "at least 1 step with patience, which counts evaluations",
-        )?;
-        check(
-            "checkpoint_every",
-            self.checkpoint_every,
-            saves || self.checkpoint_every == 0,
-            "0 without a checkpoint_dir",
-        )?;
-        check(
-            "resume",
-            self.resume,
-            saves || !self.resume,
-            "false without a checkpoint_dir to go on from",
-        )
+        self.trainer().validate()
     }
 }
 

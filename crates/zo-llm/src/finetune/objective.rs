@@ -3,8 +3,8 @@
 use burn::tensor::{Device, Tensor};
 use zo_core::{Loss, ObjectiveError};
 
-use super::config::{FinetuneConfig, Objective};
-use crate::dataset::{Dataset, DatasetError, TrainBatch, evaluate_rows};
+use super::config::FinetuneConfig;
+use crate::dataset::{Dataset, DatasetError, TrainBatch};
 use crate::model::CausalLm;
 
 /// The value of an objective.
@@ -34,11 +34,8 @@ impl Loss for LossValue {
 }
 
 /// The batch of one step, in parts that are computed one after the other.
-pub(super) struct StepBatch<'a> {
-    train: &'a Dataset,
-    rows: &'a [usize],
-    config: &'a FinetuneConfig,
-    device: &'a Device,
+pub(super) struct StepBatch {
+    pub(super) rows: Vec<usize>,
     parts: Vec<Part>,
 }
 
@@ -58,13 +55,13 @@ impl Part {
     }
 }
 
-impl<'a> StepBatch<'a> {
+impl StepBatch {
     /// The rows `rows` of `train`, in micro-batches.
     pub(super) fn new(
-        train: &'a Dataset,
-        rows: &'a [usize],
-        config: &'a FinetuneConfig,
-        device: &'a Device,
+        train: &Dataset,
+        rows: Vec<usize>,
+        config: &FinetuneConfig,
+        device: &Device,
     ) -> Result<Self, DatasetError> {
         let part = |part: &[usize]| {
             let batch = |device: &Device| TrainBatch::new(train, part, config.pad, device);
@@ -74,17 +71,9 @@ impl<'a> StepBatch<'a> {
                 tracked: config.autodiff_device.as_ref().map(batch).transpose()?,
             })
         };
-        let parts = rows
-            .chunks(size(config))
-            .map(part)
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            train,
-            rows,
-            config,
-            device,
-            parts,
-        })
+        let parts = rows.chunks(config.part_size()).map(part);
+        let parts = parts.collect::<Result<_, _>>()?;
+        Ok(Self { rows, parts })
     }
 
     /// Tokens with padding and without, for one forward.
@@ -95,20 +84,7 @@ impl<'a> StepBatch<'a> {
         })
     }
 
-    /// The objective at the model's weights. Nothing is kept of a part when the next one begins, unless the model is tracked.
-    pub(super) fn evaluate(&self, model: &CausalLm) -> Result<LossValue, ObjectiveError> {
-        match self.config.objective {
-            Objective::Loss => self.loss(model),
-            Objective::Score => {
-                let (size, pad) = (size(self.config), self.config.pad);
-                evaluate_rows(model, self.train, self.rows, size, pad, self.device)
-                    .map(|evaluation| LossValue::Number(1.0 - evaluation.score()))
-                    .map_err(|error| ObjectiveError::User(Box::new(error)))
-            }
-        }
-    }
-
-    /// The mean loss of the batch.
+    /// The mean loss of the batch. Nothing is kept of a part when the next one begins, unless the model is tracked.
     pub(super) fn loss(&self, model: &CausalLm) -> Result<LossValue, ObjectiveError> {
         let tracked = model.is_tracked();
         if let [part] = &self.parts[..] {
@@ -132,9 +108,4 @@ impl<'a> StepBatch<'a> {
         }
         Ok(LossValue::Number(sum))
     }
-}
-
-/// Rows in a part.
-fn size(config: &FinetuneConfig) -> usize {
-    config.micro_batch.unwrap_or(config.batch).max(1)
 }

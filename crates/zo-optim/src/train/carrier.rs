@@ -161,7 +161,7 @@ mod tests {
         let bytes = TensorData::from_bytes_vec(vec![0, 7, 255], vec![3], DType::U8);
         OptimizerRecord {
             step: 12,
-            seed: u64::MAX,
+            method: json!({ "seed": u64::MAX }),
             mask: json!({ "scores": [0.1, 1.0 / 3.0] }),
             buffers: Buffers::from([("m.a.b".to_owned(), floats), ("mask".to_owned(), bytes)]),
             ..OptimizerRecord::default()

@@ -154,12 +154,12 @@ impl Numeric for StepMetric {
 mod tests {
     use burn::data::dataloader::Progress;
     use burn::train::metric::LossMetric;
-    use zo_core::{Direction, QueryReport};
+    use zo_core::{Direction, Query};
 
     use super::*;
 
     fn report(projected_gradients: &[f64], forwards: usize, seconds: [f64; 2]) -> StepReport {
-        let query = |g: &f64| QueryReport {
+        let query = |g: &f64| Query {
             direction: Direction::zero(),
             loss_plus: 0.1,
             loss_other: 0.5,

@@ -2,15 +2,15 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// What an evaluation on the dev rows came to.
+/// What an evaluation on the held-out rows came to.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Evaluated {
     /// Steps done.
     pub step: usize,
-    /// The task's score: accuracy, for generation F1.
+    /// The task's score; higher is better.
     #[serde(deserialize_with = "number")]
     pub score: f64,
-    /// Mean loss.
+    /// The loss.
     #[serde(deserialize_with = "number")]
     pub loss: f64,
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use burn::module::{Module, ParamGroup};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+use zo_core::noise::derive_seed;
 
-use super::checkpoint::CheckpointError;
-use super::config::FinetuneConfig;
+use super::config::TrainerConfig;
+use super::error::CheckpointError;
 use super::schedule::Schedule;
 use super::weights::{file_dtype, visit};
-use crate::dataset::{Dataset, digest};
 
 /// Values of a parameter that does not train that are looked at.
 const SAMPLE: usize = 256;
@@ -17,18 +17,19 @@ const SAMPLE: usize = 256;
 /// The name of the entry that [`parameters`] makes.
 pub(super) const PARAMETERS: &str = "parameters";
 
-/// Everything that the bits of a run depend on and that can be known: its settings, the parameters of its model, its data. Where checkpoints
-/// lie and how often they are written is not part of it, nor is the number of steps at a constant rate, which may be raised.
+/// Everything that the bits of a run depend on and that can be known: its settings, the parameters of its model, and what its task says of
+/// itself. Where checkpoints lie and how often they are written is not part of it, nor is the number of steps at a constant rate, which
+/// may be raised.
 pub(super) fn fingerprint<M: Module>(
     model: &M,
-    config: &FinetuneConfig,
-    [train, dev]: [&Dataset; 2],
+    config: &TrainerConfig,
+    task: Value,
 ) -> Result<Value, CheckpointError> {
     let steps = match config.schedule {
         Schedule::Constant => 0,
         Schedule::Linear | Schedule::Cosine => config.steps,
     };
-    let settings = FinetuneConfig {
+    let settings = TrainerConfig {
         steps,
         checkpoint_dir: None,
         checkpoint_every: 0,
@@ -37,15 +38,32 @@ pub(super) fn fingerprint<M: Module>(
     };
     let settings = serde_json::to_value(&settings).map_err(CheckpointError::Settings)?;
     let parameters = parameters(model, &config.trained)?;
-    let mut all = Map::from_iter([
-        (PARAMETERS.to_owned(), parameters),
-        ("train".to_owned(), rows(train)),
-        ("dev".to_owned(), rows(dev)),
-    ]);
+    let mut all = Map::from_iter([(PARAMETERS.to_owned(), parameters)]);
     if let Value::Object(settings) = settings {
         all.extend(settings);
     }
+    match task {
+        Value::Object(task) => {
+            for (name, value) in task {
+                let name = match all.contains_key(&name) {
+                    true => format!("task {name}"),
+                    false => name,
+                };
+                all.insert(name, value);
+            }
+        }
+        other => {
+            all.insert("task".to_owned(), other);
+        }
+    }
     Ok(Value::Object(all))
+}
+
+/// A hash of numbers, in hexadecimal: of data, for [`Task::fingerprint`](super::Task::fingerprint).
+pub fn digest(numbers: impl IntoIterator<Item = u64>) -> String {
+    let numbers = numbers.into_iter();
+    let hash = numbers.fold(0, |hash, number| derive_seed(hash, number, 0));
+    format!("{hash:016x}")
 }
 
 /// The float parameters of `model` by path: shape, dtype, and a digest of some values of those that are not in `trained`.
@@ -82,10 +100,6 @@ pub(super) fn parameters<M: Module>(
     }
 }
 
-fn rows(dataset: &Dataset) -> Value {
-    json!({ "rows": dataset.len(), "digest": dataset.fingerprint() })
-}
-
 /// The first place where `saved` and `asked` differ: its name, and what is there in both.
 pub(super) fn difference(name: &str, saved: &Value, asked: &Value) -> Option<[String; 3]> {
     match (saved, asked) {
@@ -109,6 +123,7 @@ pub(super) fn difference(name: &str, saved: &Value, asked: &Value) -> Option<[St
 mod tests {
     use burn::module::Param;
     use burn::tensor::{Device, Tensor};
+    use serde_json::json;
 
     use super::*;
 
@@ -164,5 +179,15 @@ mod tests {
         let none = super::parameters(&toy(1.0, 1.0), &ParamGroup::from_path("bias"));
         let error = none.unwrap_err().to_string();
         assert!(error.contains("none of the 2"), "{error}");
+    }
+
+    #[test]
+    fn what_the_task_says_hides_no_setting() {
+        let config = TrainerConfig::default();
+        let all = |task| fingerprint(&toy(1.0, 1.0), &config, task).unwrap();
+        let named = all(json!({ "rows": 8, "lr": 3 }));
+        assert_eq!((&named["rows"], &named["task lr"]), (&json!(8), &json!(3)));
+        assert_eq!(named["lr"], json!(config.lr));
+        assert_eq!(all(json!("8 rows"))["task"], "8 rows");
     }
 }

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::tensor::{DType, Tensor, TensorData};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
-use super::checkpoint::CheckpointError;
+use zo_core::replace::stage;
+
+use super::error::CheckpointError;
 
 /// Longest header the safetensors format allows, in bytes.
 const MAX_HEADER: u64 = 100_000_000;
@@ -110,7 +112,7 @@ impl ModuleVisitor for Visitor<'_, '_> {
     }
 }
 
-/// Writes the parameters in `trained` to the file `path`, one at a time.
+/// Writes the parameters in `trained` to the file `path`, one at a time. The file is replaced as a whole.
 pub(super) fn write<M: Module>(
     path: &Path,
     module: &M,
@@ -146,22 +148,23 @@ pub(super) fn write<M: Module>(
     text.resize(text.len().next_multiple_of(8), b' ');
 
     let io = |source| CheckpointError::io(path, source);
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(io)?);
-    file.write_all(&(text.len() as u64).to_le_bytes())
-        .and_then(|()| file.write_all(&text))
-        .map_err(io)?;
-    visit(module, trained, &mut |parameter| {
-        if !parameter.trains {
-            return Ok(());
-        }
-        let data = parameter.values(None)?;
-        if data.dtype() != parameter.dtype {
-            let reason = format!("its device hands it out as {:?}", data.dtype());
-            return Err(parameter.failure(reason));
-        }
-        file.write_all(data.as_bytes()).map_err(io)
+    let file = stage(path, io, |file| {
+        file.write_all(&(text.len() as u64).to_le_bytes())
+            .and_then(|()| file.write_all(&text))
+            .map_err(io)?;
+        visit(module, trained, &mut |parameter| {
+            if !parameter.trains {
+                return Ok(());
+            }
+            let data = parameter.values(None)?;
+            if data.dtype() != parameter.dtype {
+                let reason = format!("its device hands it out as {:?}", data.dtype());
+                return Err(parameter.failure(reason));
+            }
+            file.write_all(data.as_bytes()).map_err(io)
+        })
     })?;
-    file.flush().map_err(io)
+    file.place().map_err(io)
 }
 
 /// Puts the parameters of the file `path` in place of those of `module` that are in `trained`, one at a time: the module's own are dropped

@@ -1,4 +1,4 @@
-//! First-order fine-tuning by backpropagation: what zeroth-order methods are compared with.
+//! First-order training by backpropagation: what zeroth-order methods are compared with. Feature `autodiff`.
 
 use std::time::Instant;
 
@@ -6,16 +6,20 @@ use burn::module::{Module, ParamGroup};
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Bytes, DType, TensorData};
 use serde_json::Value;
-use zo_core::{Loss, ObjectiveError, OptimizerRecord, RecordError, StepError, StepReport, ZoError};
+use zo_core::{
+    Loss, ObjectiveError, OptimizerRecord, Perturbation, Perturbed, RecordError, StepError,
+    StepReport, ZerothOrderOptimizer, ZoError, check_ids, tensors,
+};
 
-use crate::finetune::{LmOptimizer, LossValue};
-use crate::model::CausalLm;
-
-/// One of burn's optimizers (`AdamConfig::new().init()`) behind the interface of the fine-tuning loop: one forward and one backward pass
-/// per step. Needs the memory of training: activations, one gradient per weight, the optimizer's moments and, during a step, a copy of the
+/// One of burn's optimizers (`AdamConfig::new().init()`) behind the interface of this library's: one forward and one backward pass per
+/// step. Needs the memory of training: activations, one gradient per weight, the optimizer's moments and, during a step, a copy of the
 /// weights.
 ///
-/// burn's optimizers identify parameters by their ids. A checkpoint keeps these, so that a resumed run continues with the same state.
+/// The objective must return a `Tensor<1>`. It is called once per step, with the module on the autodiff device, and has to build its batch
+/// for the device of the module it is given.
+///
+/// burn's optimizers identify parameters by their ids, which are new in every process. The checkpoints of the [trainer](crate::trainer) keep
+/// these, so that a resumed run continues with the same state.
 #[derive(Clone)]
 pub struct Backpropagation {
     optimizer: ModuleOptimizer,
@@ -33,14 +37,14 @@ impl Backpropagation {
         }
     }
 
-    fn gradients(
+    fn gradients<M: Module, L: Loss>(
         &self,
-        model: &CausalLm,
-        objective: &mut dyn FnMut(&CausalLm) -> Result<LossValue, ObjectiveError>,
+        model: &M,
+        mut objective: impl FnMut(&M) -> L,
     ) -> Result<(f64, GradientsParams), ZoError> {
         let tracked = model.clone().train().set_require_grad(false);
         let tracked = tracked.set_require_grad_group(self.trainable.clone(), true);
-        let loss = objective(&tracked)?.into_tensor()?;
+        let loss = objective(&tracked).into_tensor()?;
         let loss = loss.filter(|loss| loss.device().is_autodiff());
         let loss = loss.ok_or(ObjectiveError::NoDerivative)?;
         let gradients = GradientsParams::from_grads(loss.backward(), &tracked);
@@ -56,24 +60,26 @@ impl Backpropagation {
     }
 }
 
-impl LmOptimizer for Backpropagation {
-    fn step_lm(
+impl ZerothOrderOptimizer for Backpropagation {
+    fn hold<M: Module>(&self, module: M) -> Result<Perturbed<M>, StepError<M>> {
+        let found = tensors(&module, &self.trainable).and_then(|tensors| check_ids(&tensors));
+        match found {
+            Ok(()) => Perturbed::hold(module, &self.trainable, Perturbation::InPlace),
+            Err(error) => Err(StepError { module, error }),
+        }
+    }
+
+    fn step_on<M: Module, L: Loss>(
         &mut self,
         lr: f64,
-        model: CausalLm,
-        objective: &mut dyn FnMut(&CausalLm) -> Result<LossValue, ObjectiveError>,
-    ) -> Result<(CausalLm, StepReport), StepError<CausalLm>> {
+        held: &mut Perturbed<M>,
+        objective: impl FnMut(&M) -> L,
+    ) -> Result<StepReport, ZoError> {
         let start = Instant::now();
-        let (loss, gradients) = match self.gradients(&model, objective) {
-            Ok(found) => found,
-            Err(error) => {
-                let module = model;
-                return Err(StepError { module, error });
-            }
-        };
+        let (loss, gradients) = self.gradients(held.at_rest(), objective)?;
         let seconds_forward = start.elapsed().as_secs_f64();
         let start = Instant::now();
-        let model = self.optimizer.step(lr, model.train(), gradients).valid();
+        held.replace(|model| self.optimizer.step(lr, model.train(), gradients).valid());
         let report = StepReport {
             step: self.step,
             loss_unperturbed: Some(loss),
@@ -84,10 +90,19 @@ impl LmOptimizer for Backpropagation {
             ..StepReport::default()
         };
         self.step += 1;
-        Ok((model, report))
+        Ok(report)
     }
 
-    fn record_lm(&self) -> OptimizerRecord {
+    fn steps(&self) -> u64 {
+        self.step
+    }
+
+    fn skip(&mut self) -> u64 {
+        self.step += 1;
+        self.step - 1
+    }
+
+    fn record(&self) -> OptimizerRecord {
         let mut record = OptimizerRecord {
             method: Value::from(STATE),
             step: self.step,
@@ -101,7 +116,7 @@ impl LmOptimizer for Backpropagation {
         record
     }
 
-    fn load_record_lm(&mut self, mut record: OptimizerRecord) -> Result<(), RecordError> {
+    fn load_record(&mut self, mut record: OptimizerRecord) -> Result<(), RecordError> {
         record.check_method(&Value::from(STATE))?;
         let mismatch = |found: String| RecordError::Mismatch {
             field: "optimizer",

@@ -2,27 +2,32 @@
 //!
 //! ```text
 //! step-000200/    a checkpoint after 200 steps
-//!     trained.safetensors       the parameters that train, bit for bit
+//!     trained.safetensors       the parameters that train, bit for bit, where they stand
 //!     optimizer.json            the optimizer's record, and beside it buffers, if it has any
-//!     state.json                evaluations so far, and what the run depends on
+//!     state.json                where the parameters stand, evaluations so far, and what the run depends on
 //! best-000150/    the weights of the best evaluation so far
 //!     trained.safetensors
 //! step-000300.tmp/              being written, or left by a process that died
 //! ```
 //!
-//! Each is written under a temporary name, flushed to the disk, and renamed. Only then older ones are removed, so that a process that
-//! dies at any moment leaves the last checkpoint, and the best weights it knows of, whole.
+//! Each is written under a temporary name, file by file brought to the disk, and renamed. Only then older ones are removed, so that a
+//! process that dies at any moment leaves the last checkpoint, and the best weights it knows of, whole.
+//!
+//! Between steps the parameters may stand beside their weights, with an update to be made: see [`Position`]. A checkpoint holds them there,
+//! because moving them would round them, and the run would not be the one that is never saved. The best weights, and those of the last
+//! checkpoint of a run that came to its end, are the weights themselves.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ParamGroup};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use thiserror::Error;
-use zo_core::{OptimizerRecord, RecordError};
+use zo_core::replace::replace_bytes;
+use zo_core::{OptimizerRecord, Position};
 
+use super::error::CheckpointError;
 use super::fingerprint::{PARAMETERS, difference, parameters};
 use super::history::History;
 use super::weights;
@@ -30,105 +35,14 @@ use super::weights;
 const WEIGHTS: &str = "trained.safetensors";
 const OPTIMIZER: &str = "optimizer.json";
 const STATE: &str = "state.json";
-const VERSION: u32 = 1;
-
-/// Why a run cannot be saved or resumed.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum CheckpointError {
-    /// A file or folder cannot be read or written.
-    #[error("{path}: {source}; check that the folder may be written and the disk has room")]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// A file is not what it should be.
-    #[error(
-        "{path} is damaged or from another version: {reason}; without its folder, the run starts anew"
-    )]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The values of a parameter cannot be saved.
-    #[error("parameter `{path}` cannot be saved: {reason}")]
-    Parameter {
-        /// Its module path.
-        path: String,
-        /// Why not.
-        reason: String,
-    },
-    /// The optimizer's state cannot be saved, or is not this optimizer's.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// The settings cannot be written as JSON.
-    #[error("the settings of the run cannot be written: {0}")]
-    Settings(serde_json::Error),
-    /// The checkpoint is of a run with other settings, another model or other data.
-    #[error(
-        "{path} belongs to another run: its {field} is {saved}, this run's is {asked}; resume with what it was started with, or \
-         choose another checkpoint_dir"
-    )]
-    Differs {
-        /// The checkpoint.
-        path: PathBuf,
-        /// The first difference.
-        field: String,
-        /// What the checkpoint says, as JSON.
-        saved: String,
-        /// What this run says, as JSON.
-        asked: String,
-    },
-    /// The folder holds a checkpoint, and the run is not to resume.
-    #[error("{path} exists: set `resume` to go on from it, or choose another checkpoint_dir")]
-    Exists {
-        /// The checkpoint.
-        path: PathBuf,
-    },
-    /// The checkpoint is further than the run is to go.
-    #[error(
-        "{path} has done {step} steps, more than the {steps} of this run: set `steps` to at least {step}"
-    )]
-    Beyond {
-        /// The checkpoint.
-        path: PathBuf,
-        /// Steps done.
-        step: usize,
-        /// Steps asked for.
-        steps: usize,
-    },
-    /// A parameter has changed that does not train.
-    #[error(
-        "parameter `{path}` has changed, though `trained` leaves it out, and the checkpoint would lack it: let `trained` match \
-         all that the optimizer trains"
-    )]
-    Changed {
-        /// Its module path.
-        path: String,
-    },
-    /// No parameter trains.
-    #[error("`trained` matches none of the {parameters} parameters: there is nothing to save")]
-    NothingTrained {
-        /// Float parameters in the model.
-        parameters: usize,
-    },
-}
-
-impl CheckpointError {
-    pub(super) fn io(path: &Path, source: std::io::Error) -> Self {
-        let path = path.to_owned();
-        Self::Io { path, source }
-    }
-}
+const VERSION: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct State {
     version: u32,
     step: usize,
+    /// Where the parameters stand.
+    position: Position,
     evaluations: History,
     /// The ids of the parameters that train: burn's own optimizers know them by these.
     ids: BTreeMap<String, u64>,
@@ -142,6 +56,7 @@ pub(super) struct Saved {
     pub(super) step: usize,
     pub(super) evaluations: History,
     pub(super) record: OptimizerRecord,
+    pub(super) position: Position,
     ids: BTreeMap<String, u64>,
 }
 
@@ -207,6 +122,7 @@ impl<'a> Store<'a> {
             step: state.step,
             evaluations: state.evaluations,
             record,
+            position: state.position,
             ids: state.ids,
         }))
     }
@@ -231,30 +147,43 @@ impl<'a> Store<'a> {
         weights::read(&path, model, self.trained, &BTreeMap::new())
     }
 
+    /// Puts the weights of the checkpoint `path`, which is of this model, in place of the model's. If it fails, some are replaced and others
+    /// are not.
+    pub(super) fn reload<M: Module>(
+        &self,
+        path: &Path,
+        model: M,
+    ) -> (M, Result<(), CheckpointError>) {
+        weights::read(&path.join(WEIGHTS), model, self.trained, &BTreeMap::new())
+    }
+
     /// Saves the weights of a new best evaluation.
     pub(super) fn save_best<M: Module>(
         &mut self,
         step: usize,
         model: &M,
     ) -> Result<(), CheckpointError> {
-        self.write(&best_name(step), |path| {
-            weights::write(&path.join(WEIGHTS), model, self.trained)
-        })?;
+        let folder = Folder::begin(self.dir, &best_name(step))?;
+        weights::write(&folder.part.join(WEIGHTS), model, self.trained)?;
+        folder.publish()?;
         // What the last checkpoint knows of is still needed, if this process dies before the next.
         self.prune(&[best_name(step)])
     }
 
-    /// Writes a checkpoint, unless it is there already, and removes older ones. `record` gives the optimizer's state.
-    pub(super) fn save<M: Module>(
-        &mut self,
+    /// Whether the checkpoint of this step is there.
+    pub(super) fn has(&self, step: usize) -> bool {
+        self.last.is_some_and(|(last, _)| last == step)
+    }
+
+    /// Writes a checkpoint, which does not count before it is [published](Self::publish). `model` stands at `position`; `record` gives the
+    /// optimizer's state.
+    pub(super) fn draft<M: Module>(
+        &self,
         step: usize,
         evaluations: &History,
-        model: &M,
+        (model, position): (&M, Position),
         record: impl FnOnce() -> OptimizerRecord,
-    ) -> Result<Option<PathBuf>, CheckpointError> {
-        if self.last.is_some_and(|(last, _)| last == step) {
-            return Ok(None);
-        }
+    ) -> Result<Draft, CheckpointError> {
         let parameters = parameters(model, self.trained)?;
         if let Some([path, ..]) = difference("", &self.run[PARAMETERS], &parameters) {
             return Err(CheckpointError::Changed { path });
@@ -269,39 +198,29 @@ impl<'a> Store<'a> {
         let state = State {
             version: VERSION,
             step,
+            position,
             evaluations: evaluations.clone(),
             ids,
             run: self.run.clone(),
         };
-        let path = self.write(&step_name(step), |path| {
-            weights::write(&path.join(WEIGHTS), model, self.trained)?;
-            record().save(path.join(OPTIMIZER))?;
-            let json = serde_json::to_vec_pretty(&state).map_err(CheckpointError::Settings)?;
-            let path = path.join(STATE);
-            fs::write(&path, json).map_err(|source| CheckpointError::io(&path, source))
-        })?;
-        self.last = Some((step, evaluations.best().map(|best| best.step)));
-        self.prune(&[])?;
-        Ok(Some(path))
+        let folder = Folder::begin(self.dir, &step_name(step))?;
+        weights::write(&folder.part.join(WEIGHTS), model, self.trained)?;
+        record().save(folder.part.join(OPTIMIZER))?;
+        let json = serde_json::to_vec_pretty(&state).map_err(CheckpointError::Settings)?;
+        let path = folder.part.join(STATE);
+        replace_bytes(&path, &json).map_err(|source| CheckpointError::io(&path, source))?;
+        Ok(Draft {
+            folder,
+            step,
+            best: evaluations.best().map(|best| best.step),
+        })
     }
 
-    /// Lets `fill` write a folder and makes it appear as `name`, whole.
-    fn write(
-        &self,
-        name: &str,
-        fill: impl FnOnce(&Path) -> Result<(), CheckpointError>,
-    ) -> Result<PathBuf, CheckpointError> {
-        let (path, part) = (self.dir.join(name), self.dir.join(format!("{name}.tmp")));
-        let io = |source| CheckpointError::io(&part, source);
-        remove(&part).map_err(io)?;
-        fs::create_dir(&part).map_err(io)?;
-        fill(&part)?;
-        flush(&part).map_err(io)?;
-        // Left by a process that died: this run has made the same step again.
-        remove(&path)
-            .and_then(|()| fs::rename(&part, &path))
-            .and_then(|()| flush_names(self.dir))
-            .map_err(|source| CheckpointError::io(&path, source))?;
+    /// Makes a checkpoint the last one, and removes older ones.
+    pub(super) fn publish(&mut self, draft: Draft) -> Result<PathBuf, CheckpointError> {
+        let path = draft.folder.publish()?;
+        self.last = Some((draft.step, draft.best));
+        self.prune(&[])?;
         Ok(path)
     }
 
@@ -322,6 +241,50 @@ impl<'a> Store<'a> {
     }
 }
 
+/// A checkpoint that is written, but does not count yet.
+pub(super) struct Draft {
+    folder: Folder,
+    step: usize,
+    /// The step of the best evaluation it knows of.
+    best: Option<usize>,
+}
+
+impl Draft {
+    /// Removes it.
+    pub(super) fn discard(self) {
+        // What cannot be removed does no harm.
+        let _ = remove(&self.folder.part);
+    }
+}
+
+/// A folder that is being written.
+struct Folder {
+    part: PathBuf,
+    path: PathBuf,
+}
+
+impl Folder {
+    fn begin(dir: &Path, name: &str) -> Result<Self, CheckpointError> {
+        let (path, part) = (dir.join(name), dir.join(format!("{name}.tmp")));
+        remove(&part)
+            .and_then(|()| fs::create_dir(&part))
+            .map_err(|source| CheckpointError::io(&part, source))?;
+        Ok(Self { part, path })
+    }
+
+    /// Makes it appear under its name, whole.
+    fn publish(self) -> Result<PathBuf, CheckpointError> {
+        let Self { part, path } = self;
+        let dir = path.parent().unwrap_or(Path::new("."));
+        // Left by a process that died: this run has made the same step again.
+        remove(&path)
+            .and_then(|()| fs::rename(&part, &path))
+            .and_then(|()| sync_names(dir))
+            .map_err(|source| CheckpointError::io(&path, source))?;
+        Ok(path)
+    }
+}
+
 /// A checkpoint as far as it can be told without its model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SavedRun {
@@ -329,7 +292,7 @@ pub struct SavedRun {
     pub path: PathBuf,
     /// Steps done.
     pub step: usize,
-    /// What its run depends on: the fields of its [`FinetuneConfig`](super::FinetuneConfig), and what is known of model and data.
+    /// What its run depends on: the fields of its [`TrainerConfig`](super::TrainerConfig) and what its task said, the parameters of its model.
     pub settings: Value,
 }
 
@@ -408,19 +371,8 @@ fn remove(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Brings the files in a folder, and their names, to the disk.
-fn flush(dir: &Path) -> std::io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        OpenOptions::new()
-            .write(true)
-            .open(entry?.path())?
-            .sync_all()?;
-    }
-    flush_names(dir)
-}
-
 /// Brings the names in a folder to the disk, where a system lets a folder be opened.
-fn flush_names(dir: &Path) -> std::io::Result<()> {
+fn sync_names(dir: &Path) -> std::io::Result<()> {
     if cfg!(unix) {
         File::open(dir)?.sync_all()?;
     }

@@ -1,0 +1,144 @@
+//! Everything that can end a run.
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use zo_core::{ConfigError, RecordError, ZoError};
+
+/// What stopped a run; `E` is the error of its [`Task`](super::Task).
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TrainerError<E: std::error::Error + 'static> {
+    /// A setting makes no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A step failed.
+    #[error(transparent)]
+    Step(#[from] ZoError),
+    /// A checkpoint cannot be written or read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The task has no batch, or cannot be evaluated.
+    #[error(transparent)]
+    Task(E),
+    /// The weights have become such that the loss is not finite.
+    #[error(
+        "the run diverged: after {step} step(s) the loss on {rows} is {loss}; lower the learning rate or epsilon. Checkpoints and the best \
+         weights of this run, if it keeps any, are as they were before"
+    )]
+    Diverged {
+        /// Steps done.
+        step: usize,
+        /// Which rows: `the held-out rows` or `the next batch`.
+        rows: &'static str,
+        /// The loss: NaN or an infinity.
+        loss: f64,
+    },
+    /// The observer asked for an end.
+    #[error("{0}")]
+    Observer(String),
+}
+
+impl<E: std::error::Error + 'static> TrainerError<E> {
+    /// Whether it is training that went wrong: a loss or gradient that is not finite, or a change of the weights that they cannot hold.
+    pub fn is_divergence(&self) -> bool {
+        match self {
+            Self::Diverged { .. } | Self::Step(ZoError::Overflow { .. }) => true,
+            Self::Step(error) => error.is_non_finite(),
+            _ => false,
+        }
+    }
+}
+
+/// Why a run cannot be saved or resumed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// A file or folder cannot be read or written.
+    #[error("{path}: {source}; check that the folder may be written and the disk has room")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error(
+        "{path} is damaged or from another version: {reason}; without its folder, the run starts anew"
+    )]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The values of a parameter cannot be saved.
+    #[error("parameter `{path}` cannot be saved: {reason}")]
+    Parameter {
+        /// Its module path.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The optimizer's state cannot be saved, or is not this optimizer's.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The settings cannot be written as JSON.
+    #[error("the settings of the run cannot be written: {0}")]
+    Settings(serde_json::Error),
+    /// The checkpoint is of a run with other settings, another model or other data.
+    #[error(
+        "{path} belongs to another run: its {field} is {saved}, this run's is {asked}; resume with what it was started with, or \
+         choose another checkpoint_dir"
+    )]
+    Differs {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The first difference.
+        field: String,
+        /// What the checkpoint says, as JSON.
+        saved: String,
+        /// What this run says, as JSON.
+        asked: String,
+    },
+    /// The folder holds a checkpoint, and the run is not to resume.
+    #[error("{path} exists: set `resume` to go on from it, or choose another checkpoint_dir")]
+    Exists {
+        /// The checkpoint.
+        path: PathBuf,
+    },
+    /// The checkpoint is further than the run is to go.
+    #[error(
+        "{path} has done {step} steps, more than the {steps} of this run: set `steps` to at least {step}"
+    )]
+    Beyond {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Steps done.
+        step: usize,
+        /// Steps asked for.
+        steps: usize,
+    },
+    /// A parameter has changed that does not train.
+    #[error(
+        "parameter `{path}` has changed, though `trained` leaves it out, and the checkpoint would lack it: let `trained` match \
+         all that the optimizer trains"
+    )]
+    Changed {
+        /// Its module path.
+        path: String,
+    },
+    /// No parameter trains.
+    #[error("`trained` matches none of the {parameters} parameters: there is nothing to save")]
+    NothingTrained {
+        /// Float parameters in the model.
+        parameters: usize,
+    },
+}
+
+impl CheckpointError {
+    pub(super) fn io(path: &Path, source: std::io::Error) -> Self {
+        let path = path.to_owned();
+        Self::Io { path, source }
+    }
+}

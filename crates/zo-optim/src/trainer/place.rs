@@ -1,0 +1,52 @@
+//! The module of a run, which is held once there are steps.
+
+use burn::module::Module;
+use zo_core::{Perturbed, Position, StepError, ZerothOrderOptimizer};
+
+/// A module, held by an optimizer for all steps of a run.
+pub(super) enum Place<M> {
+    /// At its weights. A module that is only evaluated may be one that no optimizer takes hold of.
+    Free(M),
+    /// Where its last step has left it.
+    Held(Perturbed<M>),
+}
+
+impl<M: Module> Place<M> {
+    /// Takes hold of the module, unless it is held.
+    ///
+    /// # Errors
+    /// If the optimizer cannot train it.
+    pub(super) fn hold<O: ZerothOrderOptimizer>(
+        self,
+        optim: &O,
+    ) -> Result<Perturbed<M>, StepError<M>> {
+        match self {
+            Self::Free(module) => Ok(optim.hold(module)?.lazy()),
+            Self::Held(held) => Ok(held),
+        }
+    }
+
+    /// The module at its weights.
+    pub(super) fn at_rest(&mut self) -> &M {
+        match self {
+            Self::Free(module) => module,
+            Self::Held(held) => held.at_rest(),
+        }
+    }
+
+    /// The module as its weights are stored, and where these stand.
+    pub(super) fn stored(&mut self) -> (&M, Position) {
+        match self {
+            Self::Free(module) => (module, Position::default()),
+            Self::Held(held) => held.stored(),
+        }
+    }
+
+    /// The module at its weights.
+    pub(super) fn into_module(self) -> M {
+        match self {
+            Self::Free(module) => module,
+            Self::Held(held) => held.restore(),
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! The loop itself.
+
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use burn::module::Module;
+use zo_core::{Loss, StepError, ZerothOrderOptimizer, ZoError};
+
+use super::checkpoint::{Saved, Store};
+use super::config::TrainerConfig;
+use super::error::{CheckpointError, TrainerError};
+use super::event::Event;
+use super::fingerprint::fingerprint;
+use super::history::{Evaluated, History};
+use super::outcome::{Finish, Outcome, RunError};
+use super::place::Place;
+use super::task::Task;
+
+/// Trains `model` for `task`, and evaluates it before, after, and as often as asked for between.
+///
+/// Checkpoints hold what `config.trained` matches, bit for bit, and the optimizer's record, which for some methods has the size of the
+/// weights or twice that. To resume, `model` must be what the run was started with: parameters that do not train are taken from it.
+///
+/// When `stop` becomes true (a handler of Ctrl-C sets it), the step that is under way is finished, a checkpoint is written if there is a
+/// folder for it, the model is evaluated, and the run ends as [`Finish::Interrupted`]. That evaluation is told to the observer; it
+/// takes no part in keeping the best or in stopping early, so that the run goes on as if it had not been interrupted.
+///
+/// A run that diverges ends with an error as soon as a loss shows it: in a step, in an evaluation, or on the next batch before a checkpoint
+/// counts. No checkpoint holds such weights, and earlier ones stay.
+///
+/// # Errors
+/// [`RunError`], with the model in it, if a setting makes no sense, the optimizer cannot train the model, the task or a step fails, a
+/// checkpoint cannot be written or is not one of this run, or the observer returns an error.
+pub fn fit<M: Module, T: Task<M>, O: ZerothOrderOptimizer>(
+    model: M,
+    optim: &mut O,
+    task: &mut T,
+    config: &TrainerConfig,
+    stop: &AtomicBool,
+    observer: impl FnMut(Event<'_, T::Batch, T::Details>) -> Result<(), String>,
+) -> Result<Outcome<M>, RunError<M, T::Error>> {
+    let mut run = Run {
+        optim,
+        task,
+        config,
+        stop,
+        observer,
+        store: None,
+        step: 0,
+        evaluations: History::default(),
+        of: PhantomData,
+    };
+    let mut model = run.prepare(model)?;
+    loop {
+        match run.between_steps(&mut model) {
+            Ok(None) => model = run.step(model)?,
+            Ok(Some(finish)) => return run.finish(model, finish),
+            Err(error) => return Err(run.failed(model, error)),
+        }
+    }
+}
+
+struct Run<'a, M, T, O, F> {
+    optim: &'a mut O,
+    task: &'a mut T,
+    config: &'a TrainerConfig,
+    stop: &'a AtomicBool,
+    observer: F,
+    store: Option<Store<'a>>,
+    /// Steps done.
+    step: usize,
+    evaluations: History,
+    of: PhantomData<M>,
+}
+
+/// What a step, or what comes between two, makes of a model.
+type Next<M, E> = Result<Place<M>, RunError<M, E>>;
+
+impl<M, T, O, F> Run<'_, M, T, O, F>
+where
+    M: Module,
+    T: Task<M>,
+    O: ZerothOrderOptimizer,
+    F: FnMut(Event<'_, T::Batch, T::Details>) -> Result<(), String>,
+{
+    /// Finds what is wrong before the first step and before a file is written, and goes on from the last checkpoint, if there is one.
+    fn prepare(&mut self, model: M) -> Next<M, T::Error> {
+        let mut model = Place::Free(model);
+        if let Err(error) = self.config.validate() {
+            return Err(self.failed(model, error));
+        }
+        if self.config.steps > 0 {
+            model = self.hold(model)?;
+        }
+        match self.open(&mut model) {
+            Ok(None) => Ok(model),
+            Ok(Some(saved)) => self.resume(model, saved),
+            Err(error) => Err(self.failed(model, error)),
+        }
+    }
+
+    fn hold(&mut self, model: Place<M>) -> Next<M, T::Error> {
+        match model.hold(self.optim) {
+            Ok(held) => Ok(Place::Held(held)),
+            Err(StepError { module, error }) => Err(self.failed(Place::Free(module), error)),
+        }
+    }
+
+    /// Opens the folder of checkpoints, if there is to be one, and reads the last.
+    fn open(&mut self, model: &mut Place<M>) -> Result<Option<Saved>, CheckpointError> {
+        let config = self.config;
+        let Some(dir) = &config.checkpoint_dir else {
+            return Ok(None);
+        };
+        let run = fingerprint(model.at_rest(), config, self.task.fingerprint())?;
+        let mut store = Store::open(dir, &config.trained, run, config.keep_best, config.resume)?;
+        let saved = store.last()?;
+        self.store = Some(store);
+        match saved {
+            Some(saved) if saved.step > config.steps => Err(CheckpointError::Beyond {
+                path: saved.path,
+                step: saved.step,
+                steps: config.steps,
+            }),
+            saved => Ok(saved),
+        }
+    }
+
+    /// Goes on from a checkpoint.
+    fn resume(&mut self, model: Place<M>, mut saved: Saved) -> Next<M, T::Error> {
+        // First what is refused without changing the model.
+        if let Err(error) = self.optim.load_record(std::mem::take(&mut saved.record)) {
+            return Err(self.failed(model, CheckpointError::from(error)));
+        }
+        let model = match self.load(model, &saved) {
+            Ok(model) => model,
+            Err((model, error)) => return Err(self.failed(model, error)),
+        };
+        self.step = saved.step;
+        self.evaluations = saved.evaluations;
+        let event = Event::Resumed {
+            step: self.step,
+            evaluations: &self.evaluations.0,
+            path: &saved.path,
+        };
+        match (self.observer)(event) {
+            Ok(()) => Ok(model),
+            Err(message) => Err(self.failed(model, TrainerError::Observer(message))),
+        }
+    }
+
+    /// The model with the weights of a checkpoint, where they stand.
+    fn load(
+        &self,
+        model: Place<M>,
+        saved: &Saved,
+    ) -> Result<Place<M>, (Place<M>, TrainerError<T::Error>)> {
+        let Some(store) = &self.store else {
+            return Ok(model);
+        };
+        let free = matches!(model, Place::Free(_));
+        let (module, loaded) = store.load(saved, model.into_module());
+        if let Err(error) = loaded {
+            return Err((Place::Free(module), error.into()));
+        }
+        if free && saved.position.is_at_rest() {
+            return Ok(Place::Free(module));
+        }
+        // Ids may have come with the weights.
+        let mut held = match Place::Free(module).hold(self.optim) {
+            Ok(held) => held,
+            Err(StepError { module, error }) => return Err((Place::Free(module), error.into())),
+        };
+        match held.resume_at(saved.position.clone()) {
+            Ok(()) => Ok(Place::Held(held)),
+            Err(error) => {
+                let error = CheckpointError::from(error);
+                Err((Place::Held(held), error.into()))
+            }
+        }
+    }
+
+    /// One step on the next batch.
+    fn step(&mut self, model: Place<M>) -> Next<M, T::Error> {
+        let start = Instant::now();
+        let batch = match self.task.batch(self.step) {
+            Ok(batch) => batch,
+            Err(error) => return Err(self.failed(model, TrainerError::Task(error))),
+        };
+        let mut held = match model.hold(self.optim) {
+            Ok(held) => held,
+            Err(StepError { module, error }) => return Err(self.failed(Place::Free(module), error)),
+        };
+        let rate = self.config.rate(self.step);
+        let task = &*self.task;
+        let objective = |module: &M| task.objective(module, &batch);
+        let report = match self.optim.step_on(rate, &mut held, objective) {
+            Ok(report) => report,
+            Err(error) => return Err(self.failed(Place::Held(held), error)),
+        };
+        self.step += 1;
+        let event = Event::Stepped {
+            report: &report,
+            seconds: start.elapsed().as_secs_f64(),
+            batch: &batch,
+        };
+        match (self.observer)(event) {
+            Ok(()) => Ok(Place::Held(held)),
+            Err(message) => Err(self.failed(Place::Held(held), TrainerError::Observer(message))),
+        }
+    }
+
+    /// Evaluates and saves, as far as it is due. Says whether the run is over.
+    fn between_steps(
+        &mut self,
+        model: &mut Place<M>,
+    ) -> Result<Option<Finish>, TrainerError<T::Error>> {
+        let (config, step) = (self.config, self.step);
+        let every = |steps: usize| steps > 0 && step.is_multiple_of(steps);
+        let ends = step >= config.steps;
+        let due = step == 0 || ends || every(config.eval_every);
+        // A run that was resumed here has done it.
+        if due && self.evaluations.last_step() != Some(step) {
+            let evaluated = self.evaluate(model.at_rest())?;
+            if step > 0 && !evaluated.loss.is_finite() && self.evaluations.began_finite() {
+                return Err(TrainerError::Diverged {
+                    step,
+                    rows: "the held-out rows",
+                    loss: evaluated.loss,
+                });
+            }
+            self.evaluations.0.push(evaluated);
+            let best = self.evaluations.best().map(|best| best.step);
+            if let Some(store) = &mut self.store
+                && config.keep_best
+                && best == Some(step)
+            {
+                store.save_best(step, model.at_rest())?;
+            }
+        }
+        let patient = config
+            .patience
+            .is_none_or(|patience| self.evaluations.stale() < patience);
+        let finish = if ends {
+            Some(Finish::Done)
+        } else if !patient {
+            Some(Finish::EarlyStopped)
+        } else if self.stop.load(Ordering::Relaxed) {
+            Some(Finish::Interrupted)
+        } else {
+            None
+        };
+        if finish.is_some() || step > 0 && every(config.checkpoint_every) {
+            self.save(model, finish.is_some())?;
+        }
+        if finish == Some(Finish::Interrupted) && !due {
+            self.evaluate(model.at_rest())?;
+        }
+        Ok(finish)
+    }
+
+    /// Evaluates the model and tells the observer.
+    fn evaluate(&mut self, module: &M) -> Result<Evaluated, TrainerError<T::Error>> {
+        let step = self.step;
+        let evaluation = self.task.evaluate(module).map_err(TrainerError::Task)?;
+        let event = Event::Evaluated {
+            step,
+            evaluation: &evaluation,
+        };
+        (self.observer)(event).map_err(TrainerError::Observer)?;
+        Ok(Evaluated {
+            step,
+            score: evaluation.score,
+            loss: evaluation.loss,
+        })
+    }
+
+    /// Writes a checkpoint, if there is a folder for it, and tells the observer. The model stands where it stood before; where it is if
+    /// this fails or the run `ends`, nobody goes on from.
+    fn save(&mut self, model: &mut Place<M>, ends: bool) -> Result<(), TrainerError<T::Error>> {
+        let step = self.step;
+        // A run that was resumed here has it, and must not look at the next batch: that would move the model.
+        let Some(store) = self.store.as_ref().filter(|store| !store.has(step)) else {
+            return Ok(());
+        };
+        let (module, position) = model.stored();
+        let stood = position.clone();
+        let optim = &*self.optim;
+        let draft = store.draft(step, &self.evaluations, (module, position), || {
+            optim.record()
+        })?;
+        if step > 0 && self.evaluations.last_step() != Some(step) {
+            if let Err(error) = self.check_next_batch(model.at_rest()) {
+                draft.discard();
+                return Err(error);
+            }
+        }
+        let Some(store) = &mut self.store else {
+            return Ok(());
+        };
+        let path = store.publish(draft)?;
+        if !ends
+            && let Place::Held(held) = model
+            && held.stored().1 != stood
+        {
+            // The next batch was looked at from the weights. To go back to where the module stood would round it; what was written has
+            // the bits.
+            let mut read = Ok(());
+            held.replace(|module| {
+                let (module, result) = store.reload(&path, module);
+                read = result;
+                module
+            });
+            read?;
+            held.resume_at(stood).map_err(CheckpointError::from)?;
+        }
+        (self.observer)(Event::Saved { step, path: &path }).map_err(TrainerError::Observer)
+    }
+
+    /// Finds out whether the weights are worth a checkpoint: those that give no finite loss must not replace good ones.
+    fn check_next_batch(&mut self, module: &M) -> Result<(), TrainerError<T::Error>> {
+        let (step, rows) = (self.step, "the next batch");
+        let batch = self.task.batch(step).map_err(TrainerError::Task)?;
+        match self
+            .task
+            .loss(module, &batch)
+            .value()
+            .map_err(ZoError::from)?
+        {
+            loss if loss.is_finite() => Ok(()),
+            loss => Err(TrainerError::Diverged { step, rows, loss }),
+        }
+    }
+
+    /// Ends the run, with the best weights if they are asked for.
+    fn finish(self, model: Place<M>, finish: Finish) -> Result<Outcome<M>, RunError<M, T::Error>> {
+        let best = self.evaluations.best();
+        let model = model.into_module();
+        let (model, loaded) = match (&self.store, best) {
+            (Some(store), Some(best))
+                if self.config.keep_best
+                    && finish != Finish::Interrupted
+                    && best.step != self.step =>
+            {
+                store.load_best(best.step, model)
+            }
+            _ => (model, Ok(())),
+        };
+        match loaded {
+            Ok(()) => Ok(Outcome {
+                model,
+                finish,
+                step: self.step,
+                evaluations: self.evaluations.0,
+                best,
+            }),
+            Err(error) => Err(self.failed(Place::Free(model), error)),
+        }
+    }
+
+    /// The error of a run that ends here. If it diverged and keeps the best, it ends with these weights.
+    fn failed(
+        &self,
+        model: Place<M>,
+        error: impl Into<TrainerError<T::Error>>,
+    ) -> RunError<M, T::Error> {
+        let (model, error) = (model.into_module(), error.into());
+        let keeps = self.config.keep_best && error.is_divergence();
+        let best = self.evaluations.best().filter(|_| keeps);
+        let (model, best) = match (&self.store, best) {
+            (Some(store), Some(best)) => {
+                let (model, loaded) = store.load_best(best.step, model);
+                (model, loaded.is_ok().then_some(best))
+            }
+            _ => (model, None),
+        };
+        RunError {
+            model,
+            step: self.step,
+            best,
+            error,
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What a run trains for.
+
+use serde_json::Value;
+use zo_core::Loss;
+
+/// What a module is trained for: the batch of each step, the objective on it, and the evaluation on rows held out.
+///
+/// ```
+/// use burn::module::{Module, Param};
+/// use burn::tensor::{Device, Tensor};
+/// use serde_json::{Value, json};
+/// use std::convert::Infallible;
+/// use zo_optim::trainer::{Evaluation, Task};
+///
+/// #[derive(Module, Debug)]
+/// struct Line { slope: Param<Tensor<1>> }
+///
+/// /// Points on a line of slope 3.
+/// struct Points { x: Tensor<1> }
+///
+/// impl Points {
+///     fn error(&self, line: &Line, rows: std::ops::Range<usize>) -> Tensor<1> {
+///         let x = self.x.clone().slice(rows);
+///         (x.clone() * line.slope.val() - x * 3.0).square().mean()
+///     }
+/// }
+///
+/// impl Task<Line> for Points {
+///     type Batch = usize;
+///     type Loss = Tensor<1>;
+///     type Details = ();
+///     type Error = Infallible;
+///
+///     fn fingerprint(&self) -> Value {
+///         json!({ "points": self.x.dims()[0] })
+///     }
+///
+///     // A function of the step's number alone: a run that is resumed gets the batches it would have had.
+///     fn batch(&mut self, step: usize) -> Result<usize, Infallible> {
+///         Ok(4 * (step % 3))
+///     }
+///
+///     fn objective(&self, line: &Line, first: &usize) -> Tensor<1> {
+///         self.error(line, *first..*first + 4)
+///     }
+///
+///     fn evaluate(&mut self, line: &Line) -> Result<Evaluation, Infallible> {
+///         let loss: f64 = self.error(line, 12..16).into_scalar();
+///         Ok(Evaluation { score: -loss, loss, details: () })
+///     }
+/// }
+/// ```
+pub trait Task<M> {
+    /// What one step is taken on.
+    type Batch;
+    /// The value of the objective.
+    type Loss: Loss;
+    /// What an evaluation tells the observer beside score and loss; `()` if nothing.
+    type Details;
+    /// Why there is no batch or no evaluation. [`Infallible`](std::convert::Infallible) if there always is.
+    type Error: std::error::Error + 'static;
+
+    /// What the bits of a run depend on and the trainer cannot know: the data (a [digest](super::digest) of it), how batches are drawn, and
+    /// settings. An object as a rule; its entries are named if a checkpoint is of another run.
+    fn fingerprint(&self) -> Value;
+
+    /// The batch of step number `step`, from 0: a function of this number alone, so that resumed runs go on with the same batches.
+    ///
+    /// # Errors
+    /// If there is none.
+    fn batch(&mut self, step: usize) -> Result<Self::Batch, Self::Error>;
+
+    /// What a step minimises. A step evaluates it several times on its batch, each time with other weights; nothing else may differ.
+    fn objective(&self, module: &M, batch: &Self::Batch) -> Self::Loss;
+
+    /// What must stay finite on the next batch if weights are to be saved. By default the objective.
+    fn loss(&self, module: &M, batch: &Self::Batch) -> Self::Loss {
+        self.objective(module, batch)
+    }
+
+    /// How well the module does on rows held out.
+    ///
+    /// # Errors
+    /// If that cannot be said.
+    fn evaluate(&mut self, module: &M) -> Result<Evaluation<Self::Details>, Self::Error>;
+}
+
+/// How well a module does.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Evaluation<D = ()> {
+    /// Higher is better: accuracy, for example. If there is nothing of the kind, minus the loss.
+    pub score: f64,
+    /// The loss. Where it is not finite, the run has diverged.
+    pub loss: f64,
+    /// Whatever else is known.
+    pub details: D,
+}
