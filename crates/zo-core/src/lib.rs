@@ -73,7 +73,6 @@ pub use loss::Loss;
 pub use mask::{Dense, Observation, SelectContext, SparsityMask};
 pub use masked::MaskedDirection;
 pub use method::{Method, MethodConfig};
-pub use model::{ModelRecord, ParameterRecord};
 pub use noise::{Noise, TensorKey};
 pub use on_the_fly::Perturbation;
 pub use optimizer::{Session, ZerothOrderOptimizer};

@@ -247,11 +247,7 @@ fn table(place: &str, value: &Value) -> Result<Map<String, Value>, ConfigError> 
 }
 
 fn bad(place: &str, value: &Value, expected: &'static str) -> ConfigError {
-    ConfigError::Value {
-        place: place.to_owned(),
-        value: value.to_string(),
-        expected: expected.to_owned(),
-    }
+    ConfigError::setting(place, value, expected)
 }
 
 /// `base` with other values for some of its settings.
@@ -321,11 +317,8 @@ fn check_names<'a, N: Iterator<Item = &'a str>>(
 }
 
 fn wrong_value(place: &str, given: &Map<String, Value>, error: &serde_json::Error) -> ConfigError {
-    ConfigError::Value {
-        place: place.to_owned(),
-        value: Value::Object(given.clone()).to_string(),
-        expected: format!("of another form: {error}"),
-    }
+    let expected = format!("of another form: {error}");
+    ConfigError::setting(place, Value::Object(given.clone()), &expected)
 }
 
 #[cfg(test)]

@@ -34,11 +34,7 @@ impl SparsityMask for EveryOther {
     fn validate(&self) -> Result<(), ConfigError> {
         match self.offset {
             0..2 => Ok(()),
-            _ => Err(ConfigError::Setting {
-                name: "offset",
-                value: self.offset.to_string(),
-                expected: "0 or 1",
-            }),
+            other => Err(ConfigError::setting("offset", other, "0 or 1")),
         }
     }
 }
