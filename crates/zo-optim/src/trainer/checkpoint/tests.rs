@@ -51,6 +51,20 @@ fn evaluations(points: &[(usize, f64)]) -> History {
     History(points.iter().map(evaluated).collect())
 }
 
+impl Store<'_> {
+    /// Writes and publishes a checkpoint of a module at rest.
+    fn save(
+        &mut self,
+        step: usize,
+        evaluations: &History,
+        model: &Toy,
+    ) -> Result<PathBuf, CheckpointError> {
+        let position = Position::default();
+        let draft = self.draft(step, evaluations, (model, position), || record(step as u64))?;
+        self.publish(draft)
+    }
+}
+
 fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<_> = entries(dir)
         .unwrap()
@@ -69,8 +83,8 @@ fn what_was_saved_is_read_and_what_is_old_is_removed() {
     assert!(store.last().unwrap().is_none());
     store.save_best(0, &toy(1.0, 0.5)).unwrap();
     let first = evaluations(&[(0, 0.5), (5, 0.4)]);
-    let path = store.save(5, &first, &toy(1.0, 5.0), || record(5)).unwrap();
-    assert_eq!(path, Some(dir.join("step-000005")));
+    let path = store.save(5, &first, &toy(1.0, 5.0)).unwrap();
+    assert_eq!(path, dir.join("step-000005"));
     assert_eq!(names(dir), ["best-000000", "step-000005"]);
     // The checkpoint still knows the old best weights only.
     store.save_best(6, &toy(1.0, 6.0)).unwrap();
@@ -78,14 +92,10 @@ fn what_was_saved_is_read_and_what_is_old_is_removed() {
     store.save_best(7, &toy(1.0, 7.0)).unwrap();
     assert_eq!(names(dir), ["best-000000", "best-000007", "step-000005"]);
     let second = evaluations(&[(0, 0.5), (5, 0.4), (6, 0.6), (7, 0.7)]);
-    store
-        .save(8, &second, &toy(1.0, 8.0), || record(8))
-        .unwrap();
+    assert!(!store.has(8));
+    store.save(8, &second, &toy(1.0, 8.0)).unwrap();
     assert_eq!(names(dir), ["best-000007", "step-000008"]);
-    let again = store
-        .save(8, &second, &toy(1.0, 9.0), || record(9))
-        .unwrap();
-    assert_eq!(again, None, "it is there already");
+    assert!(store.has(8));
 
     let mut other = Store::open(dir, &trained, run(0.1), true, true).unwrap();
     let saved = other.last().unwrap().unwrap();
@@ -98,7 +108,7 @@ fn what_was_saved_is_read_and_what_is_old_is_removed() {
     let (model, result) = other.load_best(7, model);
     result.unwrap();
     assert_eq!(factor_of(&model), 7.0);
-    assert_eq!(other.save(8, &second, &model, || record(8)).unwrap(), None);
+    assert!(other.has(8));
 }
 
 #[test]
@@ -113,15 +123,33 @@ fn unfinished_checkpoints_do_not_count() {
     let mut store = Store::open(dir, &trained, run(0.1), false, false).unwrap();
     assert!(store.last().unwrap().is_none());
     let none = History::default();
-    store.save(3, &none, &toy(1.0, 3.0), || record(3)).unwrap();
+    store.save(3, &none, &toy(1.0, 3.0)).unwrap();
     assert_eq!(names(dir), ["step-000003", "step-by-step"]);
     // One that died between its last write and its end is written anew.
     fs::create_dir(dir.join("step-000004")).unwrap();
     fs::create_dir(dir.join("step-000004.tmp")).unwrap();
     fs::write(dir.join("step-000004.tmp").join("extra"), "x").unwrap();
-    store.save(4, &none, &toy(1.0, 4.0), || record(4)).unwrap();
+    store.save(4, &none, &toy(1.0, 4.0)).unwrap();
     assert_eq!(names(dir), ["step-000004", "step-by-step"]);
     assert!(!dir.join("step-000004").join("extra").exists());
+}
+
+#[test]
+fn a_draft_does_not_count_before_it_is_published() {
+    let (dir, trained) = (tempfile::tempdir().unwrap(), trained());
+    let dir = dir.path();
+    let mut store = Store::open(dir, &trained, run(0.1), false, false).unwrap();
+    let none = History::default();
+    store.save(3, &none, &toy(1.0, 3.0)).unwrap();
+    let at_rest = Position::default();
+    let model = toy(1.0, 4.0);
+    let draft = store
+        .draft(4, &none, (&model, at_rest), || record(4))
+        .unwrap();
+    assert_eq!(names(dir), ["step-000003", "step-000004.tmp"]);
+    assert_eq!(store.last().unwrap().map(|saved| saved.step), Some(3));
+    draft.discard();
+    assert_eq!(names(dir), ["step-000003"]);
 }
 
 #[test]
@@ -131,14 +159,12 @@ fn checkpoints_of_others_are_refused() {
     let open = |run, resume| Store::open(dir, &trained, run, false, resume);
     let none = History::default();
     let mut store = open(run(0.1), false).unwrap();
-    let changed = store
-        .save(2, &none, &toy(1.5, 0.0), || record(2))
-        .unwrap_err();
+    let changed = store.save(2, &none, &toy(1.5, 0.0)).unwrap_err();
     assert!(
         changed.to_string().contains("`base` has changed"),
         "{changed}"
     );
-    store.save(2, &none, &toy(1.0, 0.0), || record(2)).unwrap();
+    store.save(2, &none, &toy(1.0, 0.0)).unwrap();
     let exists = open(run(0.1), false).err().unwrap().to_string();
     assert!(
         exists.contains("step-000002") && exists.contains("`resume`"),
@@ -156,7 +182,7 @@ fn checkpoints_of_others_are_refused() {
     );
     let state = dir.join("step-000002").join(STATE);
     let text = fs::read_to_string(&state).unwrap();
-    fs::write(&state, text.replace("\"version\": 1", "\"version\": 99")).unwrap();
+    fs::write(&state, text.replace("\"version\": 2", "\"version\": 99")).unwrap();
     let version = open(run(0.1), true)
         .unwrap()
         .last()
