@@ -254,9 +254,7 @@ pub enum RecordError {
         reason: String,
     },
     /// The record was written by another method, with other settings, or by another version.
-    #[error(
-        "the record does not fit this optimizer: its {field} is {found}, expected {expected}"
-    )]
+    #[error("the record does not fit this optimizer: its {field} is {found}, expected {expected}")]
     Mismatch {
         /// What differs: the place of a setting is `mask.drop`.
         field: String,

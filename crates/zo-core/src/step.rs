@@ -143,7 +143,9 @@ impl ZeroOrder {
             return Err(ConfigError::setting("the learning rate", lr, expected).into());
         }
         if let Some(weight_decay) = self.settings().decays().find(|decay| lr * decay >= 1.0) {
-            let expected = format!("below 1 / {lr}, the learning rate: a step would decay weights to nothing or beyond");
+            let expected = format!(
+                "below 1 / {lr}, the learning rate: a step would decay weights to nothing or beyond"
+            );
             return Err(ConfigError::setting("weight_decay", weight_decay, &expected).into());
         }
         self.recognise(held.tensors())?;

@@ -189,26 +189,18 @@ impl SparsityMask for CurvatureSampling {
 
     fn validate(&self) -> Result<(), ConfigError> {
         let share = |name, value: f64| {
-            if value > 0.0 && value <= 1.0 {
-                return Ok(());
-            }
-            let (value, expected) = (value.to_string(), "above 0 and at most 1");
-            Err(ConfigError::Setting {
+            ConfigError::check(
                 name,
                 value,
-                expected,
-            })
+                value > 0.0 && value <= 1.0,
+                "above 0 and at most 1",
+            )
         };
         share("budget", self.budget)?;
         share("rate", self.rate)?;
-        match self.clip.filter(|clip| clip.is_nan() || *clip < 1.0) {
-            None => Ok(()),
-            Some(clip) => Err(ConfigError::Setting {
-                name: "clip",
-                value: clip.to_string(),
-                expected: "at least 1: no update is scaled by less",
-            }),
-        }
+        let clip = self.clip.unwrap_or(1.0);
+        let expected = "at least 1: no update is scaled by less";
+        ConfigError::check("clip", clip, clip >= 1.0, expected)
     }
 
     fn record(&self) -> Value {
@@ -219,11 +211,12 @@ impl SparsityMask for CurvatureSampling {
         let state: State = from_record("mask", record)?;
         let positive = |score: &f64| *score > 0.0 && score.is_finite();
         if !(state.budget.as_ref().is_none_or(positive) && state.scores.values().all(positive)) {
-            return Err(RecordError::Mismatch {
-                field: "mask",
-                found: "a budget or a score that is not positive and finite".to_owned(),
-                expected: "the state of this mask".to_owned(),
-            });
+            let found = "a budget or a score that is not positive and finite";
+            return Err(RecordError::mismatch(
+                "mask",
+                found,
+                "the state of this mask",
+            ));
         }
         self.state = state;
         Ok(())

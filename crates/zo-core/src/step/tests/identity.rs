@@ -149,7 +149,9 @@ fn cloned_layers_train_apart() {
         module.params[1].1 = one;
         let tensors = tensors::tensors(&module, &ParamGroup::all()).unwrap();
         let error = check_ids(&tensors).unwrap_err();
-        assert!(matches!(&error, ZoError::Parameter { path, reason } if path == "b" && reason.contains("id as `a`")));
+        assert!(
+            matches!(&error, ZoError::Parameter { path, reason } if path == "b" && reason.contains("id as `a`"))
+        );
         let trained = perturbing(perturbation).step(1e-2, module, Named::loss);
         let values = trained.unwrap().0.values();
         assert_ne!(values[0], values[1]);
