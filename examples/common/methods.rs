@@ -9,7 +9,7 @@ use burn::module::ParamGroup;
 use burn::tensor::Device;
 use serde_json::{Value, json};
 use zo_llm::Tuning;
-use zo_optim::{Method, Noise, PartConfig, Perturbation, Registry, Rounding, registry};
+use zo_optim::{Method, Noise, Perturbation, Registry, Rounding, registry};
 
 pub use flags::Flags;
 pub use optimizer::AnyOptimizer;
@@ -136,25 +136,32 @@ pub fn rounded(value: f64) -> f64 {
     format!("{value:.9e}").parse().unwrap_or(value)
 }
 
-/// The settings of a part as flags, with their defaults.
-fn settings(part: &PartConfig) -> impl Iterator<Item = (String, &Value)> {
-    let settings = part.settings.iter();
-    settings.map(|(name, value)| (name.replace('_', "-"), value))
+/// A setting of one of a method's parts: the part's kind and name, the setting as a flag, its value.
+struct Setting {
+    kind: &'static str,
+    part: String,
+    flag: String,
+    value: Value,
 }
 
-/// A method's parts that have settings, by kind.
-fn parts(method: &Method) -> Vec<(&'static str, PartConfig)> {
+/// The settings of a method's parts.
+fn settings(method: &Method) -> Vec<Setting> {
     let config = method.config();
-    let parts = [
-        ("noise", Some(config.noise)),
-        ("sampler", config.sampler),
-        ("mask", Some(config.mask)),
-        ("update", Some(config.update)),
-    ];
-    parts
-        .into_iter()
-        .filter_map(|(kind, part)| Some((kind, part?)))
-        .collect()
+    let mut all = Vec::new();
+    for kind in ["noise", "sampler", "mask", "update"] {
+        let Value::Object(part) = &config[kind] else {
+            continue;
+        };
+        for (name, value) in part.iter().filter(|(name, _)| *name != "name") {
+            all.push(Setting {
+                kind,
+                part: part["name"].as_str().unwrap_or_default().to_owned(),
+                flag: name.replace('_', "-"),
+                value: value.clone(),
+            });
+        }
+    }
+    all
 }
 
 /// Every method with its settings and every part, for `--method-help`.
@@ -168,34 +175,26 @@ pub fn help() -> String {
         let Ok(preset) = registry.preset(name) else {
             continue;
         };
-        for (kind, part) in parts(&(preset.method)()) {
-            for (setting, default) in settings(&part) {
-                text += &format!("      --{setting:18} {default} ({kind} {})\n", part.name);
-            }
+        for setting in settings(&(preset.method)()) {
+            let Setting {
+                kind,
+                part,
+                flag,
+                value,
+            } = setting;
+            text += &format!("      --{flag:18} {value} ({kind} {part})\n");
         }
     }
     text +=
         "\nThe four runs at the end have --top, --top-rate (hybrid) and --demonstrations (icl).\n";
     text += "\nParts, which combine with any method: --noise, --sampler, --mask, --update NAME, --difference central or one-sided.\n";
-    let mut list = |kind: &str, entries: Vec<(&str, &str)>| {
-        for (name, about) in entries {
-            text += &format!("\n  --{kind} {name:20} {about}");
+    let mut kind = "";
+    for part in registry.parts() {
+        if part.kind != std::mem::replace(&mut kind, part.kind) {
+            text.push('\n');
         }
-        text.push('\n');
-    };
-    macro_rules! entries {
-        ($list:ident) => {
-            registry
-                .$list()
-                .iter()
-                .map(|e| (e.name.as_str(), e.about))
-                .collect()
-        };
+        text += &format!("  --{:8} {:20} {}\n", part.kind, part.name, part.about);
     }
-    list("noise", entries!(noises));
-    list("sampler", entries!(samplers));
-    list("mask", entries!(masks));
-    list("update", entries!(updates));
     text
 }
 
@@ -257,12 +256,13 @@ impl Choice {
 
     /// Puts each setting where its part is.
     fn apply(&self, registry: &Registry, flags: &Flags, config: &mut Value) -> Result<(), Failure> {
-        let parts = parts(&registry.method(config)?);
+        let own = settings(&registry.method(config)?);
         for (flag, value) in flags.settings() {
-            let owns = |part: &PartConfig| settings(part).any(|(name, _)| name == flag);
-            let Some((kind, _)) = parts.iter().find(|(_, part)| owns(part)) else {
-                let all = parts.iter().flat_map(|(_, part)| settings(part));
-                let own: Vec<_> = all.map(|(name, _)| format!("--{name}")).collect();
+            let Some(Setting { kind, .. }) = own.iter().find(|setting| setting.flag == flag) else {
+                let own: Vec<_> = own
+                    .iter()
+                    .map(|setting| format!("--{}", setting.flag))
+                    .collect();
                 let own = match own.is_empty() {
                     true => "none".to_owned(),
                     false => own.join(", "),
@@ -288,9 +288,9 @@ impl Choice {
     pub fn build(&self, shared: &Shared, flags: &Flags) -> Result<Built, Failure> {
         flags.check_others(self.name)?;
         let method = self.method(shared, flags)?;
-        let settings = serde_json::to_value(method.config())?;
+        let settings = method.config();
         let forwards = method.forwards();
-        let exact = method.settings.difference == zo_optim::Difference::Exact;
+        let exact = settings["difference"] == "exact";
         if exact || matches!(self.kind, Kind::Hybrid | Kind::FirstOrder) {
             self.need_autodiff()?;
         }

@@ -34,12 +34,12 @@ pub enum Change<'a> {
         largest: f64,
         /// From a tensor's decayed weights, in f32 or better, and the estimate in f32, both flattened, to its new weights. The rule's state
         /// changes here and nowhere else.
-        apply: Box<Apply<'a>>,
+        apply: Box<dyn FnMut(&TensorInfo, Tensor<1>, Tensor<1>) -> Tensor<1> + 'a>,
     },
 }
 
 /// See [`Change::Custom`].
-pub type Apply<'a> = dyn FnMut(&TensorInfo, Tensor<1>, Tensor<1>) -> Tensor<1> + 'a;
+pub(crate) type Apply<'a> = dyn FnMut(&TensorInfo, Tensor<1>, Tensor<1>) -> Tensor<1> + 'a;
 
 /// A past estimate and its weights in the two moments of an [adaptive change](Change::Adaptive).
 #[derive(Debug, Clone, PartialEq)]

@@ -209,7 +209,7 @@ pub enum ObjectiveError {
 }
 
 /// An error of a user's own objective.
-pub type JvpError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type UserError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A step that failed: the reason, and the module as it was before the step (each weight within rounding of where it stood).
 #[derive(thiserror::Error)]

@@ -2,7 +2,6 @@
 
 use burn::module::ParamGroup;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use crate::tensors::TensorInfo;
 
@@ -21,7 +20,8 @@ pub enum Layers {
     Children,
     /// The modules in the numbered blocks that hold tensors, linear layers for example: `decoder.layers.3.self_attn.q_proj`.
     Modules,
-    /// The tensors each group matches; the first match counts.
+    /// The tensors each group matches; the first match counts. Groups by path: ids are new in every process, and a record of a method with
+    /// such groups does not fit there.
     Groups(Vec<ParamGroup>),
 }
 
@@ -65,16 +65,6 @@ impl Layers {
             }
         };
         Some(parts[..length].join("."))
-    }
-}
-
-impl Layers {
-    /// What counts as a layer, for records. Groups are told by their number: they can go by ids, which are new in every process.
-    pub fn describe(&self) -> Value {
-        match self {
-            Self::Groups(groups) => json!({ "groups": groups.len() }),
-            other => json!(other),
-        }
     }
 }
 

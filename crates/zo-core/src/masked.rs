@@ -29,6 +29,7 @@ impl MaskedDirection {
         Self::default()
     }
 
+    #[doc(hidden)]
     /// `direction` on what `mask` selects, times the mask's factors.
     pub fn new(mask: &Arc<Selection>, direction: Direction) -> Self {
         let mask = Arc::clone(mask);
@@ -71,7 +72,7 @@ impl MaskedDirection {
     }
 
     /// Whether tensor number `tensor` has a part in it.
-    pub fn covers(&self, tensor: usize) -> bool {
+    pub(crate) fn covers(&self, tensor: usize) -> bool {
         self.parts
             .iter()
             .any(|part| part.mask.get(tensor).is_some())
@@ -88,7 +89,7 @@ impl MaskedDirection {
     }
 
     /// A bound on the magnitude of its elements on tensor number `tensor`.
-    pub fn bound(&self, tensor: usize) -> f64 {
+    pub(crate) fn bound(&self, tensor: usize) -> f64 {
         let largest = |(term, _): (Term, Elements)| term.coefficient.abs() * term.noise.largest();
         self.terms(tensor).map(largest).sum()
     }
@@ -110,7 +111,7 @@ impl MaskedDirection {
     }
 
     /// Its noise vectors on tensor number `tensor`, the masks' factors included, each with the elements it moves.
-    pub fn terms(&self, tensor: usize) -> impl Iterator<Item = (Term, Elements)> {
+    pub(crate) fn terms(&self, tensor: usize) -> impl Iterator<Item = (Term, Elements)> {
         let chosen = self
             .parts
             .iter()

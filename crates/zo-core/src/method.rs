@@ -3,7 +3,8 @@
 use std::fmt;
 
 use burn::module::ParamGroup;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 
 use crate::difference::Difference;
 use crate::error::ConfigError;
@@ -29,30 +30,22 @@ use crate::update::{self, Sgd, UpdateRule};
 /// ```
 #[derive(Clone)]
 pub struct Method {
-    /// What all methods share.
-    pub settings: Settings,
+    pub(crate) settings: Settings,
     /// What draws fresh directions. Default [`Noise::Gaussian`].
-    pub noise: Box<dyn PerturbationSampler>,
+    pub(crate) noise: Box<dyn PerturbationSampler>,
     /// What decides among several of them. Default none: each query takes a fresh one.
-    pub sampler: Option<Box<dyn PerturbationSampler>>,
+    pub(crate) sampler: Option<Box<dyn PerturbationSampler>>,
     /// What moves. Default [`Dense`].
-    pub mask: Box<dyn SparsityMask>,
+    pub(crate) mask: Box<dyn SparsityMask>,
     /// How the estimate changes the weights. Default [`Sgd`].
-    pub update: Box<dyn UpdateRule>,
+    pub(crate) update: Box<dyn UpdateRule>,
 }
 
 /// MeZO.
 impl Default for Method {
     fn default() -> Self {
-        Self::from(Settings::default())
-    }
-}
-
-/// MeZO with these settings.
-impl From<Settings> for Method {
-    fn from(settings: Settings) -> Self {
         Self {
-            settings,
+            settings: Settings::default(),
             noise: Box::new(Noise::Gaussian),
             sampler: None,
             mask: Box::new(Dense),
@@ -63,11 +56,11 @@ impl From<Settings> for Method {
 
 impl fmt::Debug for Method {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.config().fmt(f)
+        self.resolved().fmt(f)
     }
 }
 
-/// Setters of [`Settings`].
+/// Setters of `Settings`.
 macro_rules! settings {
     ($($(#[$attribute:meta])* $setter:ident: $field:ident, $type:ty;)*) => {
         $($(#[$attribute])*
@@ -80,6 +73,12 @@ macro_rules! settings {
 }
 
 impl Method {
+    #[cfg(test)]
+    pub(crate) fn of(settings: Settings) -> Self {
+        let method = Self::default();
+        Self { settings, ..method }
+    }
+
     /// MeZO: fresh Gaussian noise on all tensors, SGD.
     pub fn new() -> Self {
         Self::default()
@@ -151,6 +150,17 @@ impl Method {
         }
     }
 
+    /// The sampler, mask and update rule of another method, with these settings and this noise.
+    #[must_use]
+    pub fn with_parts_of(self, other: &Self) -> Self {
+        Self {
+            sampler: other.sampler.clone(),
+            mask: other.mask.clone(),
+            update: other.update.clone(),
+            ..self
+        }
+    }
+
     /// Evaluations of the objective in a step; with a mask of several rounds, in each of them.
     pub fn forwards(&self) -> usize {
         let candidates = self
@@ -162,8 +172,23 @@ impl Method {
         drawn + self.settings.difference.forwards(queries) + self.update.forwards()
     }
 
-    /// The whole configuration, defaults included.
-    pub fn config(&self) -> MethodConfig {
+    /// Which parameters train.
+    pub fn trainable(&self) -> &ParamGroup {
+        &self.settings.trainable
+    }
+
+    /// What is done about a loss that is not finite.
+    pub fn non_finite(&self) -> NonFinite {
+        self.settings.non_finite
+    }
+
+    /// The method by names and numbers, defaults included: what records and reports hold, and what a [`Registry`](crate::Registry) builds
+    /// the same method from. (Which parameters train, and which decay in groups, is a matter of code.)
+    pub fn config(&self) -> Value {
+        serde_json::to_value(self.resolved()).unwrap_or_default()
+    }
+
+    pub(crate) fn resolved(&self) -> MethodConfig {
         MethodConfig {
             settings: self.settings.clone(),
             noise: sampler::config_of(&*self.noise),
@@ -202,18 +227,13 @@ fn refusal([mask, update]: [Needs; 2], stochastic: bool) -> Option<(&'static str
     found.map(|(_, parts, reason)| (parts, reason))
 }
 
-/// A [`Method`] by names and numbers: what records and reports hold, and what a [`Registry`](crate::Registry) builds methods from.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct MethodConfig {
-    /// What all methods share. (Which parameters train, and decay in groups, is a matter of code: see [`Settings`].)
+/// A [`Method`] by names and numbers.
+#[derive(Debug, Serialize)]
+pub(crate) struct MethodConfig {
     #[serde(flatten)]
-    pub settings: Settings,
-    /// What draws fresh directions.
-    pub noise: PartConfig,
-    /// What decides among several of them, if anything.
-    pub sampler: Option<PartConfig>,
-    /// What moves.
-    pub mask: PartConfig,
-    /// How the estimate changes the weights.
-    pub update: PartConfig,
+    settings: Settings,
+    pub(crate) noise: PartConfig,
+    pub(crate) sampler: Option<PartConfig>,
+    pub(crate) mask: PartConfig,
+    pub(crate) update: PartConfig,
 }

@@ -2,9 +2,9 @@
 
 use burn::module::Module;
 
-use crate::error::{JvpError, ObjectiveError};
+use crate::error::{ObjectiveError, UserError};
 use crate::loss::Loss;
-use crate::tangent::{Jvp, Tangent};
+use crate::tangent::Tangent;
 
 /// What a step evaluates.
 pub(crate) trait Objective<M> {
@@ -49,9 +49,9 @@ impl<M: Module, L: Loss, F: FnMut(&M) -> L> Objective<M> for LossObjective<F> {
 /// A closure that gives a loss and its derivative along a tangent.
 pub(crate) struct JvpObjective<F>(pub(crate) F);
 
-impl<M, E: Into<JvpError>, F> Objective<M> for JvpObjective<F>
+impl<M, E: Into<UserError>, F> Objective<M> for JvpObjective<F>
 where
-    F: FnMut(&M, &Tangent<'_>) -> Result<Jvp, E>,
+    F: FnMut(&M, &Tangent<'_>) -> Result<(f64, f64), E>,
 {
     fn loss(&mut self, module: &M) -> Result<f64, ObjectiveError> {
         self.derivative(module, &Tangent::zero())
@@ -67,7 +67,6 @@ where
         module: &M,
         tangent: &Tangent<'_>,
     ) -> Result<(f64, f64), ObjectiveError> {
-        let jvp = (self.0)(module, tangent).map_err(|error| ObjectiveError::User(error.into()))?;
-        Ok((jvp.loss, jvp.derivative))
+        (self.0)(module, tangent).map_err(|error| ObjectiveError::User(error.into()))
     }
 }

@@ -12,16 +12,16 @@ use crate::error::RecordError;
 ///
 /// In JSON and TOML a table, `{ name = "random-layers", drop = 0.5 }`, or the name alone if nothing else is given.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct PartConfig {
+pub(crate) struct PartConfig {
     /// The name in the registry. Empty: the preset's part.
-    pub name: String,
+    pub(crate) name: String,
     /// The settings by name.
-    pub settings: Map<String, Value>,
+    pub(crate) settings: Map<String, Value>,
 }
 
 impl PartConfig {
     /// The part of this name, with its defaults.
-    pub fn new(name: impl Into<String>) -> Self {
+    pub(crate) fn new(name: impl Into<String>) -> Self {
         let (name, settings) = (name.into(), Map::new());
         Self { name, settings }
     }

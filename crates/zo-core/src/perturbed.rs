@@ -211,27 +211,28 @@ impl<M: Module> Perturbed<M> {
     }
 
     /// Where the module stands.
-    pub fn displacement(&self) -> &MaskedDirection {
+    #[cfg(test)]
+    pub(crate) fn displacement(&self) -> &MaskedDirection {
         &self.displacement
     }
 
     /// Passes over the weights so far.
-    pub fn passes(&self) -> usize {
+    pub(crate) fn passes(&self) -> usize {
         self.passes
     }
 
     /// Weights read and written so far, summed over passes, and those computed on the fly.
-    pub fn swept(&self) -> u64 {
+    pub(crate) fn swept(&self) -> u64 {
         self.swept + self.on_the_fly().map_or(0, OnTheFly::swept)
     }
 
     /// Tensors that passes wrote out of place so far, summed over passes.
-    pub fn copied(&self) -> usize {
+    pub(crate) fn copied(&self) -> usize {
         self.copies.load(Ordering::Relaxed)
     }
 
     /// Time spent in passes so far.
-    pub fn busy(&self) -> Duration {
+    pub(crate) fn busy(&self) -> Duration {
         self.busy
     }
 
@@ -246,7 +247,7 @@ impl<M: Module> Perturbed<M> {
 
     /// Moves to `theta + target`, `theta` being the weights after an update that waits: one pass for both, or none if there is nothing
     /// to do or the module is displaced on the fly.
-    pub fn move_to(&mut self, target: &MaskedDirection) {
+    pub(crate) fn move_to(&mut self, target: &MaskedDirection) {
         if self.waits() && target.depends_on_weights() {
             // Magnitudes are those of the weights after the update.
             self.settle();

@@ -24,7 +24,7 @@ use crate::update::{Sgd, UpdateRule};
 /// # fn main() -> Result<(), zo_core::ConfigError> {
 /// let registry = Registry::new();
 /// let method = registry.method(&json!({ "epsilon": 1e-2, "noise": "rademacher" }))?;
-/// assert_eq!(method.config().noise.name, "rademacher");
+/// assert_eq!(method.config()["noise"]["name"], "rademacher");
 /// let error = registry.method(&json!({ "mask": "dence" })).unwrap_err();
 /// assert_eq!(error.to_string(), "unknown mask `dence`: use one of dense");
 /// # Ok(()) }
@@ -55,14 +55,21 @@ pub struct Preset {
 }
 
 /// A part that can be named.
-#[derive(Debug)]
-pub struct Entry<P: ?Sized> {
-    /// The name in configurations.
+#[derive(Debug, Clone)]
+pub struct PartEntry {
+    /// What it is: `noise`, `sampler`, `mask` or `update`.
+    pub kind: &'static str,
+    /// Its name in configurations.
     pub name: String,
     /// One line.
     pub about: &'static str,
-    /// The settings with their defaults.
+    /// Its settings with their defaults.
     pub settings: Map<String, Value>,
+}
+
+/// How a part is made.
+struct Entry<P: ?Sized> {
+    part: PartEntry,
     build: fn(Value) -> Result<Box<P>, serde_json::Error>,
     default: fn() -> Box<P>,
 }
@@ -71,9 +78,7 @@ pub struct Entry<P: ?Sized> {
 impl<P: ?Sized> Clone for Entry<P> {
     fn clone(&self) -> Self {
         Self {
-            name: self.name.clone(),
-            about: self.about,
-            settings: self.settings.clone(),
+            part: self.part.clone(),
             build: self.build,
             default: self.default,
         }
@@ -86,30 +91,28 @@ impl Default for Registry {
     }
 }
 
-/// Defines how parts of a kind are added and listed.
+/// Defines how parts of a kind are added.
 macro_rules! kind {
-    ($kind:ident, $(#[$add_attribute:meta])* $add:ident, $(#[$list_attribute:meta])* $list:ident) => {
-        $(#[$add_attribute])*
+    ($kind:literal, $trait:ident, $list:ident, $(#[$attribute:meta])* $add:ident) => {
+        $(#[$attribute])*
         #[must_use]
         pub fn $add<P>(mut self, about: &'static str) -> Self
         where
-            P: $kind + Default + Serialize + DeserializeOwned + 'static,
+            P: $trait + Default + Serialize + DeserializeOwned + 'static,
         {
-            let config = PartConfig::of(P::default().name(), &P::default());
-            self.$list.retain(|entry| entry.name != config.name);
+            let PartConfig { name, settings } = PartConfig::of(P::default().name(), &P::default());
+            self.$list.retain(|entry| entry.part.name != name);
             self.$list.push(Entry {
-                name: config.name,
-                about,
-                settings: config.settings,
+                part: PartEntry {
+                    kind: $kind,
+                    name,
+                    about,
+                    settings,
+                },
                 build: |value| Ok(Box::new(serde_json::from_value::<P>(value)?)),
                 default: || Box::new(P::default()),
             });
             self
-        }
-
-        $(#[$list_attribute])*
-        pub fn $list(&self) -> &[Entry<dyn $kind>] {
-            &self.$list
         }
     };
 }
@@ -118,9 +121,12 @@ impl Registry {
     /// The core's own parts, and no method.
     pub fn new() -> Self {
         let noise = |noise: Noise, about, default| Entry::<dyn PerturbationSampler> {
-            name: noise.to_string(),
-            about,
-            settings: Map::new(),
+            part: PartEntry {
+                kind: "noise",
+                name: noise.to_string(),
+                about,
+                settings: Map::new(),
+            },
             build: |value| Ok(Box::new(serde_json::from_value::<Noise>(value)?)),
             default,
         };
@@ -143,33 +149,42 @@ impl Registry {
     }
 
     kind!(
+        "noise",
         PerturbationSampler,
+        noises,
         /// Adds a noise under its [name](PerturbationSampler::name); one of the same name is replaced.
-        with_noise,
-        /// What can draw fresh directions.
-        noises
+        with_noise
     );
     kind!(
+        "sampler",
         PerturbationSampler,
+        samplers,
         /// Adds a sampler under its [name](PerturbationSampler::name); one of the same name is replaced.
-        with_sampler,
-        /// What can decide among several of them.
-        samplers
+        with_sampler
     );
     kind!(
+        "mask",
         SparsityMask,
+        masks,
         /// Adds a mask under its [name](SparsityMask::name); one of the same name is replaced.
-        with_mask,
-        /// The masks.
-        masks
+        with_mask
     );
     kind!(
+        "update",
         UpdateRule,
+        updates,
         /// Adds an update rule under its [name](UpdateRule::name); one of the same name is replaced.
-        with_update,
-        /// The update rules.
-        updates
+        with_update
     );
+
+    /// Every part, in the order in which they were added: noises, samplers, masks, update rules.
+    pub fn parts(&self) -> impl Iterator<Item = &PartEntry> {
+        let samplers = self.noises.iter().chain(&self.samplers);
+        let samplers = samplers.map(|entry| &entry.part);
+        let masks = self.masks.iter().map(|entry| &entry.part);
+        let updates = self.updates.iter().map(|entry| &entry.part);
+        samplers.chain(masks).chain(updates)
+    }
 
     /// Adds a method; one of the same name is replaced.
     #[must_use]
@@ -205,7 +220,7 @@ impl Registry {
             Some(Value::String(name)) => (self.preset(&name)?.method)(),
             Some(other) => return Err(bad("method", &other, "the name of a method")),
         };
-        let base = method.config();
+        let base = method.resolved();
         if let Some(part) = given.remove("noise") {
             method.noise = build("noise", &self.noises, Some(&base.noise), part)?;
         }
@@ -276,15 +291,15 @@ fn build<P: ?Sized>(
         bad(kind, &given, expected)
     };
     let part: PartConfig = serde_json::from_value(given.clone()).map_err(wrong)?;
-    let names = || entries.iter().map(|entry| entry.name.as_str());
+    let names = || entries.iter().map(|entry| entry.part.name.as_str());
     let own = own.filter(|own| part.name.is_empty() || part.name == own.name);
     let name = match own {
         Some(own) => own.name.as_str(),
         None => part.name.as_str(),
     };
-    let entry = entries.iter().find(|entry| entry.name == name);
+    let entry = entries.iter().find(|entry| entry.part.name == name);
     let entry = entry.ok_or_else(|| ConfigError::unknown(kind, name, names()))?;
-    let base = own.map_or(&entry.settings, |own| &own.settings);
+    let base = own.map_or(&entry.part.settings, |own| &own.settings);
     if base.is_empty() && part.settings.is_empty() {
         return Ok((entry.default)());
     }

@@ -33,7 +33,7 @@ pub enum Elements {
 
 impl Elements {
     /// Whether the choice depends on the weights, so that it cannot be repeated once they have changed.
-    pub fn depends_on_weights(&self) -> bool {
+    pub(crate) fn depends_on_weights(&self) -> bool {
         matches!(self, Self::Small { .. } | Self::Large { .. })
     }
 }

@@ -65,29 +65,29 @@ impl std::str::FromStr for Rounding {
 /// new in every process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The perturbation radius, in units of weights.
-    pub epsilon: f64,
+    pub(crate) epsilon: f64,
     /// Random directions per step (q of n-SPSA); the estimate is their mean.
-    pub queries: usize,
+    pub(crate) queries: usize,
     /// How losses become a derivative.
-    pub difference: Difference,
+    pub(crate) difference: Difference,
     /// The seed all noise of the run derives from.
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// Which parameters train.
     #[serde(skip, default = "ParamGroup::all")]
-    pub trainable: ParamGroup,
+    pub(crate) trainable: ParamGroup,
     /// Weight decay of parameters that no group of `weight_decay_groups` matches.
-    pub weight_decay: f64,
+    pub(crate) weight_decay: f64,
     /// Weight decay by group; the first match counts.
     #[serde(skip)]
-    pub weight_decay_groups: Vec<(ParamGroup, f64)>,
+    pub(crate) weight_decay_groups: Vec<(ParamGroup, f64)>,
     /// What to do about a loss that is not finite.
-    pub non_finite: NonFinite,
+    pub(crate) non_finite: NonFinite,
     /// How updated weights are rounded to their dtype.
-    pub rounding: Rounding,
+    pub(crate) rounding: Rounding,
     /// How weights are displaced for an evaluation.
-    pub perturbation: Perturbation,
+    pub(crate) perturbation: Perturbation,
 }
 
 impl Default for Settings {
@@ -113,7 +113,7 @@ impl Settings {
     ///
     /// # Errors
     /// Names the first value that makes no sense.
-    pub fn validate(&self) -> Result<(), ConfigError> {
+    pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         let (epsilon, queries) = (self.epsilon, self.queries);
         let valid = epsilon > 0.0 && epsilon.is_finite();
         let expected = "positive and finite (MeZO uses 1e-3 for full fine-tuning)";

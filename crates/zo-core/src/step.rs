@@ -2,12 +2,12 @@
 
 use burn::module::Module;
 
-use crate::error::{ConfigError, JvpError, RecordError, StepError, ZoError};
+use crate::error::{ConfigError, RecordError, StepError, ZoError};
 use crate::evaluator::Evaluator;
 use crate::journal::Journal;
 use crate::loss::Loss;
 use crate::mask::{SelectContext, SparsityMask};
-use crate::method::{Method, MethodConfig};
+use crate::method::Method;
 use crate::model::{ModelRecord, check_same, model_of};
 use crate::objective::{JvpObjective, LossObjective, Objective};
 use crate::optimizer::{Session, ZerothOrderOptimizer};
@@ -17,7 +17,7 @@ use crate::report::StepReport;
 use crate::sampler::{PerturbationSampler, SampleContext};
 use crate::seeds::Seeds;
 use crate::settings::{NonFinite, Settings};
-use crate::tangent::{Jvp, Tangent};
+use crate::tangent::Tangent;
 use crate::tensors::TensorInfo;
 use crate::update::{Estimate, UpdateContext, UpdateRule};
 
@@ -63,14 +63,13 @@ impl Method {
 }
 
 impl ZeroOrder {
-    /// The settings.
-    pub fn settings(&self) -> &Settings {
+    pub(crate) fn settings(&self) -> &Settings {
         &self.method.settings
     }
 
-    /// The method by names and numbers, defaults included.
-    pub fn config(&self) -> MethodConfig {
-        self.method.config()
+    /// The method at work.
+    pub fn method(&self) -> &Method {
+        &self.method
     }
 
     /// The estimate `1/q sum_k g_k z_k` on what the mask has selected, g_k being the derivative along the direction z_k.
@@ -211,16 +210,17 @@ impl ZeroOrder {
         }
     }
 
-    /// As [`step`](ZerothOrderOptimizer::step), with an objective that computes the derivative along a given tangent itself: for
-    /// [`Difference::Exact`](crate::Difference::Exact), the forward gradient.
+    /// As [`step`](ZerothOrderOptimizer::step), with an objective that computes the derivative along a given tangent itself, a Jacobian-vector
+    /// product: for [`Difference::Exact`](crate::Difference::Exact), the forward gradient. It returns L(theta) and `d/dt L(theta + t v)` at
+    /// t = 0, v being the tangent.
     ///
     /// # Errors
     /// As [`step`](ZerothOrderOptimizer::step).
-    pub fn step_jvp<M: Module, E: Into<JvpError>>(
+    pub fn step_jvp<M: Module, E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         &mut self,
         lr: f64,
         module: M,
-        objective: impl FnMut(&M, &Tangent<'_>) -> Result<Jvp, E>,
+        objective: impl FnMut(&M, &Tangent<'_>) -> Result<(f64, f64), E>,
     ) -> Result<(M, StepReport), StepError<M>> {
         let mut held = self.hold(module)?;
         let report = self.step_held(lr, &mut held, JvpObjective(objective));
@@ -265,7 +265,7 @@ impl ZerothOrderOptimizer for ZeroOrder {
         } = &self.method;
         OptimizerRecord {
             version: OptimizerRecord::VERSION,
-            method: serde_json::to_value(self.config()).unwrap_or_default(),
+            method: self.method.config(),
             model: (self.model.as_ref())
                 .map(|model| serde_json::to_value(model).unwrap_or_default())
                 .unwrap_or_default(),
@@ -283,7 +283,7 @@ impl ZerothOrderOptimizer for ZeroOrder {
 
     fn load_record(&mut self, record: OptimizerRecord) -> Result<(), RecordError> {
         record.check_version()?;
-        record.check_method(&serde_json::to_value(self.config()).unwrap_or_default())?;
+        record.check_method(&self.method.config())?;
         let before = self.snapshot();
         let loaded = self.load_parts(record);
         if loaded.is_err() {
@@ -315,10 +315,10 @@ impl<M: Module> Session<M, ZeroOrder> {
     ///
     /// # Errors
     /// As [`step`](Self::step).
-    pub fn step_jvp<E: Into<JvpError>>(
+    pub fn step_jvp<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         &mut self,
         lr: f64,
-        objective: impl FnMut(&M, &Tangent<'_>) -> Result<Jvp, E>,
+        objective: impl FnMut(&M, &Tangent<'_>) -> Result<(f64, f64), E>,
     ) -> Result<StepReport, ZoError> {
         let objective = JvpObjective(objective);
         self.optimizer.step_held(lr, &mut self.held, objective)

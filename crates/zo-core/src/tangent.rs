@@ -15,15 +15,6 @@ pub struct Tangent<'a> {
     direction: Option<(&'a [TensorInfo], &'a MaskedDirection)>,
 }
 
-/// A loss and its derivative along a tangent: a Jacobian-vector product.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Jvp {
-    /// L(theta).
-    pub loss: f64,
-    /// d/dt L(theta + t v) at t = 0, v being the tangent.
-    pub derivative: f64,
-}
-
 impl<'a> Tangent<'a> {
     pub(crate) fn new(tensors: &'a [TensorInfo], direction: &'a MaskedDirection) -> Self {
         let direction = Some((tensors, direction));

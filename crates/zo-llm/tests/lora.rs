@@ -136,7 +136,7 @@ fn adapters_add_their_scaled_product() {
 #[test]
 fn a_step_moves_the_factors_alone_and_in_place() {
     use helpers::model_on;
-    use zo_core::{Method, Settings, ZerothOrderOptimizer};
+    use zo_core::{Method, ZerothOrderOptimizer};
     use zo_llm::{PaddingSide, TokenBatch};
 
     let device = Device::flex();
@@ -152,13 +152,8 @@ fn a_step_moves_the_factors_alone_and_in_place() {
         let elements: usize = trained.iter().map(|tensor| tensor.elements()).sum();
 
         let run = || {
-            let settings = Settings {
-                trainable: lora::trainable(),
-                epsilon: 1e-2,
-                seed: 7,
-                ..Settings::default()
-            };
-            let mut optim = Method::from(settings).init().unwrap();
+            let method = Method::new().with_trainable(lora::trainable());
+            let mut optim = method.with_epsilon(1e-2).with_seed(7).init().unwrap();
             let rows: [Vec<u32>; 1] = [vec![5, 9, 2, 33, 60]];
             let batch = TokenBatch::new(&rows, 1, PaddingSide::Right, &device).unwrap();
             let mut model = start();
@@ -185,7 +180,7 @@ fn a_step_moves_the_factors_alone_and_in_place() {
 #[test]
 fn a_step_on_the_fly_is_the_one_in_place() {
     use helpers::model_on;
-    use zo_core::{Method, Perturbation, Settings, ZerothOrderOptimizer};
+    use zo_core::{Method, Perturbation, ZerothOrderOptimizer};
     use zo_llm::{PaddingSide, TokenBatch, Tuning};
 
     let device = Device::flex();
@@ -200,14 +195,12 @@ fn a_step_on_the_fly_is_the_one_in_place() {
             Tuning::Head,
         ] {
             let run = |perturbation| {
-                let settings = Settings {
-                    trainable: tuning.trainable(),
-                    epsilon: 1e-2,
-                    seed: 7,
-                    perturbation,
-                    ..Settings::default()
-                };
-                let mut optim = Method::from(settings).init().unwrap();
+                let method = Method::new()
+                    .with_trainable(tuning.trainable())
+                    .with_epsilon(1e-2)
+                    .with_seed(7)
+                    .with_perturbation(perturbation);
+                let mut optim = method.init().unwrap();
                 let model = tuning.apply(model_on(config, &device), 0).unwrap();
                 let loss = |model: &CausalLm| model.logits(&batch).square().mean();
                 let (model, report) = optim.step(1e-3, model, loss).unwrap();

@@ -1,7 +1,7 @@
 use burn::module::{Module, Param, ParamGroup};
 use burn::tensor::{DType, Device, Tensor};
 use zo_core::{
-    ConfigError, Difference, Noise, NonFinite, Rounding, StepReport, ZerothOrderOptimizer, ZoError,
+    Difference, Noise, NonFinite, Rounding, StepReport, ZerothOrderOptimizer, ZoError,
 };
 
 use super::*;

@@ -32,9 +32,9 @@ struct Golden {
     lr: f64,
     /// The factor on the loss.
     scale: f64,
-    noise: Noise,
     bf16: bool,
-    settings: Settings,
+    /// MeZO with the settings of the file.
+    method: Method,
     projected_gradients: Vec<f64>,
     weights: Vec<f64>,
 }
@@ -63,20 +63,18 @@ impl Golden {
             lr,
             scale,
             bf16: given("dtype").is_some_and(|dtype| dtype == "bf16"),
-            noise: given("distribution").map_or(Noise::Gaussian, from),
-            settings: Settings {
-                epsilon,
-                queries: from(given("queries").unwrap()),
-                difference: given("difference").map_or(Difference::Central, from),
-                seed: from(given("seed").unwrap()),
-                trainable: given("trainable").map_or(ParamGroup::all(), |texts| {
+            method: Method::new()
+                .with_epsilon(epsilon)
+                .with_queries(from(given("queries").unwrap()))
+                .with_difference(given("difference").map_or(Difference::Central, from))
+                .with_seed(from(given("seed").unwrap()))
+                .with_trainable(given("trainable").map_or(ParamGroup::all(), |texts| {
                     ParamGroup::from_any_predicates(from::<Vec<String>>(texts))
-                }),
-                weight_decay,
-                weight_decay_groups: groups.collect(),
-                rounding: given("rounding").map_or(Rounding::Nearest, from),
-                ..Settings::default()
-            },
+                }))
+                .with_weight_decay(weight_decay)
+                .with_weight_decay_groups(groups.collect())
+                .with_rounding(given("rounding").map_or(Rounding::Nearest, from))
+                .with_noise(given("distribution").map_or(Noise::Gaussian, from::<Noise>)),
             projected_gradients,
             weights,
         }
@@ -150,8 +148,7 @@ fn devices(golden: &Golden) -> Vec<(&'static str, Device)> {
 fn compare(name: &'static str, method: &Method) {
     let golden = Golden::read(name);
     let make = |golden: &Golden, perturbation| {
-        let mut method = method.clone().with_noise(golden.noise);
-        method.settings = golden.settings.clone();
+        let method = golden.method.clone().with_parts_of(method);
         method.with_perturbation(perturbation).init()
     };
     for (device_name, device) in devices(&golden) {
@@ -246,12 +243,10 @@ methods! {
 fn forward_gradient() {
     let golden = Golden::read("forward_gradient");
     for (device_name, device) in devices(&golden) {
-        let config = variants::forward_gradient()
-            .with_queries(golden.settings.queries)
-            .with_seed(golden.settings.seed);
-        let mut optim = config.init().unwrap();
+        let method = golden.method.clone().with_difference(Difference::Exact);
+        let mut optim = method.init().unwrap();
         let (mut model, mut found) = (golden.model(&device), Vec::new());
-        let jvp = |model: &Model, tangent: &Tangent<'_>| -> Result<Jvp, JvpError> {
+        let jvp = |model: &Model, tangent: &Tangent<'_>| -> Result<(f64, f64), ObjectiveError> {
             let along = model.collect(|p| numbers(tangent.of(p)), |p| numbers(tangent.of(p)));
             let (loss, gradient) = loss(&model.weights());
             let derivative: f64 = gradient
@@ -259,10 +254,7 @@ fn forward_gradient() {
                 .zip(along.concat())
                 .map(|(a, b)| a * b)
                 .sum();
-            Ok(Jvp {
-                loss: golden.scale * loss,
-                derivative: golden.scale * derivative,
-            })
+            Ok((golden.scale * loss, golden.scale * derivative))
         };
         for _ in 0..STEPS {
             let (next, report) = optim.step_jvp(golden.lr, model, jvp).unwrap();
@@ -280,9 +272,7 @@ fn hybrid() {
     let golden = Golden::read("hybrid");
     for (device_name, device) in devices(&golden) {
         let top = ParamGroup::from_any_predicates(vec!["layers.9", "head"]);
-        let below = Method::new()
-            .with_epsilon(golden.settings.epsilon)
-            .with_seed(golden.settings.seed);
+        let below = golden.method.clone();
         let config = HybridConfig::new(top).with_top_rate(2.0);
         let sgd = burn::optim::SgdConfig::new().init();
         let mut optim = config.init(&below, sgd).unwrap();

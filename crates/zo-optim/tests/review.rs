@@ -337,11 +337,8 @@ fn forward_gradients_of_cloned_layers_are_those_of_differences() {
 #[test]
 fn a_product_of_the_users_on_cloned_layers_is_refused() {
     let mut optim = forward_gradient().init().unwrap();
-    let jvp = |stack: &Stack, _: &Tangent<'_>| -> Result<Jvp, JvpError> {
-        Ok(Jvp {
-            loss: f64::from(stack_loss(stack).into_scalar::<f32>()),
-            derivative: 1.0,
-        })
+    let jvp = |stack: &Stack, _: &Tangent<'_>| -> Result<(f64, f64), ObjectiveError> {
+        Ok((f64::from(stack_loss(stack).into_scalar::<f32>()), 1.0))
     };
     let failed = optim.step_jvp(1e-3, stack(), jvp).unwrap_err();
     assert!(

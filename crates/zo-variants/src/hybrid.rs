@@ -55,8 +55,8 @@ impl HybridConfig {
         method: &Method,
         optimizer: ModuleOptimizer,
     ) -> Result<Hybrid<ZeroOrder>, ConfigError> {
-        let trainable = method.settings.trainable.clone().exclude(self.top.clone());
-        let non_finite = method.settings.non_finite;
+        let trainable = method.trainable().clone().exclude(self.top.clone());
+        let non_finite = method.non_finite();
         let below = method.clone().with_trainable(trainable).init()?;
         Self {
             non_finite,

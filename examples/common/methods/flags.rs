@@ -5,7 +5,7 @@ use std::error::Error;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use serde_json::{Value, json};
-use zo_optim::{Noise, Registry, registry};
+use zo_optim::{Registry, registry};
 
 /// Settings of methods and their parts. Those that are not given have the defaults of the method.
 #[derive(Debug, Clone, Default)]
@@ -47,18 +47,8 @@ const ALIASES: [(&str, &str, Option<&str>); 2] = [
 
 /// The names of all settings of parts, as flags.
 fn known(registry: &Registry) -> Vec<String> {
-    let samplers = registry.noises().iter().chain(registry.samplers());
-    let samplers = samplers.flat_map(|entry| entry.settings.keys());
-    let masks = registry
-        .masks()
-        .iter()
-        .flat_map(|entry| entry.settings.keys());
-    let updates = registry
-        .updates()
-        .iter()
-        .flat_map(|entry| entry.settings.keys());
-    let all = samplers.chain(masks).chain(updates);
-    let mut names: Vec<String> = all.map(|name| name.replace('_', "-")).collect();
+    let settings = registry.parts().flat_map(|part| part.settings.keys());
+    let mut names: Vec<String> = settings.map(|name| name.replace('_', "-")).collect();
     names.sort();
     names.dedup();
     names
@@ -177,8 +167,8 @@ impl Flags {
     pub(super) fn choose_parts(&self, registry: &Registry, config: &mut Value) {
         for (kind, name) in &self.parts {
             let is_noise = |name: &str| {
-                let samplers = registry.samplers().iter();
-                name.parse::<Noise>().is_ok() && samplers.clone().all(|entry| entry.name != name)
+                let named = registry.parts().find(|part| part.name == name);
+                named.is_some_and(|part| part.kind == "noise")
             };
             match *kind {
                 // What the flag was called before there were samplers to choose.

@@ -20,6 +20,7 @@ mod statistics;
 
 use serde::{Deserialize, Serialize};
 
+#[doc(hidden)]
 pub use simd::SimdLevel;
 
 use philox::RoundKeys;

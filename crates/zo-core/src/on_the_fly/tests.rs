@@ -64,7 +64,7 @@ fn settings(perturbation: Perturbation) -> Settings {
 }
 
 fn optimizer(settings: Settings) -> ZeroOrder {
-    Method::from(settings).init().unwrap()
+    Method::of(settings).init().unwrap()
 }
 
 fn mezo(perturbation: Perturbation) -> ZeroOrder {
@@ -272,7 +272,7 @@ fn masks_choose_the_same_elements() {
                 loss(net)
             };
             let settings = settings(perturbation);
-            let mut optim = Method::from(settings).with_mask(Part).init().unwrap();
+            let mut optim = Method::of(settings).with_mask(Part).init().unwrap();
             let (module, _) = optim.step(1e-2, net(&device), watched).unwrap();
             (displaced, flat(&module))
         };

@@ -6,14 +6,14 @@ use serde::Serialize;
 use super::*;
 use crate::change::Change;
 use crate::difference::Difference;
-use crate::error::JvpError;
+use crate::error::ObjectiveError;
 use crate::mask::{Dense, SelectContext, SparsityMask};
 use crate::method::Method;
 use crate::part::Needs;
 use crate::selection::{Choice, Elements, Selection};
 use crate::settings::Settings;
 use crate::step::ZeroOrder;
-use crate::tangent::{Jvp, Tangent};
+use crate::tangent::Tangent;
 use crate::tensors::TensorInfo;
 use crate::testing::flat;
 use crate::update::{UpdateContext, UpdateRule};
@@ -59,7 +59,7 @@ fn net() -> Net {
 }
 
 fn with(settings: Settings, mask: impl SparsityMask + 'static) -> ZeroOrder {
-    Method::from(settings).with_mask(mask).init().unwrap()
+    Method::of(settings).with_mask(mask).init().unwrap()
 }
 
 fn mezo() -> ZeroOrder {
@@ -305,12 +305,11 @@ fn exact_derivatives_are_taken_at_the_weights() {
         ..Settings::default()
     };
     // The derivative depends on the weights: at others the steps would be others.
-    let jvp = |net: &Net, tangent: &Tangent<'_>| -> Result<Jvp, JvpError> {
+    let jvp = |net: &Net, tangent: &Tangent<'_>| -> Result<(f64, f64), ObjectiveError> {
         let loss = net.b.val().square().sum().into_scalar::<f32>();
         let product = net.b.val() * tangent.of(&net.b);
         let derivative = 2.0 * product.sum().into_scalar::<f32>();
-        let [loss, derivative] = [loss, derivative].map(f64::from);
-        Ok(Jvp { loss, derivative })
+        Ok((f64::from(loss), f64::from(derivative)))
     };
     let (mut optim, mut module) = (with(settings.clone(), Dense), net());
     let mut session = with(settings, Dense).session(net()).unwrap();

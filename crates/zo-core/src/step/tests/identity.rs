@@ -99,7 +99,7 @@ fn crossed_orders_of_visits_and_maps_do_not_matter() {
             ..Settings::default()
         };
         let run = |module: Named| {
-            let mut optim = Method::from(settings.clone()).init().unwrap();
+            let mut optim = Method::of(settings.clone()).init().unwrap();
             let mut module = module;
             for _ in 0..3 {
                 module = optim.step(1e-2, module, Named::loss).unwrap().0;
@@ -200,7 +200,7 @@ fn running_statistics_do_not_train() {
             perturbation,
             ..Settings::default()
         };
-        let mut optim = Method::from(only).init().unwrap();
+        let mut optim = Method::of(only).init().unwrap();
         let failed = optim.step(1e-3, norm, loss).unwrap_err();
         assert!(matches!(failed.error, ZoError::NothingToTrain { .. }));
     }

@@ -71,7 +71,7 @@ impl UpdateRule for Counting {
 }
 
 fn in_turns(settings: Settings) -> ZeroOrder {
-    let method = Method::from(settings).with_mask(Turns::default());
+    let method = Method::of(settings).with_mask(Turns::default());
     method.with_update(Counting::default()).init().unwrap()
 }
 
