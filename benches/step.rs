@@ -16,6 +16,7 @@ use zo_llm::task::BoolQ;
 use zo_llm::{
     CausalLm, Checkpoint, Dtype, LlamaConfig, ModelConfig, PaddingSide, TokenBatch, load,
 };
+use zo_optim::ZeroOrder;
 use zo_optim::prelude::*;
 
 /// Rows in a batch.

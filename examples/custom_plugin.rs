@@ -71,6 +71,11 @@ impl UpdateRule for Clipped {
     }
 }
 
+fn make(method: &Method, seed: u64) -> ZeroOrder {
+    let optimizer = method.clone().with_seed(seed).init();
+    optimizer.expect("the parts go together")
+}
+
 fn main() -> ExitCode {
     exit(run())
 }
@@ -87,8 +92,6 @@ fn run() -> Result<(), Box<dyn Error>> {
         Ok::<_, Box<dyn Error>>(registry.method(&config::from_toml(&text)?)?)
     };
     let (corrected, plain) = (method(true)?, method(false)?);
-    let make = |method: &Method, seed| method.clone().with_seed(seed).init();
-    let make = |method, seed| make(method, seed).expect("the parts go together");
     let options = Unbiased::default();
     check_unbiased(|seed| make(&corrected, seed), &options, |_| 1.0)?;
     println!("the estimate is the gradient on average");

@@ -133,7 +133,7 @@ fn key() -> TensorKey {
 }
 
 /// `n` noise vectors.
-fn noise(noise: Noise, n: u64) -> Direction {
+fn draw(noise: Noise, n: u64) -> Direction {
     (0..n).fold(Direction::zero(), |sum, seed| {
         sum.plus(EPSILON, &Direction::noise(noise, seed))
     })
@@ -141,7 +141,7 @@ fn noise(noise: Noise, n: u64) -> Direction {
 
 /// From `+eps z` to `-eps z` and back, with `n` noise vectors for z: what a step does between its forwards.
 pub(crate) fn plain(noise: Noise, n: u64) -> [Sweep; 2] {
-    let (plus, minus) = (noise(noise, n), noise(noise, n).scaled(-1.0));
+    let (plus, minus) = (draw(noise, n), draw(noise, n).scaled(-1.0));
     [
         Sweep::new(key(), 1.0, &plus, &minus),
         Sweep::new(key(), 1.0, &minus, &plus),
@@ -167,7 +167,7 @@ pub(crate) fn decay() -> [Sweep; 2] {
 /// As [`plain`] with one noise vector, on `elements` only.
 pub(crate) fn masked(noise: Noise, elements: Elements) -> [Sweep; 2] {
     let mask = Arc::new(Selection(vec![Some(Choice::some(elements))]));
-    let plus = MaskedDirection::new(&mask, noise(noise, 1));
+    let plus = MaskedDirection::new(&mask, draw(noise, 1));
     let minus = plus.scaled(-1.0);
     [
         Sweep::between(0, key(), &plus, &minus),
@@ -177,7 +177,7 @@ pub(crate) fn masked(noise: Noise, elements: Elements) -> [Sweep; 2] {
 
 /// The update from `-eps z` that takes the sign of the estimate, element by element.
 pub(crate) fn sign(noise: Noise) -> [Sweep; 2] {
-    let minus = noise(noise, 1).scaled(-1.0);
+    let minus = draw(noise, 1).scaled(-1.0);
     let mut update = Sweep::new(key(), 1.0, &minus, &minus);
     update.target = Target::Sign { rate: EPSILON };
     update.displaces = false;

@@ -4,7 +4,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{DType, Gradients, Tensor};
 
 use crate::error::ObjectiveError;
-use crate::objective::Loss;
+use crate::loss::Loss;
 use crate::tangent::Tangent;
 
 /// The loss of `module` and `<grad L, tangent>`. Takes the memory of a backward pass: all activations, and a gradient for each weight.

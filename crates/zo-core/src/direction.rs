@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::noise::Noise;
+use crate::noise::{Noise, TensorKey, value};
 
 /// One noise vector times a number: `coefficient * z(seed)`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -76,6 +76,22 @@ impl Direction {
     #[must_use]
     pub fn scaled(&self, factor: f64) -> Self {
         Self::zero().plus(factor, self)
+    }
+
+    /// The mean square of its elements on a tensor: 1 in expectation for one noise vector of coefficient 1. Computed exactly for tensors of
+    /// up to 4096 elements; beyond that the expectation, which Gaussian noise meets within 2.2% (one standard deviation) and a Rademacher
+    /// vector exactly.
+    pub fn mean_square(&self, tensor: TensorKey, elements: usize) -> f64 {
+        const EXACT: usize = 1 << 12;
+        if elements > EXACT || elements == 0 {
+            let squares = self.terms.iter().map(|t| t.coefficient * t.coefficient);
+            return squares.sum();
+        }
+        let at = |index: u64| -> f64 {
+            let term = |t: &Term| t.coefficient * f64::from(value(t.noise, t.seed, tensor, index));
+            self.terms.iter().map(term).sum::<f64>().powi(2)
+        };
+        (0..elements as u64).map(at).sum::<f64>() / elements as f64
     }
 
     /// `self - other`.

@@ -4,38 +4,19 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// A setting that makes no sense, found when an optimizer is built.
+/// A setting that makes no sense, found when an optimizer is built or a step is asked for.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The perturbation radius must be positive.
-    #[error(
-        "epsilon is {0}: the perturbation radius must be positive and finite (MeZO uses 1e-3 for full fine-tuning)"
-    )]
-    Epsilon(f64),
-    /// At least one query is needed.
-    #[error("queries is 0: a step needs at least one random direction")]
-    NoQueries,
-    /// Weight decay must not be negative.
-    #[error("weight_decay is {0}: it must be finite and not negative (0 switches it off)")]
-    WeightDecay(f64),
-    /// A method's own setting is outside its range.
+    /// A value is outside its range, or of another kind.
     #[error("{name} is {value}: it must be {expected}")]
     Setting {
         /// The setting.
-        name: &'static str,
+        name: String,
         /// Its value.
         value: String,
         /// What it may be.
-        expected: &'static str,
-    },
-    /// Two parts of a method do not go together.
-    #[error("{parts} cannot be combined: {reason}")]
-    Incompatible {
-        /// The parts.
-        parts: &'static str,
-        /// Why not, and what to do instead.
-        reason: &'static str,
+        expected: String,
     },
     /// Nothing has this name.
     #[error("unknown {what} `{name}`: use one of {known}")]
@@ -47,21 +28,44 @@ pub enum ConfigError {
         /// The names there are.
         known: String,
     },
-    /// A configuration has a value of another kind.
-    #[error("{place} is {value}: it must be {expected}")]
-    Value {
-        /// Where it stands.
-        place: String,
-        /// The value.
-        value: String,
-        /// What it may be.
-        expected: String,
+    /// Two parts of a method do not go together.
+    #[error("{parts} cannot be combined: {reason}")]
+    Incompatible {
+        /// The parts.
+        parts: &'static str,
+        /// Why not, and what to do instead.
+        reason: &'static str,
     },
 }
 
 impl ConfigError {
+    /// `name` is `value`: it must be `expected`.
+    pub fn setting(name: &str, value: impl ToString, expected: &str) -> Self {
+        Self::Setting {
+            name: name.to_owned(),
+            value: value.to_string(),
+            expected: expected.to_owned(),
+        }
+    }
+
+    /// An error about a setting unless `valid` holds.
+    ///
+    /// # Errors
+    /// [`ConfigError::Setting`].
+    pub fn check(
+        name: &str,
+        value: impl ToString,
+        valid: bool,
+        expected: &str,
+    ) -> Result<(), Self> {
+        match valid {
+            true => Ok(()),
+            false => Err(Self::setting(name, value, expected)),
+        }
+    }
+
     /// There is nothing of this name; `known` is what there is.
-    pub fn unknown<'a>(
+    pub(crate) fn unknown<'a>(
         what: &'static str,
         name: &str,
         known: impl IntoIterator<Item = &'a str>,
@@ -92,27 +96,20 @@ pub enum ZoError {
         /// Whether the weights were displaced.
         displaced: bool,
     },
-    /// The objective gave no scalar, or failed by itself.
-    #[error("the objective failed: {0}")]
-    Objective(#[from] ObjectiveError),
-    /// Finite losses whose difference quotient is not.
-    #[error(
-        "step {step}: the projected gradient is {value}, from losses {loss_plus} and {loss_other}: the losses are finite, but too far \
-         apart. Scale the objective down"
-    )]
+    /// Losses are finite, and what was computed from them is not.
+    #[error("step {step}: {reason}")]
     NonFiniteGradient {
         /// The step's number, from 0.
         step: u64,
-        /// The value.
-        value: f64,
-        /// L(theta + epsilon z).
-        loss_plus: f64,
-        /// The loss it was compared with.
-        loss_other: f64,
+        /// What is not finite, and what to do.
+        reason: String,
     },
-    /// The learning rate is NaN, infinite or negative.
-    #[error("the learning rate is {0}: it must be finite and not negative")]
-    LearningRate(f64),
+    /// The objective gave no scalar, or failed by itself.
+    #[error("the objective failed: {0}")]
+    Objective(#[from] ObjectiveError),
+    /// The learning rate makes no sense, or epsilon does not fit the weights.
+    #[error(transparent)]
+    Setting(#[from] ConfigError),
     /// A change of the weights is too large for their dtype.
     #[error(
         "weights of `{path}` would change by up to {change:e}, which {dtype} cannot hold: lower the learning rate, or epsilon, or scale the \
@@ -126,27 +123,6 @@ pub enum ZoError {
         /// The bound on the change of a weight.
         change: f64,
     },
-    /// Perturbed weights are the weights themselves, rounded to their dtype.
-    #[error(
-        "epsilon {epsilon} is too small for these weights: rounded to their dtype, only {percent:.2}% of them change when they are moved by \
-         it, so that the losses show noise or no difference at all. Use a larger epsilon (MeZO: 1e-3), or weights of higher precision"
-    )]
-    EpsilonTooSmall {
-        /// The perturbation radius.
-        epsilon: f64,
-        /// The share of the weights that would move by it, in percent.
-        percent: f64,
-    },
-    /// A step would decay weights to nothing, or beyond.
-    #[error(
-        "weight decay {weight_decay} at learning rate {lr} takes {} times each weight away: the product must be below 1", lr * weight_decay
-    )]
-    Decay {
-        /// The learning rate.
-        lr: f64,
-        /// The weight decay.
-        weight_decay: f64,
-    },
     /// No parameter is selected for training.
     #[error(
         "no parameter of the module is trainable: the module has {parameters} float parameter(s) and the parameter group matches none of them"
@@ -154,6 +130,15 @@ pub enum ZoError {
     NothingToTrain {
         /// Float parameters in the module.
         parameters: usize,
+    },
+    /// A parameter cannot be trained this way: for its dtype or device, because it cannot be told from another, or because the optimizer's
+    /// state belongs to another one.
+    #[error("parameter `{path}` {reason}")]
+    Parameter {
+        /// Its module path.
+        path: String,
+        /// Why not, and what to do.
+        reason: String,
     },
     /// A mask does not fit the module.
     #[error("the mask {mask} does not fit the module: {reason}")]
@@ -163,113 +148,12 @@ pub enum ZoError {
         /// What is wrong, and what to do.
         reason: String,
     },
-    /// A buffer of the update rule does not fit its parameter.
-    #[error(
-        "the optimizer keeps {found} value(s) for parameter `{path}`, which has {expected}: it was trained, or its record written, with \
-         another model. Build a new optimizer, or load the record of this model's"
-    )]
-    Buffer {
-        /// The parameter's module path.
-        path: String,
-        /// Elements of the buffer.
-        found: usize,
-        /// Elements of the parameter.
-        expected: usize,
-    },
-    /// The optimizer's record belongs to another model.
-    #[error(
-        "the optimizer's record belongs to another model: parameter `{path}` was {found} there and is {expected} here. Load the record of \
-         this model's run, or build a new optimizer"
-    )]
-    Model {
-        /// The parameter's module path.
-        path: String,
-        /// What the record knows of it.
-        found: String,
-        /// What the module has.
-        expected: String,
-    },
-    /// Two parameters cannot be told apart.
-    #[error(
-        "parameters `{other}` and `{path}` cannot be told apart by their module paths, which noise and saved state are keyed on: give \
-         them names of their own in the module's `visit` and `map`"
-    )]
-    SamePath {
-        /// The path of one.
-        path: String,
-        /// The path of the other, as a rule the same.
-        other: String,
-    },
-    /// A module shows other parameters to mappers than to visitors.
-    #[error(
-        "the module's `map` does not find parameter `{path}` where its `visit` does: derive `Module`, or enter the same submodules in both"
-    )]
-    Mapped {
-        /// The module path in `visit`.
-        path: String,
-    },
-    /// Two parameters have one id, and the method finds derivatives by id.
-    #[error(
-        "parameters `{other}` and `{path}` have the same id, as clones of one layer do, and this method finds derivatives by id: build each \
-         layer anew instead of cloning one"
-    )]
-    SameId {
-        /// The path of one.
-        path: String,
-        /// The path of the other.
-        other: String,
-    },
-    /// The gradient of a parameter that a first-order optimizer trains is not finite.
-    #[error(
-        "step {step}: the gradient of `{path}` is not finite; lower the learning rate, or let such steps be skipped with `NonFinite::Skip`"
-    )]
-    Gradient {
-        /// The step's number, from 0.
-        step: u64,
-        /// The parameter's module path.
-        path: String,
-    },
-    /// A selected parameter cannot be perturbed.
-    #[error(
-        "parameter `{path}` has dtype {dtype}, which cannot be perturbed: leave it out with a parameter group, or \
-         dequantize it"
-    )]
-    Dtype {
-        /// Its module path.
-        path: String,
-        /// Its dtype.
-        dtype: String,
-    },
-    /// The module lives on an autodiff device.
-    #[error(
-        "parameter `{path}` is on an autodiff device: forward passes would record a graph and dropout would be active. Call \
-         `module.valid()` first"
-    )]
-    Autodiff {
-        /// Its module path.
-        path: String,
-    },
-    /// A selected parameter cannot be displaced where it is used.
-    #[error(
-        "parameter `{path}` cannot be perturbed on the fly: it has a reparameterization of its own (with LoRA, train the factors alone). \
-         Leave it out with a parameter group, or use `Perturbation::InPlace`"
-    )]
-    OnTheFly {
-        /// Its module path.
-        path: String,
-    },
     /// The objective has not seen the displacement.
     #[error(
         "the objective used none of the weights perturbed on the fly, which only `Param::val` shows: module visitors, `Param::base` and \
          `*param` give the weights themselves. Read them with `val()`, or use `Perturbation::InPlace`"
     )]
     Unread,
-    /// A sampler that decides among fresh directions was used to draw them.
-    #[error(
-        "the noise of this method is a sampler that draws from the noise: make it the method's sampler, and its noise `Noise::Gaussian` or \
-         another that draws by itself"
-    )]
-    NoNoise,
     /// The objective gives one loss for all weights, without looking at them.
     #[error(
         "the objective read no parameter of the module it was given, and its loss was {loss} wherever the weights stood: compute the loss \
@@ -279,14 +163,26 @@ pub enum ZoError {
         /// The loss.
         loss: f64,
     },
+    /// A sampler that decides among fresh directions was used to draw them.
+    #[error(
+        "the noise of this method is a sampler that draws from the noise: make it the method's sampler, and its noise `Noise::Gaussian` or \
+         another that draws by itself"
+    )]
+    NoNoise,
 }
 
 impl ZoError {
+    /// Parameter `path` cannot be trained, for a reason that goes on after its name.
+    pub fn parameter(path: &str, reason: impl Into<String>) -> Self {
+        let (path, reason) = (path.to_owned(), reason.into());
+        Self::Parameter { path, reason }
+    }
+
     /// Whether the objective's value, or what was computed from it, is not finite: what [`NonFinite::Skip`](crate::NonFinite::Skip) skips.
     pub fn is_non_finite(&self) -> bool {
         matches!(
             self,
-            Self::NonFiniteLoss { .. } | Self::NonFiniteGradient { .. } | Self::Gradient { .. }
+            Self::NonFiniteLoss { .. } | Self::NonFiniteGradient { .. }
         )
     }
 }
@@ -347,42 +243,35 @@ pub enum RecordError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// The file is not an optimizer record.
-    #[error("{path} is not an optimizer record: {source}")]
+    /// A file is not what it should be.
+    #[error("{path} is not {what}: {reason}")]
     Format {
         /// The file.
         path: PathBuf,
-        /// Where the JSON goes wrong.
-        source: serde_json::Error,
-    },
-    /// The file of buffers cannot be used.
-    #[error("{path} is not a file of optimizer buffers: {reason}")]
-    Buffers {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
+        /// What it should be.
+        what: &'static str,
+        /// Where it goes wrong.
         reason: String,
     },
-    /// The record was written by a method with other settings.
-    #[error(
-        "the record does not fit this optimizer: its setting `{setting}` is {found}, here it is {expected}"
-    )]
-    Method {
-        /// The setting, by its place in the record: `mask.random-layers.drop`.
-        setting: String,
-        /// The record's value.
-        found: String,
-        /// The optimizer's.
-        expected: String,
-    },
-    /// The record was written by another optimizer or another version.
+    /// The record was written by another method, with other settings, or by another version.
     #[error("the record does not fit this optimizer: its {field} is {found}, expected {expected}")]
     Mismatch {
-        /// What differs.
-        field: &'static str,
+        /// What differs: the place of a setting is `mask.drop`.
+        field: String,
         /// The record's value.
         found: String,
         /// The value needed.
         expected: String,
     },
+}
+
+impl RecordError {
+    /// The record's `field` is `found`, expected `expected`.
+    pub fn mismatch(field: &str, found: impl ToString, expected: impl ToString) -> Self {
+        Self::Mismatch {
+            field: field.to_owned(),
+            found: found.to_string(),
+            expected: expected.to_string(),
+        }
+    }
 }

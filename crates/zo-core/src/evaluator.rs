@@ -8,7 +8,7 @@ use burn::tensor::TensorData;
 
 use crate::change::Change;
 use crate::direction::Direction;
-use crate::error::{ObjectiveError, ZoError};
+use crate::error::{ConfigError, ObjectiveError, ZoError};
 use crate::fits;
 use crate::masked::MaskedDirection;
 use crate::objective::Objective;
@@ -138,9 +138,10 @@ impl<'a, M: Module, O: Objective<M>> Evaluator<'a, M, O> {
         if !value.is_finite() {
             return Err(ZoError::NonFiniteGradient {
                 step: self.step,
-                value,
-                loss_plus,
-                loss_other,
+                reason: format!(
+                    "the projected gradient is {value}, from losses {loss_plus} and {loss_other}: the losses are finite, but too far apart. \
+                     Scale the objective down"
+                ),
             });
         }
         let unread = |trial: &Trial| trial.watched && !trial.read;
@@ -171,10 +172,12 @@ impl<'a, M: Module, O: Objective<M>> Evaluator<'a, M, O> {
         if moving >= 1e-3 * all {
             return Ok(());
         }
-        Err(ZoError::EpsilonTooSmall {
-            epsilon: self.epsilon,
-            percent: 100.0 * moving / all,
-        })
+        let percent = 100.0 * moving / all;
+        let expected = format!(
+            "larger for these weights: rounded to their dtype, only {percent:.2}% of them change when they are moved by it, so that the losses \
+             show noise or no difference at all. MeZO uses 1e-3; or use weights of higher precision"
+        );
+        Err(ConfigError::setting("epsilon", self.epsilon, &expected).into())
     }
 
     fn finite(&self, value: f64, displacement: &MaskedDirection) -> Result<f64, ZoError> {

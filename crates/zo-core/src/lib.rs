@@ -21,6 +21,7 @@
     )
 )]
 
+#[doc(hidden)]
 pub mod backend;
 #[cfg(feature = "autodiff")]
 mod backward;
@@ -32,6 +33,7 @@ mod evaluator;
 mod fits;
 mod journal;
 mod layers;
+mod loss;
 mod mask;
 mod masked;
 mod method;
@@ -61,17 +63,17 @@ pub mod testing;
 mod update;
 mod watch;
 
+pub use backend::ZoBackend;
 pub use change::{Apply, Change, Moment};
 pub use difference::Difference;
 pub use direction::{Direction, Term};
 pub use error::{ConfigError, JvpError, ObjectiveError, RecordError, StepError, ZoError};
 pub use layers::{Layers, share_of};
+pub use loss::Loss;
 pub use mask::{Dense, Observation, SelectContext, SparsityMask};
 pub use masked::MaskedDirection;
 pub use method::{Method, MethodConfig};
-pub use model::{ModelRecord, ParameterRecord};
 pub use noise::{Noise, TensorKey};
-pub use objective::Loss;
 pub use on_the_fly::Perturbation;
 pub use optimizer::{Session, ZerothOrderOptimizer};
 pub use part::{Needs, PartConfig};

@@ -13,13 +13,12 @@ use crate::on_the_fly::Perturbation;
 use crate::part::{Needs, PartConfig};
 use crate::sampler::{self, PerturbationSampler};
 use crate::settings::{NonFinite, Rounding, Settings};
-use crate::step::ZeroOrder;
 use crate::update::{self, Sgd, UpdateRule};
 
 /// A zeroth-order method: the settings all methods share, its noise, and its sampler, mask and update rule.
 ///
 /// The papers' methods are functions that give one of these: `mezo()`, `lezo()`, and so on. Parts combine freely, but for what
-/// [`init`](Self::init) refuses with the reason.
+/// `init` refuses with the reason.
 ///
 /// ```
 /// use zo_core::{Method, Noise};
@@ -135,14 +134,6 @@ impl Method {
     pub fn with_update(self, update: impl UpdateRule + 'static) -> Self {
         let update = Box::new(update);
         Self { update, ..self }
-    }
-
-    /// Builds the optimizer.
-    ///
-    /// # Errors
-    /// If a setting makes no sense, or if the parts do not go together.
-    pub fn init(&self) -> Result<ZeroOrder, ConfigError> {
-        ZeroOrder::new(self.clone())
     }
 
     /// Checks every setting, and whether the parts go together.

@@ -10,11 +10,11 @@ use crate::tensors::TensorInfo;
 
 /// A parameter that an optimizer trains.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ParameterRecord {
+pub(crate) struct ParameterRecord {
     /// Its shape as stored.
-    pub shape: Vec<usize>,
+    shape: Vec<usize>,
     /// Its weight decay.
-    pub weight_decay: f64,
+    weight_decay: f64,
 }
 
 impl std::fmt::Display for ParameterRecord {
@@ -28,7 +28,7 @@ impl std::fmt::Display for ParameterRecord {
 }
 
 /// The parameters that an optimizer trains, by module path.
-pub type ModelRecord = BTreeMap<String, ParameterRecord>;
+pub(crate) type ModelRecord = BTreeMap<String, ParameterRecord>;
 
 /// The parameters among `tensors` that train.
 pub(crate) fn model_of(tensors: &[TensorInfo], settings: &Settings) -> ModelRecord {
@@ -45,7 +45,7 @@ pub(crate) fn model_of(tensors: &[TensorInfo], settings: &Settings) -> ModelReco
 /// Whether two models are one.
 ///
 /// # Errors
-/// [`ZoError::Model`], naming the first parameter that differs.
+/// [`ZoError::Parameter`], naming the first parameter that differs.
 pub(crate) fn check_same(known: &ModelRecord, here: &ModelRecord) -> Result<(), ZoError> {
     let differs = |path: &&String| known.get(*path) != here.get(*path);
     let Some(path) = known.keys().chain(here.keys()).find(differs) else {
@@ -55,9 +55,10 @@ pub(crate) fn check_same(known: &ModelRecord, here: &ModelRecord) -> Result<(), 
         Some(parameter) => parameter.to_string(),
         None => "not trained".to_owned(),
     };
-    Err(ZoError::Model {
-        path: path.clone(),
-        found: say(known),
-        expected: say(here),
-    })
+    let (found, expected) = (say(known), say(here));
+    let reason = format!(
+        "was {found} where the optimizer's record was written, and is {expected} here: the record belongs to another model. Load that of \
+         this model's run, or build a new optimizer"
+    );
+    Err(ZoError::parameter(path, reason))
 }

@@ -44,9 +44,11 @@ impl Perturbation {
     pub(crate) fn check(self, tensors: &[TensorInfo]) -> Result<(), ZoError> {
         let carried = |tensor: &&TensorInfo| tensor.trainable && tensor.is_reparameterized();
         match tensors.iter().find(carried) {
-            Some(tensor) if self == Self::OnTheFly => Err(ZoError::OnTheFly {
-                path: tensor.path.clone(),
-            }),
+            Some(tensor) if self == Self::OnTheFly => {
+                let reason = "cannot be perturbed on the fly: it has a reparameterization of its own (with LoRA, train the factors alone). \
+                              Leave it out with a parameter group, or use `Perturbation::InPlace`";
+                Err(ZoError::parameter(&tensor.path, reason))
+            }
             _ => Ok(()),
         }
     }

@@ -3,7 +3,7 @@
 use burn::module::Module;
 
 use crate::error::{RecordError, StepError, ZoError};
-use crate::objective::Loss;
+use crate::loss::Loss;
 use crate::perturbed::Perturbed;
 use crate::position::Position;
 use crate::record::OptimizerRecord;

@@ -116,11 +116,7 @@ pub(crate) fn stateless(field: &'static str, record: &Value) -> Result<(), Recor
     if record.is_null() {
         return Ok(());
     }
-    Err(RecordError::Mismatch {
-        field,
-        found: record.to_string(),
-        expected: "no state".to_owned(),
-    })
+    Err(RecordError::mismatch(field, record, "no state"))
 }
 
 #[cfg(test)]

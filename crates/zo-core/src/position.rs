@@ -57,11 +57,9 @@ impl Position {
         if fits {
             return Ok(());
         }
-        Err(RecordError::Mismatch {
-            field: "position",
-            found: "one of another module".to_owned(),
-            expected: format!("one of a module with {tensors} float parameter(s)"),
-        })
+        let expected = format!("one of a module with {tensors} float parameter(s)");
+        let found = "one of another module";
+        Err(RecordError::mismatch("position", found, expected))
     }
 
     pub(crate) fn refused(&self, expected: &str) -> RecordError {
@@ -69,11 +67,7 @@ impl Position {
             Some(_) => "with an update that waits",
             None => "displaced",
         };
-        RecordError::Mismatch {
-            field: "position",
-            found: found.to_owned(),
-            expected: expected.to_owned(),
-        }
+        RecordError::mismatch("position", found, expected)
     }
 }
 

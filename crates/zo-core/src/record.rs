@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::RecordError;
-use crate::model::ModelRecord;
 
 /// Buffers the size of weights, by name: flat, f32, or bytes.
 pub type Buffers = BTreeMap<String, TensorData>;
@@ -25,8 +24,8 @@ pub struct OptimizerRecord {
     pub version: u32,
     /// The method: its [configuration](crate::MethodConfig).
     pub method: Value,
-    /// The model of the steps done; `None` before the first.
-    pub model: Option<ModelRecord>,
+    /// The model of the steps done: paths, shapes and weight decays of the parameters that train. Null before the first step.
+    pub model: Value,
     /// Steps done.
     pub step: u64,
     /// The noise's state.
@@ -48,7 +47,7 @@ impl Default for OptimizerRecord {
         Self {
             version: Self::VERSION,
             method: Value::Null,
-            model: None,
+            model: Value::Null,
             step: 0,
             noise: Value::Null,
             sampler: Value::Null,
@@ -124,15 +123,14 @@ impl OptimizerRecord {
     /// Whether the record is one of this method's.
     ///
     /// # Errors
-    /// [`RecordError::Method`], naming the first setting that differs.
+    /// [`RecordError::Mismatch`], naming the first setting that differs.
     pub fn check_method(&self, method: &Value) -> Result<(), RecordError> {
         match difference(&self.method, method, String::new()) {
             None => Ok(()),
-            Some((setting, found, expected)) => Err(RecordError::Method {
-                setting,
-                found,
-                expected,
-            }),
+            Some((setting, found, expected)) => {
+                let setting = format!("setting `{setting}`");
+                Err(RecordError::mismatch(&setting, found, expected))
+            }
         }
     }
 
@@ -145,11 +143,8 @@ fn check_version(version: u32) -> Result<(), RecordError> {
     if version == OptimizerRecord::VERSION {
         return Ok(());
     }
-    Err(RecordError::Mismatch {
-        field: "version",
-        found: version.to_string(),
-        expected: OptimizerRecord::VERSION.to_string(),
-    })
+    let expected = OptimizerRecord::VERSION;
+    Err(RecordError::mismatch("version", version, expected))
 }
 
 /// The first place where two values differ, and what stands there.
@@ -220,13 +215,19 @@ fn io_error(path: &Path, source: std::io::Error) -> RecordError {
 }
 
 fn format_error(path: &Path, source: serde_json::Error) -> RecordError {
-    let path = path.to_owned();
-    RecordError::Format { path, source }
+    RecordError::Format {
+        path: path.to_owned(),
+        what: "an optimizer record",
+        reason: source.to_string(),
+    }
 }
 
 fn buffers_error(path: &Path, reason: String) -> RecordError {
-    let path = path.to_owned();
-    RecordError::Buffers { path, reason }
+    RecordError::Format {
+        path: path.to_owned(),
+        what: "a file of optimizer buffers",
+        reason,
+    }
 }
 
 /// Reads a plug-in's state back from JSON.
@@ -237,10 +238,10 @@ pub fn from_record<T: serde::de::DeserializeOwned>(
     field: &'static str,
     record: Value,
 ) -> Result<T, RecordError> {
-    T::deserialize(&record).map_err(|error| RecordError::Mismatch {
-        field,
-        found: record.to_string().chars().take(200).collect(),
-        expected: format!("the state of this {field} ({error})"),
+    T::deserialize(&record).map_err(|error| {
+        let found: String = record.to_string().chars().take(200).collect();
+        let expected = format!("the state of this {field} ({error})");
+        RecordError::mismatch(field, found, expected)
     })
 }
 

@@ -247,11 +247,7 @@ fn table(place: &str, value: &Value) -> Result<Map<String, Value>, ConfigError> 
 }
 
 fn bad(place: &str, value: &Value, expected: &'static str) -> ConfigError {
-    ConfigError::Value {
-        place: place.to_owned(),
-        value: value.to_string(),
-        expected: expected.to_owned(),
-    }
+    ConfigError::setting(place, value, expected)
 }
 
 /// `base` with other values for some of its settings.
@@ -265,7 +261,7 @@ fn settings(base: &Settings, given: Map<String, Value>) -> Result<Settings, Conf
     let mut all = known.clone();
     all.extend(given.clone());
     let read = serde_json::from_value(Value::Object(all));
-    read.map_err(|error| wrong_value("the settings", &given, &error))
+    read.map_err(|error| wrong_value("a setting", &given, &error))
 }
 
 /// A part from its defaults, or from the method's own part, and what is given.
@@ -321,9 +317,9 @@ fn check_names<'a, N: Iterator<Item = &'a str>>(
 }
 
 fn wrong_value(place: &str, given: &Map<String, Value>, error: &serde_json::Error) -> ConfigError {
-    ConfigError::Value {
-        place: place.to_owned(),
-        value: Value::Object(given.clone()).to_string(),
-        expected: format!("of another form: {error}"),
-    }
+    let expected = format!("of another form: {error}");
+    ConfigError::setting(place, Value::Object(given.clone()), &expected)
 }
+
+#[cfg(test)]
+mod tests;

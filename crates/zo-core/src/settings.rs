@@ -51,11 +51,10 @@ impl std::str::FromStr for Rounding {
         match name {
             "nearest" => Ok(Self::Nearest),
             "stochastic" => Ok(Self::Stochastic),
-            other => Err(ConfigError::Setting {
-                name: "rounding",
-                value: other.to_owned(),
-                expected: "`nearest` or `stochastic`",
-            }),
+            other => {
+                let known = ["nearest", "stochastic"];
+                Err(ConfigError::unknown("rounding", other, known))
+            }
         }
     }
 }
@@ -115,15 +114,18 @@ impl Settings {
     /// # Errors
     /// Names the first value that makes no sense.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        if !(self.epsilon > 0.0 && self.epsilon.is_finite()) {
-            return Err(ConfigError::Epsilon(self.epsilon));
-        }
-        if self.queries == 0 {
-            return Err(ConfigError::NoQueries);
-        }
+        let (epsilon, queries) = (self.epsilon, self.queries);
+        let valid = epsilon > 0.0 && epsilon.is_finite();
+        let expected = "positive and finite (MeZO uses 1e-3 for full fine-tuning)";
+        ConfigError::check("epsilon", epsilon, valid, expected)?;
+        let expected = "at least 1: a step needs a random direction";
+        ConfigError::check("queries", queries, queries > 0, expected)?;
         match self.decays().find(|d| !(*d >= 0.0 && d.is_finite())) {
-            Some(bad) => Err(ConfigError::WeightDecay(bad)),
             None => Ok(()),
+            Some(bad) => {
+                let expected = "finite and not negative (0 switches it off)";
+                Err(ConfigError::setting("weight_decay", bad, expected))
+            }
         }
     }
 

@@ -5,13 +5,14 @@ use burn::module::Module;
 use crate::error::{ConfigError, JvpError, RecordError, StepError, ZoError};
 use crate::evaluator::Evaluator;
 use crate::journal::Journal;
+use crate::loss::Loss;
 use crate::mask::{SelectContext, SparsityMask};
 use crate::method::{Method, MethodConfig};
 use crate::model::{ModelRecord, check_same, model_of};
-use crate::objective::{JvpObjective, Loss, LossObjective, Objective};
+use crate::objective::{JvpObjective, LossObjective, Objective};
 use crate::optimizer::{Session, ZerothOrderOptimizer};
 use crate::perturbed::Perturbed;
-use crate::record::OptimizerRecord;
+use crate::record::{OptimizerRecord, from_record};
 use crate::report::StepReport;
 use crate::sampler::{PerturbationSampler, SampleContext};
 use crate::seeds::Seeds;
@@ -44,19 +45,24 @@ struct Snapshot {
     update: Option<Box<dyn UpdateRule>>,
 }
 
-impl ZeroOrder {
-    /// Puts a method to work: [`Method::init`].
-    pub(crate) fn new(method: Method) -> Result<Self, ConfigError> {
-        method.validate()?;
-        Ok(Self {
-            method,
+impl Method {
+    /// Builds the optimizer.
+    ///
+    /// # Errors
+    /// If a setting makes no sense, or if the parts do not go together.
+    pub fn init(&self) -> Result<ZeroOrder, ConfigError> {
+        self.validate()?;
+        Ok(ZeroOrder {
+            method: self.clone(),
             step: 0,
             model: None,
             loaded: false,
             first: true,
         })
     }
+}
 
+impl ZeroOrder {
     /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.method.settings
@@ -133,10 +139,14 @@ impl ZeroOrder {
         objective: impl Objective<M>,
     ) -> Result<StepReport, ZoError> {
         if !(lr >= 0.0 && lr.is_finite()) {
-            return Err(ZoError::LearningRate(lr));
+            let expected = "finite and not negative";
+            return Err(ConfigError::setting("the learning rate", lr, expected).into());
         }
         if let Some(weight_decay) = self.settings().decays().find(|decay| lr * decay >= 1.0) {
-            return Err(ZoError::Decay { lr, weight_decay });
+            let expected = format!(
+                "below 1 / {lr}, the learning rate: a step would decay weights to nothing or beyond"
+            );
+            return Err(ConfigError::setting("weight_decay", weight_decay, &expected).into());
         }
         self.recognise(held.tensors())?;
         let before = self.snapshot();
@@ -256,7 +266,9 @@ impl ZerothOrderOptimizer for ZeroOrder {
         OptimizerRecord {
             version: OptimizerRecord::VERSION,
             method: serde_json::to_value(self.config()).unwrap_or_default(),
-            model: self.model.clone(),
+            model: (self.model.as_ref())
+                .map(|model| serde_json::to_value(model).unwrap_or_default())
+                .unwrap_or_default(),
             step: self.step,
             noise: noise.record(),
             sampler: sampler
@@ -284,6 +296,7 @@ impl ZerothOrderOptimizer for ZeroOrder {
 impl ZeroOrder {
     /// Restores each part; the update rule, which keeps what it was if that fails, is the last.
     fn load_parts(&mut self, record: OptimizerRecord) -> Result<(), RecordError> {
+        let model = from_record::<Option<ModelRecord>>("model", record.model)?;
         let method = &mut self.method;
         method.noise.load_record(record.noise)?;
         if let Some(sampler) = &mut method.sampler {
@@ -291,7 +304,7 @@ impl ZeroOrder {
         }
         method.mask.load_record(record.mask)?;
         method.update.load_record(record.update, record.buffers)?;
-        (self.step, self.model) = (record.step, record.model);
+        (self.step, self.model) = (record.step, model);
         (self.loaded, self.first) = (true, true);
         Ok(())
     }

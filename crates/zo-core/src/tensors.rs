@@ -138,13 +138,15 @@ pub fn tensors<M: Module>(module: &M, group: &ParamGroup) -> Result<Vec<TensorIn
     check_identity(&tensors, &watch.mapped)?;
     for tensor in tensors.iter().filter(|tensor| tensor.trainable) {
         if !is_supported(tensor.dtype) {
-            let (path, dtype) = (tensor.path.clone(), format!("{:?}", tensor.dtype));
-            return Err(ZoError::Dtype { path, dtype });
+            let reason = format!(
+                "has dtype {:?}, which cannot be perturbed: leave it out with a parameter group, or dequantize it",
+                tensor.dtype
+            );
+            return Err(ZoError::parameter(&tensor.path, reason));
         }
         if tensor.autodiff {
-            return Err(ZoError::Autodiff {
-                path: tensor.path.clone(),
-            });
+            let reason = "is on an autodiff device: forward passes would record a graph and dropout would be active. Call `module.valid()` first";
+            return Err(ZoError::parameter(&tensor.path, reason));
         }
     }
     Ok(tensors)
@@ -158,33 +160,40 @@ fn check_identity(tensors: &[TensorInfo], mapped: &[(String, ParamId)]) -> Resul
         if let Some(other) = known.insert(tensor.key, tensor)
             && (tensor.trainable || other.trainable)
         {
-            return Err(ZoError::SamePath {
-                path: tensor.path.clone(),
-                other: other.path.clone(),
-            });
+            let reason = format!(
+                "cannot be told from `{}` by its module path, which noise and saved state are keyed on: give them names of their own in the \
+                 module's `visit` and `map`",
+                other.path
+            );
+            return Err(ZoError::parameter(&tensor.path, reason));
         }
     }
     let lost = |tensor: &&TensorInfo| mapped.get(tensor.path.as_str()) != Some(&tensor.id);
     match tensors.iter().filter(|tensor| tensor.trainable).find(lost) {
         None => Ok(()),
-        Some(tensor) => Err(ZoError::Mapped {
-            path: tensor.path.clone(),
-        }),
+        Some(tensor) => {
+            let reason = "is not found by the module's `map` where its `visit` does: derive `Module`, or enter the same submodules in both";
+            Err(ZoError::parameter(&tensor.path, reason))
+        }
     }
 }
 
 /// Whether parameters that train can be found by their ids, as burn's gradients and [`Tangent::of`](crate::Tangent::of) find them.
 ///
 /// # Errors
-/// [`ZoError::SameId`], naming two that share one.
+/// [`ZoError::Parameter`], naming two that share one.
 pub fn check_ids(tensors: &[TensorInfo]) -> Result<(), ZoError> {
     let mut known: HashMap<ParamId, &TensorInfo> = HashMap::new();
     for tensor in tensors {
         if let Some(other) = known.insert(tensor.id, tensor)
             && (tensor.trainable || other.trainable)
         {
-            let (path, other) = (tensor.path.clone(), other.path.clone());
-            return Err(ZoError::SameId { path, other });
+            let reason = format!(
+                "has the same id as `{}`, as clones of one layer do, and this method finds derivatives by id: build each layer anew instead \
+                 of cloning one",
+                other.path
+            );
+            return Err(ZoError::parameter(&tensor.path, reason));
         }
     }
     Ok(())

@@ -94,7 +94,7 @@ pub trait UpdateRule: DynClone + erased_serde::Serialize + Send {
     /// Whether the rule's state belongs to these tensors: asked at the beginning of a step. By default yes.
     ///
     /// # Errors
-    /// If it does not, as after the record of another model's optimizer was loaded: [`ZoError::Buffer`].
+    /// If it does not, as after the record of another model's optimizer was loaded: [`ZoError::Parameter`].
     fn check(&self, tensors: &[TensorInfo]) -> Result<(), ZoError> {
         let _ = tensors;
         Ok(())
@@ -200,11 +200,10 @@ impl<'a> UpdateContext<'a> {
 pub fn no_buffers(buffers: &Buffers) -> Result<(), RecordError> {
     match buffers.keys().next() {
         None => Ok(()),
-        Some(name) => Err(RecordError::Mismatch {
-            field: "buffers",
-            found: format!("`{name}`"),
-            expected: "none of this name".to_owned(),
-        }),
+        Some(name) => {
+            let found = format!("`{name}`");
+            Err(RecordError::mismatch("buffers", found, "none of this name"))
+        }
     }
 }
 

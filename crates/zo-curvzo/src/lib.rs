@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zo_core::{
     Choice, ConfigError, Method, Observation, Preset, RecordError, Registry, SelectContext,
-    Selection, SparsityMask, TensorInfo, ZoError, from_record, noise,
+    Selection, SparsityMask, TensorInfo, ZoError, from_record,
 };
 
 use crate::scores::{inclusion_probabilities, target_share};
@@ -52,7 +52,7 @@ pub fn register(registry: Registry) -> Registry {
 ///   begin at 1, the value of a tensor like all others. (A port begins at 0.01, samples with `s` instead of `sqrt(s)`, and does not divide
 ///   by the number of elements, so that it favours large tensors.)
 /// - The mean of `z_i^2` is exact for tensors of up to 4096 elements and for Rademacher noise, else its expectation, 1: see
-///   [`noise::mean_square`].
+///   [`Direction::mean_square`](zo_core::Direction::mean_square).
 /// - Every `adapt_every` steps the budget moves by a tenth of the way to `0.1 + 0.7 (0.7 d_eff / n + 0.3 (1 - H))`, within 0.1 and 0.8 of the
 ///   n tensors: `d_eff = (sum sqrt s)^2 / sum s` is the effective support and `H` the entropy of the scores over its largest value. A budget
 ///   of 1 is not adapted.
@@ -172,8 +172,7 @@ impl SparsityMask for CurvatureSampling {
             let relative = square / mean;
             for (number, tensor) in tensors.iter().enumerate() {
                 if tensor.trainable && selection.get(number).is_some() {
-                    let energy =
-                        noise::mean_square(&query.direction, tensor.key, tensor.elements());
+                    let energy = query.direction.mean_square(tensor.key, tensor.elements());
                     let score = state.scores.entry(tensor.path.clone()).or_insert(1.0);
                     *score = (1.0 - beta) * *score + beta * relative * energy;
                 }
@@ -190,26 +189,18 @@ impl SparsityMask for CurvatureSampling {
 
     fn validate(&self) -> Result<(), ConfigError> {
         let share = |name, value: f64| {
-            if value > 0.0 && value <= 1.0 {
-                return Ok(());
-            }
-            let (value, expected) = (value.to_string(), "above 0 and at most 1");
-            Err(ConfigError::Setting {
+            ConfigError::check(
                 name,
                 value,
-                expected,
-            })
+                value > 0.0 && value <= 1.0,
+                "above 0 and at most 1",
+            )
         };
         share("budget", self.budget)?;
         share("rate", self.rate)?;
-        match self.clip.filter(|clip| clip.is_nan() || *clip < 1.0) {
-            None => Ok(()),
-            Some(clip) => Err(ConfigError::Setting {
-                name: "clip",
-                value: clip.to_string(),
-                expected: "at least 1: no update is scaled by less",
-            }),
-        }
+        let clip = self.clip.unwrap_or(1.0);
+        let expected = "at least 1: no update is scaled by less";
+        ConfigError::check("clip", clip, clip >= 1.0, expected)
     }
 
     fn record(&self) -> Value {
@@ -220,11 +211,12 @@ impl SparsityMask for CurvatureSampling {
         let state: State = from_record("mask", record)?;
         let positive = |score: &f64| *score > 0.0 && score.is_finite();
         if !(state.budget.as_ref().is_none_or(positive) && state.scores.values().all(positive)) {
-            return Err(RecordError::Mismatch {
-                field: "mask",
-                found: "a budget or a score that is not positive and finite".to_owned(),
-                expected: "the state of this mask".to_owned(),
-            });
+            let found = "a budget or a score that is not positive and finite";
+            return Err(RecordError::mismatch(
+                "mask",
+                found,
+                "the state of this mask",
+            ));
         }
         self.state = state;
         Ok(())

@@ -70,14 +70,8 @@ impl PerturbationSampler for Greedy {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        match self.candidates {
-            0 => Err(ConfigError::Setting {
-                name: "candidates",
-                value: "0".to_owned(),
-                expected: "at least 1",
-            }),
-            _ => Ok(()),
-        }
+        let candidates = self.candidates;
+        ConfigError::check("candidates", candidates, candidates > 0, "at least 1")
     }
 
     fn forwards(&self) -> usize {

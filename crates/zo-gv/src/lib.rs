@@ -120,21 +120,12 @@ impl PerturbationSampler for GuidingVector {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        if self.candidates < 2 {
-            return Err(ConfigError::Setting {
-                name: "candidates",
-                value: self.candidates.to_string(),
-                expected: "at least 2: the guiding vector is a difference",
-            });
-        }
-        if !(1..self.candidates).contains(&self.low()) {
-            return Err(ConfigError::Setting {
-                name: "alpha",
-                value: self.alpha.to_string(),
-                expected: "such that floor(alpha candidates) is at least 1 and below candidates",
-            });
-        }
-        Ok(())
+        let candidates = self.candidates;
+        let expected = "at least 2: the guiding vector is a difference";
+        ConfigError::check("candidates", candidates, candidates > 1, expected)?;
+        let valid = (1..candidates).contains(&self.low());
+        let expected = "such that floor(alpha candidates) is at least 1 and below candidates";
+        ConfigError::check("alpha", self.alpha, valid, expected)
     }
 
     fn forwards(&self) -> usize {

@@ -138,14 +138,8 @@ impl SparsityMask for AdaptiveLayers {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        let check = |name, value: f64, valid, expected| match valid {
-            true => Ok(()),
-            false => Err(ConfigError::Setting {
-                name,
-                value: value.to_string(),
-                expected,
-            }),
-        };
+        let check =
+            |name, value: f64, valid, expected| ConfigError::check(name, value, valid, expected);
         let positive = |value: f64| value > 0.0 && value.is_finite();
         let share = self.share > 0.0 && self.share <= 1.0;
         let exploration = (0.0..=1.0).contains(&self.exploration);
@@ -178,11 +172,11 @@ impl SparsityMask for AdaptiveLayers {
         }
         let values = from_record::<Saved>("mask", record)?.values;
         if let Some(bad) = values.iter().find(|q| !(**q >= 0.0 && q.is_finite())) {
-            return Err(RecordError::Mismatch {
-                field: "mask",
-                found: format!("a layer of value {bad}"),
-                expected: "values that are finite and not negative".to_owned(),
-            });
+            let (found, expected) = (
+                format!("a layer of value {bad}"),
+                "values that are finite and not negative",
+            );
+            return Err(RecordError::mismatch("mask", found, expected));
         }
         self.values = values;
         Ok(())

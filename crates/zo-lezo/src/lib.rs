@@ -96,14 +96,9 @@ impl SparsityMask for RandomLayers {
     }
 
     fn validate(&self) -> Result<(), ConfigError> {
-        if (0.0..=1.0).contains(&self.drop) {
-            return Ok(());
-        }
-        Err(ConfigError::Setting {
-            name: "drop",
-            value: self.drop.to_string(),
-            expected: "a share of the layers, from 0 to 1",
-        })
+        let valid = (0.0..=1.0).contains(&self.drop);
+        let expected = "a share of the layers, from 0 to 1";
+        ConfigError::check("drop", self.drop, valid, expected)
     }
 }
 

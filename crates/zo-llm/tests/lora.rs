@@ -136,7 +136,7 @@ fn adapters_add_their_scaled_product() {
 #[test]
 fn a_step_moves_the_factors_alone_and_in_place() {
     use helpers::model_on;
-    use zo_core::{Dense, Noise, Settings, Sgd, ZeroOrder, ZerothOrderOptimizer};
+    use zo_core::{Method, Settings, ZerothOrderOptimizer};
     use zo_llm::{PaddingSide, TokenBatch};
 
     let device = Device::flex();
@@ -158,7 +158,7 @@ fn a_step_moves_the_factors_alone_and_in_place() {
                 seed: 7,
                 ..Settings::default()
             };
-            let mut optim = ZeroOrder::new(settings, Noise::Gaussian, Dense, Sgd).unwrap();
+            let mut optim = Method::from(settings).init().unwrap();
             let rows: [Vec<u32>; 1] = [vec![5, 9, 2, 33, 60]];
             let batch = TokenBatch::new(&rows, 1, PaddingSide::Right, &device).unwrap();
             let mut model = start();
@@ -185,8 +185,7 @@ fn a_step_moves_the_factors_alone_and_in_place() {
 #[test]
 fn a_step_on_the_fly_is_the_one_in_place() {
     use helpers::model_on;
-    use zo_core::{Dense, Noise, Perturbation, Settings, Sgd};
-    use zo_core::{ZeroOrder, ZerothOrderOptimizer};
+    use zo_core::{Method, Perturbation, Settings, ZerothOrderOptimizer};
     use zo_llm::{PaddingSide, TokenBatch, Tuning};
 
     let device = Device::flex();
@@ -208,7 +207,7 @@ fn a_step_on_the_fly_is_the_one_in_place() {
                     perturbation,
                     ..Settings::default()
                 };
-                let mut optim = ZeroOrder::new(settings, Noise::Gaussian, Dense, Sgd).unwrap();
+                let mut optim = Method::from(settings).init().unwrap();
                 let model = tuning.apply(model_on(config, &device), 0).unwrap();
                 let loss = |model: &CausalLm| model.logits(&batch).square().mean();
                 let (model, report) = optim.step(1e-3, model, loss).unwrap();

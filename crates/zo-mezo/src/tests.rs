@@ -1,6 +1,8 @@
 use burn::module::{Module, Param, ParamGroup};
 use burn::tensor::{DType, Device, Tensor};
-use zo_core::{Difference, Noise, NonFinite, Rounding, StepReport, ZerothOrderOptimizer, ZoError};
+use zo_core::{
+    ConfigError, Difference, Noise, NonFinite, Rounding, StepReport, ZerothOrderOptimizer, ZoError,
+};
 
 use super::*;
 
@@ -297,10 +299,8 @@ fn settings_are_checked() {
         let error = mezo().with_epsilon(epsilon).init().unwrap_err();
         assert!(error.to_string().contains("epsilon"), "{error}");
     }
-    assert_eq!(
-        mezo().with_queries(0).init().unwrap_err(),
-        ConfigError::NoQueries
-    );
+    let error = mezo().with_queries(0).init().unwrap_err();
+    assert!(error.to_string().starts_with("queries is 0"), "{error}");
     assert!(mezo().with_weight_decay(-1.0).init().is_err());
     let rounding = "stochastic".parse::<Rounding>();
     assert_eq!(rounding, Ok(Rounding::Stochastic));
@@ -327,13 +327,13 @@ fn steps_that_cannot_work_are_refused() {
         failed.error
     };
     let error = refused(f64::NAN, 0.0, 1.0);
-    assert!(matches!(error, ZoError::LearningRate(_)), "{error}");
+    assert!(error.to_string().contains("learning rate"), "{error}");
     for decay in [10.0, 20.0] {
         let error = refused(0.1, decay, 1.0);
-        assert!(matches!(error, ZoError::Decay { .. }), "{error}");
+        assert!(error.to_string().contains("weight_decay"), "{error}");
     }
     let error = refused(-1e-3, 0.0, 1.0);
-    assert!(matches!(error, ZoError::LearningRate(_)), "{error}");
+    assert!(error.to_string().contains("learning rate"), "{error}");
     // A quotient that overflows.
     let error = refused(0.1, 0.0, 1e306);
     assert!(

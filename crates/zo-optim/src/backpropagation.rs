@@ -118,11 +118,8 @@ impl ZerothOrderOptimizer for Backpropagation {
 
     fn load_record(&mut self, mut record: OptimizerRecord) -> Result<(), RecordError> {
         record.check_method(&Value::from(STATE))?;
-        let mismatch = |found: String| RecordError::Mismatch {
-            field: "optimizer",
-            found,
-            expected: "the state of one of burn's optimizers".to_owned(),
-        };
+        let expected = "the state of one of burn's optimizers";
+        let mismatch = |found: String| RecordError::mismatch("optimizer", found, expected);
         let state = record.buffers.remove(STATE);
         let state = state.ok_or_else(|| mismatch("missing".to_owned()))?;
         let bytes = Bytes::from_bytes_vec(state.as_bytes().to_vec());

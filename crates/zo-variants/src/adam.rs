@@ -23,7 +23,6 @@ use zo_core::{
     UpdateRule, ZoError, from_record, no_buffers,
 };
 
-use crate::check;
 use crate::momentum::{Buffer, Saved, SavedWindow, check_rate, check_sizes, step_by};
 use crate::window::Window;
 
@@ -44,7 +43,7 @@ fn check_moments(beta_1: f64, beta_2: f64, epsilon: f64) -> Result<(), ConfigErr
     // What is smaller is 0 in f32, and 0 / 0 where the estimate is 0.
     let valid = (f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&epsilon);
     let expected = "positive, and a number that f32 can hold";
-    check("adam_epsilon", epsilon, valid, expected)
+    ConfigError::check("adam_epsilon", epsilon, valid, expected)
 }
 
 /// Adam with buffers twice the size of the weights.
@@ -243,7 +242,7 @@ impl UpdateRule for AdamWindow {
 
     fn validate(&self) -> Result<(), ConfigError> {
         check_moments(self.beta_1, self.beta_2, self.adam_epsilon)?;
-        check("window", self.window, self.window > 0, "at least 1 step")
+        ConfigError::check("window", self.window, self.window > 0, "at least 1 step")
     }
 
     fn record(&self) -> Value {

@@ -18,8 +18,6 @@ use zo_core::{
     StepError, StepReport, ZeroOrder, ZerothOrderOptimizer, ZoError, check_ids, tensors,
 };
 
-use crate::check;
-
 /// Configuration of [`Hybrid`].
 #[derive(Debug, Clone)]
 pub struct HybridConfig {
@@ -77,7 +75,7 @@ impl HybridConfig {
         optimizer: ModuleOptimizer,
     ) -> Result<Hybrid<Z>, ConfigError> {
         let valid = self.top_rate >= 0.0 && self.top_rate.is_finite();
-        check("top_rate", self.top_rate, valid, "not negative and finite")?;
+        ConfigError::check("top_rate", self.top_rate, valid, "not negative and finite")?;
         Ok(Hybrid {
             below,
             optimizer,
@@ -134,7 +132,12 @@ impl<Z: ZerothOrderOptimizer> Hybrid<Z> {
         };
         module.visit(&mut finite);
         match finite.bad {
-            Some(path) => Err(ZoError::Gradient { step, path }),
+            Some(path) => {
+                let reason = format!(
+                    "the gradient of `{path}` is not finite; lower the learning rate, or let such steps be skipped with `NonFinite::Skip`"
+                );
+                Err(ZoError::NonFiniteGradient { step, reason })
+            }
             None => Ok((value, gradients)),
         }
     }
@@ -229,11 +232,8 @@ impl<Z: ZerothOrderOptimizer> ZerothOrderOptimizer for Hybrid<Z> {
         let hybrid = json!({ "hybrid": { "top_rate": self.top_rate }, "below": below });
         record.check_method(&hybrid)?;
         record.method = below;
-        let mismatch = |found: &str| RecordError::Mismatch {
-            field: "first-order optimizer",
-            found: found.to_owned(),
-            expected: "the state of a hybrid optimizer".to_owned(),
-        };
+        let expected = "the state of a hybrid optimizer";
+        let mismatch = |found: &str| RecordError::mismatch(TOP, found, expected);
         let top = record
             .buffers
             .remove(TOP)

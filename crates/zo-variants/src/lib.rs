@@ -36,7 +36,7 @@ pub use momentum::{Momentum, MomentumWindow, momentum, momentum_window};
 pub use sign::{Sign, SignKind, sign, sign_elementwise};
 pub use sparse::{Sparse, SparseKind, sparse_magnitude, sparse_mezo, sparse_random};
 
-use zo_core::{ConfigError, Method, Preset, Registry};
+use zo_core::{Method, Preset, Registry};
 
 /// Adds this crate's methods and parts.
 pub fn register(registry: Registry) -> Registry {
@@ -119,22 +119,4 @@ pub fn register(registry: Registry) -> Registry {
         })
     };
     rows.into_iter().fold(registry, preset)
-}
-
-/// An error about a setting if `valid` does not hold.
-fn check(
-    name: &'static str,
-    value: impl ToString,
-    valid: bool,
-    expected: &'static str,
-) -> Result<(), ConfigError> {
-    if valid {
-        return Ok(());
-    }
-    let value = value.to_string();
-    Err(ConfigError::Setting {
-        name,
-        value,
-        expected,
-    })
 }

@@ -20,7 +20,6 @@ use zo_core::{
     UpdateContext, UpdateRule, ZoError, from_record, no_buffers,
 };
 
-use crate::check;
 use crate::window::Window;
 
 /// ZO-SGD with momentum in a buffer.
@@ -35,7 +34,7 @@ pub fn momentum_window() -> Method {
 
 /// Checks a share that is kept in a step.
 pub(crate) fn check_rate(name: &'static str, rate: f64) -> Result<(), ConfigError> {
-    check(name, rate, (0.0..1.0).contains(&rate), "from 0 to below 1")
+    ConfigError::check(name, rate, (0.0..1.0).contains(&rate), "from 0 to below 1")
 }
 
 /// Momentum in a buffer the size of the weights.
@@ -178,11 +177,11 @@ impl Saved {
         let saved: Self = from_record("update rule", record)?;
         match saved.steps.iter().find(|(_, step)| **step > saved.step) {
             None => Ok(saved),
-            Some((path, step)) => Err(RecordError::Mismatch {
-                field: "update rule",
-                found: format!("`{path}` at step {step}"),
-                expected: format!("a step up to {}", saved.step),
-            }),
+            Some((path, step)) => {
+                let found = format!("`{path}` at step {step}");
+                let expected = format!("a step up to {}", saved.step);
+                Err(RecordError::mismatch("update rule", found, expected))
+            }
         }
     }
 
@@ -194,11 +193,8 @@ impl Saved {
     ) -> Result<BTreeMap<String, Buffer>, RecordError> {
         let fill = |(path, step): (&String, &u64)| {
             let name = format!("{prefix}{path}");
-            let mismatch = |found: String| RecordError::Mismatch {
-                field: "buffer",
-                found,
-                expected: format!("`{name}`, a list of f32"),
-            };
+            let expected = format!("`{name}`, a list of f32");
+            let mismatch = |found: String| RecordError::mismatch("buffer", found, &expected);
             let data = values.remove(&name);
             let data = data.ok_or_else(|| mismatch("missing".to_owned()))?;
             if data.dtype() != DType::F32 || data.shape().num_dims() != 1 {
@@ -224,12 +220,11 @@ pub(crate) fn check_sizes(
         };
         let (found, expected) = (buffer.value.shape().num_elements(), tensor.elements());
         if found != expected {
-            let path = tensor.path.clone();
-            return Err(ZoError::Buffer {
-                path,
-                found,
-                expected,
-            });
+            let reason = format!(
+                "has {expected} value(s), and the optimizer keeps {found} for it: it was trained, or its record written, with another model. \
+                 Build a new optimizer, or load the record of this model's"
+            );
+            return Err(ZoError::parameter(&tensor.path, reason));
         }
     }
     Ok(())
@@ -296,7 +291,7 @@ impl UpdateRule for MomentumWindow {
     fn validate(&self) -> Result<(), ConfigError> {
         check_rate("beta", self.beta)?;
         check_rate("dampening", self.dampening)?;
-        check("window", self.window, self.window > 0, "at least 1 step")
+        ConfigError::check("window", self.window, self.window > 0, "at least 1 step")
     }
 
     fn record(&self) -> Value {

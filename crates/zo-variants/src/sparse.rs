@@ -29,7 +29,6 @@ use zo_core::{
     SparsityMask, TensorInfo, ZoError, from_record,
 };
 
-use crate::check;
 use crate::quantile::{Quantile, Visit, global_quantiles, quantiles};
 
 /// ZO-SGD on a random share of the elements.
@@ -171,7 +170,7 @@ impl SparsityMask for Sparse {
     fn validate(&self) -> Result<(), ConfigError> {
         let valid = (0.0..1.0).contains(&self.sparsity);
         let expected = "a share from 0 to below 1";
-        check("sparsity", self.sparsity, valid, expected)
+        ConfigError::check("sparsity", self.sparsity, valid, expected)
     }
 
     fn record(&self) -> Value {

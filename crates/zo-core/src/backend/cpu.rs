@@ -1,6 +1,7 @@
 //! The CPU kernel: one sweep over a slice of weights.
 
 mod few;
+mod half_bits;
 mod magnitude;
 mod moves;
 mod round;

@@ -24,8 +24,6 @@ pub use simd::SimdLevel;
 
 use philox::RoundKeys;
 
-use crate::direction::{Direction, Term};
-
 /// Elements that share one tile of blocks, one value each.
 pub(crate) const LANES: usize = 64;
 
@@ -150,25 +148,6 @@ pub fn rounding_bits(seed: u64, tensor: TensorKey, index: u64) -> u16 {
     let (tile, k) = (row / values, (row % values) as usize);
     let words = philox::block(&RoundKeys::new(seed), tile * LANES as u64 + lane, tensor.0);
     (words[k / 2] >> (16 * (k % 2))) as u16
-}
-
-/// The mean square of the noise `direction` on a tensor: 1 in expectation for noise of coefficient 1. Computed exactly for tensors of up
-/// to 4096 elements; beyond that the expectation, which Gaussian noise meets within 2.2% (one standard deviation) and a Rademacher vector
-/// exactly.
-pub fn mean_square(direction: &Direction, tensor: TensorKey, elements: usize) -> f64 {
-    const EXACT: usize = 1 << 12;
-    if elements > EXACT || elements == 0 {
-        return direction
-            .terms()
-            .iter()
-            .map(|t| t.coefficient * t.coefficient)
-            .sum();
-    }
-    let at = |index: u64| -> f64 {
-        let term = |t: &Term| t.coefficient * f64::from(value(t.noise, t.seed, tensor, index));
-        direction.terms().iter().map(term).sum::<f64>().powi(2)
-    };
-    (0..elements as u64).map(at).sum::<f64>() / elements as f64
 }
 
 /// Seed number `index` of step `step` of a run started from `seed`.

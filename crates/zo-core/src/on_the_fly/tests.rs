@@ -323,7 +323,7 @@ fn adapters_stay_and_their_factors_alone_move() {
 
         // A weight that carries an adapter has no room for a displacement.
         let error = mezo(OnTheFly).step(1e-2, start.clone(), loss).unwrap_err();
-        assert!(matches!(&error.error, ZoError::OnTheFly { path } if path == "first"));
+        assert!(matches!(&error.error, ZoError::Parameter { path, .. } if path == "first"));
         assert_eq!(bits(&error.module), bits(&start));
         assert!(error.module.first.adapter().is_some());
     }
@@ -370,7 +370,7 @@ fn adapters_beside_a_quantized_base() {
     near(&in_place, &flying, 1e-5);
     let mut optim = optimizer(settings(OnTheFly, ParamGroup::all()));
     let error = optim.step(1e-2, start, loss).unwrap_err();
-    assert!(matches!(error.error, ZoError::Dtype { .. }), "{error}");
+    assert!(error.to_string().contains("dtype"), "{error}");
 }
 
 /// Visitors see theta, whatever the displacement: the loss would be the same twice, and the model never learn.

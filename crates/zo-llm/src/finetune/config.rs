@@ -144,14 +144,14 @@ impl FinetuneConfig {
     /// Names the first value that makes no sense.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let in_parts = self.micro_batch.unwrap_or(self.batch);
-        check("batch", self.batch, self.batch > 0, "at least 1 row")?;
-        check(
+        ConfigError::check("batch", self.batch, self.batch > 0, "at least 1 row")?;
+        ConfigError::check(
             "micro_batch",
             in_parts,
             (1..=self.batch).contains(&in_parts),
             "at least 1 row and at most batch",
         )?;
-        check(
+        ConfigError::check(
             "eval_batch",
             self.eval_batch,
             self.eval_batch > 0,
@@ -159,23 +159,6 @@ impl FinetuneConfig {
         )?;
         self.trainer().validate()
     }
-}
-
-fn check(
-    name: &'static str,
-    value: impl ToString,
-    valid: bool,
-    expected: &'static str,
-) -> Result<(), ConfigError> {
-    if valid {
-        return Ok(());
-    }
-    let value = value.to_string();
-    Err(ConfigError::Setting {
-        name,
-        value,
-        expected,
-    })
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use half::{bf16, f16};
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype as FileDtype, TensorView};
 
-use super::lora::{FACTORS, Layers, LoraConfig, LoraError, attach};
+use super::factors::{FACTORS, Layers, LoraConfig, LoraError, attach};
 use crate::files::load::{LoadError, Mismatch};
 use crate::files::replace::replace_all;
 use crate::files::slots::file_name;

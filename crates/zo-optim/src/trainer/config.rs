@@ -75,67 +75,50 @@ impl TrainerConfig {
     /// Names the first value that makes no sense.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let saves = self.checkpoint_dir.is_some();
-        check(
+        ConfigError::check(
             "lr",
             self.lr,
             self.lr >= 0.0 && self.lr.is_finite(),
             "a learning rate, not negative and finite",
         )?;
-        check(
+        ConfigError::check(
             "warmup",
             self.warmup,
             self.warmup <= self.steps,
             "at most steps: the rate would never reach lr",
         )?;
-        check(
+        ConfigError::check(
             "keep_best",
             self.keep_best,
             saves || !self.keep_best,
             "false without a checkpoint_dir, where the best weights wait",
         )?;
         let patience = self.patience.unwrap_or(1);
-        check(
+        ConfigError::check(
             "patience",
             patience,
             patience > 0,
             "at least 1 evaluation, or none",
         )?;
-        check(
+        ConfigError::check(
             "eval_every",
             self.eval_every,
             self.eval_every > 0 || self.patience.is_none(),
             "at least 1 step with patience, which counts evaluations",
         )?;
-        check(
+        ConfigError::check(
             "checkpoint_every",
             self.checkpoint_every,
             saves || self.checkpoint_every == 0,
             "0 without a checkpoint_dir",
         )?;
-        check(
+        ConfigError::check(
             "resume",
             self.resume,
             saves || !self.resume,
             "false without a checkpoint_dir to go on from",
         )
     }
-}
-
-fn check(
-    name: &'static str,
-    value: impl ToString,
-    valid: bool,
-    expected: &'static str,
-) -> Result<(), ConfigError> {
-    if valid {
-        return Ok(());
-    }
-    let value = value.to_string();
-    Err(ConfigError::Setting {
-        name,
-        value,
-        expected,
-    })
 }
 
 #[cfg(test)]

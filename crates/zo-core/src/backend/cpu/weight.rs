@@ -5,7 +5,7 @@
 use half::{bf16, f16};
 use num_traits::{Float, MulAdd};
 
-use super::round;
+use super::half_bits;
 use crate::noise::LANES;
 
 /// A row of accumulators, at least f32.
@@ -119,12 +119,12 @@ macro_rules! half_precision {
             #[inline(always)]
             fn noise(z: f32) -> f32 { z }
             #[inline(always)]
-            fn widen(self) -> f32 { round::$to_f32(self.to_bits()) }
+            fn widen(self) -> f32 { half_bits::$to_f32(self.to_bits()) }
             #[inline(always)]
-            fn narrow(value: f32) -> Self { Self::from_bits(round::$nearest(value.to_bits())) }
+            fn narrow(value: f32) -> Self { Self::from_bits(half_bits::$nearest(value.to_bits())) }
             #[inline(always)]
             fn narrow_by_chance(value: f32, random: u32) -> Self {
-                Self::from_bits(round::$by_chance(value.to_bits(), random))
+                Self::from_bits(half_bits::$by_chance(value.to_bits(), random))
             }
         }
     )*};

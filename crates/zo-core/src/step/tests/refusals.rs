@@ -72,7 +72,7 @@ fn numbers_that_do_not_fit_the_weights_are_refused() {
 #[test]
 fn an_epsilon_that_moves_nothing_is_refused() {
     let too_small = |error: ZoError| {
-        assert!(matches!(error, ZoError::EpsilonTooSmall { .. }), "{error}");
+        assert!(error.to_string().contains("it must be larger"), "{error}");
     };
     let start: Vec<f32> = (0..1000).map(|i| 0.5 + i as f32 * 1e-4).collect();
     too_small(refused(1e-9, 1e-3, 1.0, &start, DType::F32));

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::targets::{Targets, pattern};
 use crate::files::read::read_text;
 use crate::model::config::ConfigError;
-use crate::tuning::lora::{LoraConfig, LoraError, default_targets};
+use crate::tuning::factors::{LoraConfig, LoraError, default_targets};
 
 /// Options of PEFT that change what an adapter computes and are not supported here. All are off by default.
 const UNSUPPORTED: [&str; 18] = [

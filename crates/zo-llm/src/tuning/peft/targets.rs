@@ -5,7 +5,7 @@ use fancy_regex::Regex;
 use crate::files::slots::{file_name, slots};
 use crate::model::CausalLm;
 use crate::model::config::ConfigError;
-use crate::tuning::lora::{Layers, LoraError, linear_layers, matches, unknown_target};
+use crate::tuning::factors::{Layers, LoraError, linear_layers, matches, unknown_target};
 
 /// `target_modules` in its forms.
 #[derive(Debug)]
