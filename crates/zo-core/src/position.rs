@@ -70,3 +70,119 @@ impl Position {
         RecordError::mismatch("position", found, expected)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+    use burn::tensor::{Device, Tensor, TensorData};
+
+    use super::*;
+    use crate::testing::{Toy, flat, toy};
+    use crate::{Difference, Method, Perturbation, Session, ZeroOrder, ZerothOrderOptimizer};
+
+    /// Losses that depend on step and evaluation alone.
+    fn loss(step: usize) -> impl FnMut(&Toy) -> f64 {
+        let mut calls = 0;
+        move |toy: &Toy| {
+            // On the fly a step asks whether the weights were read at all.
+            let _ = toy.head.val();
+            calls += 1;
+            ((31 * step + 7 * calls) % 11) as f64 * 1e-2
+        }
+    }
+
+    /// The stored values, and how to put them back.
+    #[derive(Default)]
+    struct Stored(Vec<TensorData>);
+
+    impl ModuleVisitor for Stored {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0.push(param.val().into_data());
+        }
+    }
+
+    impl ModuleMapper for Stored {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let data = self.0.remove(0);
+            param.map(|tensor| Tensor::from_data(data, &tensor.device()))
+        }
+    }
+
+    fn begin(method: &Method) -> Session<Toy, ZeroOrder> {
+        let optim = method.clone().init().unwrap();
+        optim.session(toy(&Device::flex())).unwrap()
+    }
+
+    /// Steps `from..to`.
+    fn steps(session: &mut Session<Toy, ZeroOrder>, from: usize, to: usize) {
+        for step in from..to {
+            session.step(0.05, loss(step)).unwrap();
+        }
+    }
+
+    /// Another session that goes on where this one stands, by way of what would be on disk.
+    fn again(session: &mut Session<Toy, ZeroOrder>, method: &Method) -> Session<Toy, ZeroOrder> {
+        let mut stored = Stored::default();
+        let (module, position) = session.stored();
+        module.visit(&mut stored);
+        let json = serde_json::to_string(&position).unwrap();
+        let mut optim = method.clone().init().unwrap();
+        optim.load_record(session.optimizer().record()).unwrap();
+        let module = toy(&Device::flex()).map(&mut stored);
+        let mut session = optim.session(module).unwrap();
+        session
+            .resume_at(serde_json::from_str(&json).unwrap())
+            .unwrap();
+        session
+    }
+
+    #[test]
+    fn a_session_goes_on_from_what_was_stored_with_the_same_bits() {
+        let methods = [
+            Method::new(),
+            Method::new().with_weight_decay(0.5).with_queries(2),
+            Method::new().with_difference(Difference::OneSided),
+            Method::new().with_perturbation(Perturbation::OnTheFly),
+        ];
+        for method in methods {
+            let mut whole = begin(&method);
+            steps(&mut whole, 0, 6);
+            let whole = flat(whole.model());
+            for cut in 0..=6 {
+                let mut part = begin(&method);
+                steps(&mut part, 0, cut);
+                let passes = part.passes();
+                let mut rest = again(&mut part, &method);
+                assert_eq!(part.passes(), passes, "to store moves nothing");
+                steps(&mut rest, cut, 6);
+                assert_eq!(flat(rest.model()), whole, "{method:?} after {cut} steps");
+                steps(&mut part, cut, 6);
+                assert_eq!(flat(part.model()), whole, "{method:?} disturbed at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn positions_that_do_not_fit_are_refused() {
+        let mut session = begin(&Method::new());
+        steps(&mut session, 0, 1);
+        let (_, position) = session.stored();
+        assert!(!position.is_at_rest() && position.pending.is_some());
+        assert!(position.check(session.held.tensors().len()).is_ok());
+        let error = position.check(2).unwrap_err().to_string();
+        assert!(error.contains("one of another module"), "{error}");
+        // Updates do not wait on the fly, nor where they are made at once.
+        let on_the_fly = Method::new().with_perturbation(Perturbation::OnTheFly);
+        let mut session = begin(&on_the_fly);
+        let before = flat(session.model());
+        let error = session.resume_at(position.clone()).unwrap_err().to_string();
+        assert!(error.contains("expected at rest"), "{error}");
+        assert_eq!(flat(session.model()), before);
+        let optim = Method::new().init().unwrap();
+        let mut held = optim.hold(toy(&Device::flex())).unwrap();
+        let error = held.resume_at(position.clone()).unwrap_err().to_string();
+        assert!(error.contains("without an update that waits"), "{error}");
+        held.resume_at(Position::new(position.displacement, None))
+            .unwrap();
+    }
+}

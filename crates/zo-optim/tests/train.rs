@@ -69,7 +69,8 @@ fn a_model_learns_in_place_and_the_metrics_are_those_of_the_reports() {
         assert!((rate / expected - 1.0).abs() < 0.05, "{rate}, {expected}");
 
         let (passes, _) = logged(directory.path(), "train", epoch, "Passes");
-        assert_eq!(passes, [17.0; STEPS]);
+        // The update of a step is made in the first pass of the next, or at the end of the epoch.
+        assert_eq!(passes, [16.0; STEPS]);
     }
     let [(_, first), (_, last)] =
         [1, 6].map(|epoch| logged(directory.path(), "valid", epoch, "Loss"));
@@ -85,15 +86,17 @@ fn it_is_the_run_of_a_plain_loop() {
     let training = training_on(loader(None), directory.path(), 2);
     let (result, _) = launch(training, config.init().unwrap(), 0.1, Classifier::new(0.1));
 
-    let (mut model, mut optim) = (Classifier::new(0.1), config.init().unwrap());
+    let optim = config.init().unwrap();
+    let mut session = optim.session(Classifier::new(0.1)).unwrap();
     for _ in 0..2 {
         for batch in loader(None).iter() {
             let batch = batch.unwrap();
-            let step = optim.step(0.1, model, |model: &Classifier| model.loss(&batch));
-            model = step.unwrap().0;
+            let step = session.step(0.1, |model: &Classifier| model.loss(&batch));
+            step.unwrap();
         }
+        session.model();
     }
-    assert_eq!(result.model.0.bits(), model.bits());
+    assert_eq!(result.model.0.bits(), session.model().bits());
 }
 
 /// Four epochs at once, and two and two with a checkpoint between them, from another model.

@@ -1,12 +1,15 @@
-//! Keeping the best weights, and stopping early, with an optimizer that follows a script.
+//! Keeping the best weights, with an optimizer that follows a script.
 
 use std::path::Path;
 
-use burn::tensor::Device;
-use zo_core::{ObjectiveError, OptimizerRecord, RecordError, StepError, StepReport};
-use zo_llm::CausalLm;
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
+use burn::tensor::{Device, Tensor, TensorData};
+use zo_core::{
+    Loss, OptimizerRecord, Perturbation, Perturbed, RecordError, StepError, StepReport,
+    ZerothOrderOptimizer, ZoError,
+};
 use zo_llm::dataset::{Dataset, evaluate};
-use zo_llm::finetune::{FinetuneConfig, Finish, LmOptimizer, LossValue, Outcome};
+use zo_llm::finetune::{FinetuneConfig, Finish};
 
 use crate::{bits, config, data, model, names, quiet, run, saving, spoiled};
 
@@ -18,42 +21,64 @@ pub(crate) struct Scripted {
 
 pub(crate) const SPOILED: u64 = u64::MAX;
 
-impl LmOptimizer for Scripted {
-    fn step_lm(
-        &mut self,
-        _: f64,
-        _: CausalLm,
-        _: &mut dyn FnMut(&CausalLm) -> Result<LossValue, ObjectiveError>,
-    ) -> Result<(CausalLm, StepReport), StepError<CausalLm>> {
-        let report = StepReport {
-            step: self.step as u64,
-            queries: Vec::new(),
-            loss_unperturbed: Some(0.0),
-            forwards: 0,
-            passes: 0,
-            swept: 0,
-            skipped: false,
-            copied: 0,
-            seconds_forward: 0.0,
-            seconds_sweep: 0.0,
-        };
-        let seed = self.seeds[self.step];
-        self.step += 1;
-        let model = match seed {
-            SPOILED => spoiled(),
-            seed => model(seed),
-        };
-        Ok((model, report))
+/// The weights of a model, in the order of traversal.
+struct Weights(std::collections::VecDeque<TensorData>);
+
+impl ModuleVisitor for Weights {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.0.push_back(param.val().into_data());
+    }
+}
+
+impl ModuleMapper for Weights {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let data = self.0.pop_front().unwrap();
+        param.map(|tensor| Tensor::from_data(data, &tensor.device()))
+    }
+}
+
+impl ZerothOrderOptimizer for Scripted {
+    fn hold<M: Module>(&self, module: M) -> Result<Perturbed<M>, StepError<M>> {
+        Perturbed::hold(module, &ParamGroup::all(), Perturbation::InPlace)
     }
 
-    fn record_lm(&self) -> OptimizerRecord {
+    fn step_on<M: Module, L: Loss>(
+        &mut self,
+        _: f64,
+        held: &mut Perturbed<M>,
+        _: impl FnMut(&M) -> L,
+    ) -> Result<StepReport, ZoError> {
+        let mut weights = Weights(Default::default());
+        match self.seeds[self.step] {
+            SPOILED => spoiled(),
+            seed => model(seed),
+        }
+        .visit(&mut weights);
+        held.replace(|module| module.map(&mut weights));
+        Ok(StepReport {
+            step: self.skip(),
+            loss_unperturbed: Some(0.0),
+            ..StepReport::default()
+        })
+    }
+
+    fn steps(&self) -> u64 {
+        self.step as u64
+    }
+
+    fn skip(&mut self) -> u64 {
+        self.step += 1;
+        self.step as u64 - 1
+    }
+
+    fn record(&self) -> OptimizerRecord {
         OptimizerRecord {
-            step: self.step as u64,
+            step: self.steps(),
             ..OptimizerRecord::default()
         }
     }
 
-    fn load_record_lm(&mut self, record: OptimizerRecord) -> Result<(), RecordError> {
+    fn load_record(&mut self, record: OptimizerRecord) -> Result<(), RecordError> {
         self.step = record.step as usize;
         Ok(())
     }
@@ -70,7 +95,12 @@ pub(crate) fn ranked(data: &Dataset) -> [u64; 3] {
     seeds.map(|(_, _, seed)| seed)
 }
 
-fn follow(start: u64, seeds: &[u64], data: &Dataset, config: &FinetuneConfig) -> Outcome {
+fn follow(
+    start: u64,
+    seeds: &[u64],
+    data: &Dataset,
+    config: &FinetuneConfig,
+) -> zo_llm::finetune::Outcome {
     let (seeds, step) = (seeds.to_vec(), 0);
     let mut optim = Scripted { seeds, step };
     run(model(start), &mut optim, data, config, quiet).unwrap()
@@ -111,41 +141,4 @@ fn a_run_without_progress_stops_and_gives_its_best_weights() {
     assert_eq!((again.finish, again.step), (Finish::EarlyStopped, 4));
     assert_eq!(bits(&again.model), bits(&model(good)));
     assert_eq!(again.evaluations, done.evaluations);
-}
-
-#[test]
-fn the_best_weights_are_kept_wherever_they_come() {
-    let data = data();
-    let [bad, fair, good] = ranked(&data);
-    for (start, script, best) in [
-        (bad, [fair, good, bad], 2),
-        (good, [bad, fair, good], 0),
-        (bad, [bad, fair, good], 3),
-        (fair, [good, good, bad], 1),
-    ] {
-        let dir = tempfile::tempdir().unwrap();
-        let config = FinetuneConfig {
-            checkpoint_every: 2,
-            ..keeping(3, dir.path())
-        };
-        let done = follow(start, &script, &data, &config);
-        assert_eq!((done.finish, done.step), (Finish::Done, 3));
-        assert_eq!(done.best.map(|best| best.step), Some(best));
-        assert_eq!(bits(&done.model), bits(&model(good)));
-        let folder = format!("best-{best:06}");
-        assert_eq!(names(dir.path()), [folder.as_str(), "step-000003"]);
-    }
-}
-
-#[test]
-fn without_keep_best_the_last_weights_count() {
-    let data = data();
-    let [bad, fair, good] = ranked(&data);
-    let config = FinetuneConfig {
-        eval_every: 1,
-        ..config(2)
-    };
-    let done = follow(fair, &[good, bad], &data, &config);
-    assert_eq!(bits(&done.model), bits(&model(bad)));
-    assert_eq!(done.best.map(|best| best.step), Some(1));
 }

@@ -1,6 +1,6 @@
 //! Runs whose weights become such that the loss is not finite.
 
-use zo_core::{Settings, ZoError};
+use zo_core::ZoError;
 use zo_llm::finetune::{
     CheckpointError, Event, FinetuneConfig, FinetuneError, Finish, RunError, last_checkpoint,
 };
@@ -80,7 +80,7 @@ fn a_step_that_fails_for_its_loss_is_a_divergence_too() {
         lr: 1e300,
         ..keeping(3, dir.path())
     };
-    let mut optim = mezo(Settings::default());
+    let mut optim = mezo();
     let error = run(model(1), &mut optim, &data(), &config, quiet).unwrap_err();
     assert!(error.error.is_divergence(), "{error}");
     assert_eq!(error.best.map(|best| best.step), Some(0));
@@ -98,7 +98,7 @@ fn what_was_not_finite_from_the_start_is_said_and_is_no_best() {
         }
         Ok(())
     };
-    let mut optim = mezo(Settings::default());
+    let mut optim = mezo();
     let only = keeping(0, dir.path());
     let done = run(spoiled(), &mut optim, &data, &only, observe).unwrap();
     assert_eq!((done.finish, done.best), (Finish::Done, None));

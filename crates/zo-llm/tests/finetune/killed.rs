@@ -4,9 +4,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use zo_core::ZeroOrder;
 use zo_core::noise::derive_seed;
-use zo_llm::finetune::{Event, FinetuneConfig, Finish, LmOptimizer};
-use zo_variants::MomentumConfig;
+use zo_llm::finetune::{Event, FinetuneConfig, Finish};
+use zo_optim::variants::momentum;
 
 use crate::{bits, config, data, model, names, quiet, run, saving};
 
@@ -36,8 +37,8 @@ fn resuming(dir: &Path) -> FinetuneConfig {
     saving(config, dir)
 }
 
-fn optimizer() -> impl LmOptimizer {
-    MomentumConfig::new().init().unwrap()
+fn optimizer() -> ZeroOrder {
+    momentum().init().unwrap()
 }
 
 /// What the process does that is killed.

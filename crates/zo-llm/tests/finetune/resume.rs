@@ -5,55 +5,52 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::module::{Module, ModuleMapper, Param, ParamGroup};
 use burn::tensor::{DType, Device, Tensor};
 use serde_json::json;
-use zo_core::Settings;
-use zo_curvzo::CurvZoConfig;
-use zo_gv::MezoGvConfig;
-use zo_lezo::AdaLezoConfig;
+use zo_core::{Method, ZeroOrder, ZerothOrderOptimizer};
 use zo_llm::CausalLm;
 use zo_llm::dataset::Dataset;
 use zo_llm::finetune::{
-    CheckpointError, Event, FinetuneConfig, FinetuneError, Finish, LmOptimizer, Outcome, RunError,
-    Schedule, finetune,
+    CheckpointError, Event, FinetuneConfig, FinetuneError, Finish, Outcome, RunError, Schedule,
+    finetune,
 };
-use zo_variants::{AdamConfig, MomentumConfig, SparseConfig, SparseKind};
+use zo_optim::variants::{
+    AdamWindow, MomentumWindow, Sparse, SparseKind, adam, adam_window, momentum, momentum_window,
+    sparse_mezo,
+};
+use zo_optim::{CurvatureSampling, GuidingVector, ada_lezo, curvzo, mezo_gv};
 
 use crate::{bits, config, data, mezo, model, names, quiet, run, saving};
 
-type Build = fn() -> Box<dyn LmOptimizer>;
-
 /// Methods with every kind of state, each with a learning rate.
-const METHODS: [(&str, f64, Build); 9] = [
-    ("mezo", 1e-3, || Box::new(mezo(Settings::default()))),
-    ("momentum", 2e-4, || {
-        Box::new(MomentumConfig::new().init().unwrap())
-    }),
-    ("momentum window", 2e-4, || {
-        Box::new(MomentumConfig::new().with_window(4).init_window().unwrap())
-    }),
-    ("adam", 1e-3, || Box::new(AdamConfig::new().init().unwrap())),
-    ("adam window", 1e-3, || {
-        Box::new(AdamConfig::new().with_window(4).init_window().unwrap())
-    }),
-    ("gv with history", 1e-3, || {
-        let config = MezoGvConfig::new().with_candidates(4).with_history(true);
-        Box::new(config.init().unwrap())
-    }),
-    ("adalezo", 1e-3, || {
-        Box::new(AdaLezoConfig::new().init().unwrap())
-    }),
-    ("curvzo", 1e-3, || {
-        Box::new(CurvZoConfig::new().with_adapt_every(3).init().unwrap())
-    }),
-    ("sparse-mezo", 1e-3, || {
-        let config = SparseConfig::new().with_kind(SparseKind::SmallWeights);
-        Box::new(config.with_refresh(5).init().unwrap())
-    }),
-];
+fn methods() -> [(&'static str, f64, Method); 9] {
+    [
+        ("mezo", 1e-3, Method::new()),
+        ("momentum", 2e-4, momentum()),
+        ("momentum window", 2e-4, {
+            momentum_window().with_update(MomentumWindow::new().with_window(4))
+        }),
+        ("adam", 1e-3, adam()),
+        ("adam window", 1e-3, {
+            adam_window().with_update(AdamWindow::new().with_window(4))
+        }),
+        ("gv with history", 1e-3, {
+            let sampler = GuidingVector::new().with_candidates(4).with_history(true);
+            mezo_gv().with_sampler(sampler)
+        }),
+        ("adalezo", 1e-3, ada_lezo()),
+        ("curvzo", 1e-3, {
+            curvzo().with_mask(CurvatureSampling::new().with_adapt_every(3))
+        }),
+        ("sparse-mezo", 1e-3, {
+            let mask = Sparse::new().with_kind(SparseKind::SmallWeights);
+            sparse_mezo().with_mask(mask.with_refresh(5))
+        }),
+    ]
+}
 
 /// A run that is told to stop after `cut` steps.
-fn interrupted(
+fn interrupted<O: ZerothOrderOptimizer>(
     model: CausalLm,
-    optim: &mut dyn LmOptimizer,
+    optim: &mut O,
     data: &Dataset,
     config: &FinetuneConfig,
     cut: usize,
@@ -81,19 +78,20 @@ fn resuming(config: &FinetuneConfig) -> FinetuneConfig {
 fn ends_the_same(
     name: &str,
     start: &dyn Fn() -> CausalLm,
-    build: Build,
+    method: &Method,
     plan: &FinetuneConfig,
     cuts: &[usize],
 ) {
     let data = data();
-    let whole = run(start(), build().as_mut(), &data, plan, quiet).unwrap();
+    let build = || method.clone().init().unwrap();
+    let whole = run(start(), &mut build(), &data, plan, quiet).unwrap();
     for cut in cuts {
         let dir = tempfile::tempdir().unwrap();
         let config = saving(plan.clone(), dir.path());
-        let part = interrupted(start(), build().as_mut(), &data, &config, *cut);
+        let part = interrupted(start(), &mut build(), &data, &config, *cut);
         assert_eq!((part.finish, part.step), (Finish::Interrupted, *cut));
         assert_eq!(names(dir.path()), [format!("step-{cut:06}")]);
-        let end = run(start(), build().as_mut(), &data, &resuming(&config), quiet).unwrap();
+        let end = run(start(), &mut build(), &data, &resuming(&config), quiet).unwrap();
         assert_eq!((end.finish, end.step), (Finish::Done, plan.steps));
         assert_eq!(
             end.evaluations, whole.evaluations,
@@ -108,7 +106,7 @@ fn ends_the_same(
 
 #[test]
 fn interrupted_runs_end_with_the_same_bits() {
-    for (name, lr, build) in METHODS {
+    for (name, lr, method) in methods() {
         let plan = FinetuneConfig {
             lr,
             eval_every: 5,
@@ -121,7 +119,7 @@ fn interrupted_runs_end_with_the_same_bits() {
         } else {
             &[3, 5]
         };
-        ends_the_same(name, &|| model(1), build, &plan, cuts);
+        ends_the_same(name, &|| model(1), &method, &plan, cuts);
     }
 }
 
@@ -136,12 +134,12 @@ fn half_precision_runs_end_with_the_same_bits() {
         }
         model(1).map(&mut Half)
     }
-    for (name, lr, build) in &METHODS[..2] {
+    for (name, lr, method) in &methods()[..2] {
         let plan = FinetuneConfig {
             lr: *lr,
             ..config(8)
         };
-        ends_the_same(name, &half, *build, &plan, &[1, 4]);
+        ends_the_same(name, &half, method, &plan, &[1, 4]);
     }
 }
 
@@ -154,12 +152,12 @@ fn a_run_that_dies_goes_on_from_its_last_checkpoint() {
         lr: 2e-4,
         ..config(12)
     };
-    let build = METHODS[1].2;
+    let build = || momentum().init().unwrap();
     let whole = FinetuneConfig {
         checkpoint_every: 0,
         ..plan.clone()
     };
-    let whole = run(model(1), build().as_mut(), &data, &whole, quiet).unwrap();
+    let whole = run(model(1), &mut build(), &data, &whole, quiet).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let config = saving(plan, dir.path());
     let mut saved = Vec::new();
@@ -172,7 +170,7 @@ fn a_run_that_dies_goes_on_from_its_last_checkpoint() {
         Event::Stepped { report, .. } if report.step == 9 => Err("the plug was pulled".to_owned()),
         _ => Ok(()),
     };
-    let error = run(model(1), build().as_mut(), &data, &config, dies).unwrap_err();
+    let error = run(model(1), &mut build(), &data, &config, dies).unwrap_err();
     assert_eq!((error.step, saved), (10, vec![4, 8]));
     // What it was writing does not count.
     std::fs::create_dir(dir.path().join("step-000012.tmp")).unwrap();
@@ -187,14 +185,7 @@ fn a_run_that_dies_goes_on_from_its_last_checkpoint() {
         }
         Ok(())
     };
-    let end = run(
-        model(1),
-        build().as_mut(),
-        &data,
-        &resuming(&config),
-        observe,
-    )
-    .unwrap();
+    let end = run(model(1), &mut build(), &data, &resuming(&config), observe).unwrap();
     assert_eq!(resumed, [(8, 3)], "evaluations after 0, 3 and 6 steps");
     assert_eq!(end.evaluations, whole.evaluations);
     assert!(bits(&end.model) == bits(&whole.model));
@@ -205,7 +196,7 @@ fn a_run_that_dies_goes_on_from_its_last_checkpoint() {
         steps: 15,
         ..resuming(&config)
     };
-    let end = run(model(1), build().as_mut(), &data, &longer, quiet).unwrap();
+    let end = run(model(1), &mut build(), &data, &longer, quiet).unwrap();
     assert_eq!((end.finish, end.step), (Finish::Done, 15));
 }
 
@@ -231,7 +222,7 @@ fn an_interrupted_run_saves_and_reports() {
         });
         Ok(())
     };
-    let (mut optim, device) = (mezo(Settings::default()), Device::flex());
+    let (mut optim, device) = (mezo(), Device::flex());
     let both = [&data, &data];
     let part = finetune(model(1), &mut optim, both, &plan, &device, &stop, observe).unwrap();
     assert_eq!(
@@ -248,11 +239,9 @@ fn only_queries() -> ParamGroup {
     ParamGroup::from_predicate("q_proj")
 }
 
-fn partial() -> Box<dyn LmOptimizer> {
-    Box::new(mezo(Settings {
-        trainable: only_queries(),
-        ..Settings::default()
-    }))
+fn partial() -> ZeroOrder {
+    let method = Method::new().with_trainable(only_queries());
+    method.init().unwrap()
 }
 
 #[test]
@@ -265,7 +254,7 @@ fn checkpoints_hold_what_trains() {
     ends_the_same("queries", &|| model(1), partial, &plan, &[2, 5]);
     let (data, dir) = (data(), tempfile::tempdir().unwrap());
     let config = saving(plan, dir.path());
-    run(model(1), partial().as_mut(), &data, &config, quiet).unwrap();
+    run(model(1), &mut partial(), &data, &config, quiet).unwrap();
     let file = dir.path().join("step-000006").join("trained.safetensors");
     let bytes = std::fs::read(file).unwrap();
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
@@ -280,7 +269,7 @@ fn checkpoints_hold_what_trains() {
         checkpoint_dir: Some(dir.path().to_owned()),
         ..config
     };
-    let mut optim = mezo(Settings::default());
+    let mut optim = mezo();
     let error = run(model(1), &mut optim, &data, &config, quiet).unwrap_err();
     let FinetuneError::Checkpoint(CheckpointError::Changed { path }) = &error.error else {
         panic!("{error}")
@@ -289,9 +278,14 @@ fn checkpoints_hold_what_trains() {
     assert_eq!(error.step, 6);
 }
 
-fn refused(start: CausalLm, optim: Build, data: &Dataset, config: &FinetuneConfig) -> String {
+fn refused(
+    start: CausalLm,
+    mut optim: ZeroOrder,
+    data: &Dataset,
+    config: &FinetuneConfig,
+) -> String {
     let result: Result<Outcome, RunError> =
-        run(start, optim().as_mut(), data, config, |event| match event {
+        run(start, &mut optim, data, config, |event| match event {
             Event::Stepped { .. } => Err("it took a step".to_owned()),
             _ => Ok(()),
         });
@@ -306,9 +300,9 @@ fn checkpoints_of_other_runs_are_refused() {
         schedule: Schedule::Linear,
         ..saving(config(6), dir.path())
     };
-    let build = METHODS[0].2;
-    interrupted(model(1), build().as_mut(), &data, &plan, 3);
-    let refuse = |config: &FinetuneConfig| refused(model(1), build, &data, config);
+    let build = mezo;
+    interrupted(model(1), &mut build(), &data, &plan, 3);
+    let refuse = |config: &FinetuneConfig| refused(model(1), build(), &data, config);
     assert!(refuse(&plan).contains("step-000003 exists: set `resume`"));
 
     type Spoil = fn(&mut FinetuneConfig);
@@ -341,27 +335,22 @@ fn checkpoints_of_other_runs_are_refused() {
         assert!(error.contains(expected), "{error}");
     }
     let fewer = data.subset(&[0, 1, 2, 3, 4, 5]);
-    let error = refused(model(1), build, &fewer, &resuming(&plan));
+    let error = refused(model(1), build(), &fewer, &resuming(&plan));
     assert!(error.contains("its dev."), "{error}");
-    let seed: Build = || {
-        Box::new(mezo(Settings {
-            seed: 5,
-            ..Settings::default()
-        }))
-    };
+    let seed = Method::new().with_seed(5).init().unwrap();
     let error = refused(model(1), seed, &data, &resuming(&plan));
-    assert!(error.contains("its seed is 0, expected 5"), "{error}");
-    let momentum = METHODS[1].2;
-    let error = refused(model(1), momentum, &data, &resuming(&plan));
-    assert!(error.contains("its setting `update` is \"sgd\""), "{error}");
+    assert!(error.contains("is 0, here it is 5"), "{error}");
+    let momentum = || momentum().init().unwrap();
+    let error = refused(model(1), momentum(), &data, &resuming(&plan));
+    assert!(error.contains("its setting `update"), "{error}");
 }
 
 #[test]
 fn damaged_checkpoints_are_refused() {
     let (data, dir) = (data(), tempfile::tempdir().unwrap());
     let plan = saving(config(4), dir.path());
-    let momentum = METHODS[1].2;
-    interrupted(model(1), momentum().as_mut(), &data, &plan, 2);
+    let momentum = || momentum().init().unwrap();
+    interrupted(model(1), &mut momentum(), &data, &plan, 2);
     let folder = dir.path().join("step-000002");
     for name in [
         "optimizer.json-2.safetensors",
@@ -372,17 +361,10 @@ fn damaged_checkpoints_are_refused() {
         let path = folder.join(name);
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
-        let error = refused(model(1), momentum, &data, &resuming(&plan));
+        let error = refused(model(1), momentum(), &data, &resuming(&plan));
         assert!(error.contains(name), "{error}");
         std::fs::write(&path, whole).unwrap();
     }
-    run(
-        model(1),
-        momentum().as_mut(),
-        &data,
-        &resuming(&plan),
-        quiet,
-    )
-    .unwrap();
+    run(model(1), &mut momentum(), &data, &resuming(&plan), quiet).unwrap();
     assert_eq!(names(dir.path()), ["step-000004"]);
 }

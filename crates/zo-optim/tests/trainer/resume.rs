@@ -4,12 +4,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use zo_optim::prelude::*;
 use zo_optim::trainer::{Event, Finish, Outcome, Schedule, TrainerConfig, fit, last_checkpoint};
-use zo_optim::variants::{adam, adam_window, momentum, momentum_window, sparse_mezo};
+use zo_optim::variants::{
+    AdamWindow, MomentumWindow, Sparse, SparseKind, adam, adam_window, momentum, momentum_window,
+    sparse_mezo,
+};
 
 use crate::{Net, Rows, Told, bits, config, half, names, net, quiet, resuming, run, saving};
 
 /// Methods with every kind of state and of position between steps, each with a learning rate.
-fn methods() -> [(&'static str, f64, Method); 14] {
+fn methods() -> [(&'static str, f64, Method); 16] {
     [
         ("mezo", 1e-2, mezo()),
         ("mezo with decay", 1e-2, mezo().with_weight_decay(0.1)),
@@ -25,14 +28,27 @@ fn methods() -> [(&'static str, f64, Method); 14] {
             mezo().with_perturbation(Perturbation::OnTheFly),
         ),
         ("momentum", 2e-3, momentum()),
-        ("momentum window", 2e-3, momentum_window()),
+        ("momentum window", 2e-3, {
+            momentum_window().with_update(MomentumWindow::new().with_window(4))
+        }),
         ("adam", 1e-2, adam()),
-        ("adam window", 1e-2, adam_window()),
+        ("adam window", 1e-2, {
+            adam_window().with_update(AdamWindow::new().with_window(4))
+        }),
         ("gv", 1e-2, mezo_gv()),
+        ("gv with history", 1e-2, {
+            mezo_gv().with_sampler(GuidingVector::new().with_history(true))
+        }),
         ("greedy", 1e-2, mezo_greedy()),
         ("lezo", 1e-2, lezo()),
         ("adalezo", 1e-2, ada_lezo()),
-        ("sparse-mezo", 1e-2, sparse_mezo()),
+        ("curvzo", 1e-2, {
+            curvzo().with_mask(CurvatureSampling::new().with_adapt_every(3))
+        }),
+        ("sparse-mezo", 1e-2, {
+            let mask = Sparse::new().with_kind(SparseKind::SmallWeights);
+            sparse_mezo().with_mask(mask.with_refresh(5))
+        }),
     ]
 }
 
