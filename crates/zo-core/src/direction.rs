@@ -93,12 +93,6 @@ impl Direction {
         };
         (0..elements as u64).map(at).sum::<f64>() / elements as f64
     }
-
-    /// `self - other`.
-    #[must_use]
-    pub fn minus(&self, other: &Self) -> Self {
-        self.clone().plus(-1.0, other)
-    }
 }
 
 #[cfg(test)]
@@ -112,10 +106,10 @@ mod tests {
         let b = Direction::noise(Gaussian, 2);
         let d = a.scaled(0.5).plus(-2.0, &b);
         assert_eq!(d.terms().len(), 2);
-        assert_eq!(d.minus(&d), Direction::zero());
-        assert_eq!(d.minus(&Direction::zero()), d);
+        assert_eq!(d.clone().plus(-1.0, &d), Direction::zero());
+        assert_eq!(d.clone().plus(-1.0, &Direction::zero()), d);
         assert_eq!(d.scaled(0.0), Direction::zero());
-        assert_eq!(a.scaled(1e-3).minus(&a.scaled(-1e-3)), a.scaled(2e-3));
+        assert_eq!(a.scaled(1e-3).plus(-1.0, &a.scaled(-1e-3)), a.scaled(2e-3));
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub use selection::{Choice, Elements, Selection};
 pub use settings::{NonFinite, Rounding};
 pub use step::ZeroOrder;
 pub use tangent::Tangent;
-pub use tensors::{TensorInfo, tensors};
 #[doc(hidden)]
 pub use tensors::check_ids;
+pub use tensors::{TensorInfo, tensors};
 pub use update::{Estimate, Sgd, UpdateContext, UpdateRule, no_buffers};

@@ -1,8 +1,6 @@
 use burn::module::{Module, Param, ParamGroup};
 use burn::tensor::{DType, Device, Tensor};
-use zo_core::{
-    Difference, Noise, NonFinite, Rounding, StepReport, ZerothOrderOptimizer, ZoError,
-};
+use zo_core::{Difference, Noise, NonFinite, Rounding, StepReport, ZerothOrderOptimizer, ZoError};
 
 use super::*;
 
