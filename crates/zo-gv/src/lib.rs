@@ -182,6 +182,18 @@ mod tests {
         assert!((squares - 1.0).abs() < 1e-12, "as long as one noise vector");
     }
 
+    /// Of equal losses the earlier candidate counts as lower.
+    #[test]
+    fn equal_losses_keep_the_order_of_the_candidates() {
+        let mut sampler = GuidingVector::new().with_candidates(4);
+        let mut script = Script::new(0.5, &[1.0, 2.0, 1.0, 1.0]);
+        let v = script.sample(&mut sampler, 0).unwrap();
+        let candidates: Vec<u64> = script.asked.iter().map(|d| d.terms()[0].seed).collect();
+        let order: Vec<u64> = v.terms().iter().map(|term| term.seed).collect();
+        assert_eq!(order, [0, 2, 3, 1].map(|i| candidates[i]));
+        assert_eq!(coefficients(&v), [0.5, 0.5, -0.5, -0.5]);
+    }
+
     #[test]
     fn history_keeps_the_best_candidate_and_saves_it() {
         let mut sampler = GuidingVector::new().with_history(true);
