@@ -6,7 +6,6 @@
 //!
 //! Stop it with Ctrl-C or `kill` and start it again: it goes on from its last checkpoint. Delete `runs/quickstart` to begin anew.
 
-use std::convert::Infallible;
 use std::error::Error;
 use std::sync::atomic::AtomicBool;
 
@@ -15,9 +14,9 @@ use burn::nn::loss::CrossEntropyLossConfig;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::tanh;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use serde_json::{Value, json};
+use serde_json::json;
 use zo_optim::prelude::*;
-use zo_optim::trainer::{Evaluation, Event, Schedule, Task, TrainerConfig, fit};
+use zo_optim::trainer::{Evaluation, Event, Schedule, TrainerConfig, fit, task};
 
 #[derive(Module, Debug)]
 struct Mlp {
@@ -26,68 +25,55 @@ struct Mlp {
 }
 
 impl Mlp {
-    fn new(device: &Device) -> Self {
-        Self {
-            hidden: LinearConfig::new(2, 16).init(device),
-            output: LinearConfig::new(16, 2).init(device),
-        }
-    }
-
     fn logits(&self, points: Tensor<2>) -> Tensor<2> {
         self.output.forward(tanh(self.hidden.forward(points)))
     }
 }
 
-/// Points of a grid: is one inside a ring?
-struct Ring(Device);
-
-impl Ring {
-    fn points(&self, numbers: impl Iterator<Item = u64>) -> (Tensor<2>, Tensor<1, Int>) {
-        let (mut points, mut inside) = (Vec::new(), Vec::new());
-        for number in numbers {
-            let [x, y] = [number % 40, number / 40].map(|i| i as f32 / 10.0 - 2.0);
-            points.extend([x, y]);
-            inside.push(i64::from(x.hypot(y) < 1.4));
-        }
-        let rows = inside.len();
-        let points = Tensor::from_data(TensorData::new(points, [rows, 2]), &self.0);
-        let inside = Tensor::from_data(TensorData::new(inside, [rows]), &self.0);
-        (points, inside)
-    }
-}
-
-impl Task<Mlp> for Ring {
-    type Batch = (Tensor<2>, Tensor<1, Int>);
-    type Loss = Tensor<1>;
-    type Details = ();
-    type Error = Infallible;
-
-    fn fingerprint(&self) -> Value {
-        json!({ "points": "a grid of 40 by 40" })
-    }
-
-    fn batch(&mut self, step: usize) -> Result<Self::Batch, Infallible> {
-        Ok(self.points((0..64).map(|i| (step as u64 * 64 + i) * 787 % 1600)))
-    }
-
-    fn objective(&self, model: &Mlp, (points, inside): &Self::Batch) -> Tensor<1> {
-        let loss = CrossEntropyLossConfig::new().init(&self.0);
-        loss.forward(model.logits(points.clone()), inside.clone())
-    }
-
-    fn evaluate(&mut self, model: &Mlp) -> Result<Evaluation, Infallible> {
-        let all = self.points(0..1600);
-        let right = model.logits(all.0.clone()).argmax(1).squeeze_dim::<1>(1);
-        Ok(Evaluation {
-            score: right.equal(all.1.clone()).float().mean().into_scalar(),
-            loss: self.objective(model, &all).into_scalar(),
-            details: (),
-        })
-    }
+/// Points of a grid of 40 by 40. Is one inside the circle?
+fn points(numbers: impl Iterator<Item = usize>, device: &Device) -> (Tensor<2>, Tensor<1, Int>) {
+    let points: Vec<[f32; 2]> = numbers
+        .map(|n| [n % 40, n / 40].map(|i| i as f32 / 10.0 - 2.0))
+        .collect();
+    let inside: Vec<i64> = points
+        .iter()
+        .map(|[x, y]| i64::from(x.hypot(*y) < 1.4))
+        .collect();
+    let (rows, points) = (points.len(), points.concat());
+    let points = Tensor::from_data(TensorData::new(points, [rows, 2]), device);
+    (
+        points,
+        Tensor::from_data(TensorData::new(inside, [rows]), device),
+    )
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let device = Device::default();
+    let model = Mlp {
+        hidden: LinearConfig::new(2, 16).init(&device),
+        output: LinearConfig::new(16, 2).init(&device),
+    };
+    let loss = |model: &Mlp, (points, inside): &(Tensor<2>, Tensor<1, Int>)| {
+        let loss = CrossEntropyLossConfig::new().init(&device);
+        loss.forward(model.logits(points.clone()), inside.clone())
+    };
+    let all = points(0..1600, &device);
+    let evaluate = |model: &Mlp| {
+        let answers = model.logits(all.0.clone()).argmax(1).squeeze_dim::<1>(1);
+        Evaluation {
+            score: answers.equal(all.1.clone()).float().mean().into_scalar(),
+            loss: loss(model, &all).into_scalar(),
+            details: (),
+        }
+    };
+    // A function of the step's number, so that a resumed run gets the batches it would have had.
+    let batch = |step: usize| points((64 * step..64 * step + 64).map(|i| i * 787 % 1600), &device);
+    let mut task = task(
+        json!({ "points": "a grid of 40 by 40" }),
+        batch,
+        loss,
+        evaluate,
+    );
     let config = TrainerConfig {
         steps: 3000,
         lr: 0.1,
@@ -98,27 +84,22 @@ fn main() -> Result<(), Box<dyn Error>> {
         resume: true,
         ..TrainerConfig::default()
     };
+    let mut optim = mezo().with_queries(4).init()?;
     let observe = |event: Event<'_, _>| {
-        match event {
-            Event::Evaluated { step, evaluation } => println!(
-                "step {step:4}: loss {:.3}, accuracy {:.3}",
-                evaluation.loss, evaluation.score
-            ),
-            Event::Resumed { step, .. } => println!("going on from step {step}"),
-            _ => {}
+        if let Event::Evaluated { step, evaluation } = event {
+            let Evaluation { loss, score, .. } = evaluation;
+            println!("step {step:4}: loss {loss:.3}, accuracy {score:.3}");
         }
         Ok(())
     };
-    let mut optim = mezo().with_queries(4).init()?;
-    let (never, mut task) = (AtomicBool::new(false), Ring(device.clone()));
     let done = fit(
-        Mlp::new(&device),
+        model,
         &mut optim,
         &mut task,
         &config,
-        &never,
+        &AtomicBool::new(false),
         observe,
     )?;
-    println!("{} parameters trained", done.model.num_params());
+    println!("{} steps, best {:?}", done.step, done.best);
     Ok(())
 }

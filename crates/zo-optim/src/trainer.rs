@@ -33,4 +33,4 @@ pub use history::Evaluated;
 pub use outcome::{Finish, Outcome, RunError};
 pub use run::fit;
 pub use schedule::{Schedule, UnknownSchedule};
-pub use task::{Evaluation, Task};
+pub use task::{Evaluation, Task, task};

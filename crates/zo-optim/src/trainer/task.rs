@@ -1,5 +1,7 @@
 //! What a run trains for.
 
+use std::convert::Infallible;
+
 use serde_json::Value;
 use zo_core::Loss;
 
@@ -94,4 +96,56 @@ pub struct Evaluation<D = ()> {
     pub loss: f64,
     /// Whatever else is known.
     pub details: D,
+}
+
+/// A task of closures, for data that is always there: the [fingerprint](Task::fingerprint), the [batch](Task::batch) of a step, the
+/// [objective](Task::objective), the [evaluation](Task::evaluate). The example `quickstart` has one.
+pub fn task<M, B, L: Loss>(
+    fingerprint: Value,
+    batch: impl FnMut(usize) -> B,
+    objective: impl Fn(&M, &B) -> L,
+    evaluate: impl FnMut(&M) -> Evaluation,
+) -> impl Task<M, Batch = B, Loss = L, Details = (), Error = Infallible> {
+    Closures {
+        fingerprint,
+        batch,
+        objective,
+        evaluate,
+    }
+}
+
+struct Closures<B, O, E> {
+    fingerprint: Value,
+    batch: B,
+    objective: O,
+    evaluate: E,
+}
+
+impl<M, B, L, F, O, E> Task<M> for Closures<F, O, E>
+where
+    L: Loss,
+    F: FnMut(usize) -> B,
+    O: Fn(&M, &B) -> L,
+    E: FnMut(&M) -> Evaluation,
+{
+    type Batch = B;
+    type Loss = L;
+    type Details = ();
+    type Error = Infallible;
+
+    fn fingerprint(&self) -> Value {
+        self.fingerprint.clone()
+    }
+
+    fn batch(&mut self, step: usize) -> Result<B, Infallible> {
+        Ok((self.batch)(step))
+    }
+
+    fn objective(&self, module: &M, batch: &B) -> L {
+        (self.objective)(module, batch)
+    }
+
+    fn evaluate(&mut self, module: &M) -> Result<Evaluation, Infallible> {
+        Ok((self.evaluate)(module))
+    }
 }
