@@ -345,7 +345,7 @@ fn checkpoints_of_other_runs_are_refused() {
     assert!(error.contains("its dev."), "{error}");
     let seed = Method::new().with_seed(5).init().unwrap();
     let error = refused(model(1), seed, &data, &resuming(&plan));
-    assert!(error.contains("is 0, here it is 5"), "{error}");
+    assert!(error.contains("`seed` is 0, expected 5"), "{error}");
     let momentum = || momentum().init().unwrap();
     let error = refused(model(1), momentum(), &data, &resuming(&plan));
     assert!(error.contains("its setting `update"), "{error}");
