@@ -129,7 +129,7 @@ fn assert_close(a: &[f64], b: &[f64], bits: i32, moves: usize) {
 }
 
 #[test]
-fn two_passes_a_step_and_the_same_weights() {
+fn two_passes_per_step_and_the_same_weights() {
     let cases = devices().into_iter().map(|d| (d, DType::F32, 24));
     #[cfg(feature = "flex")]
     let cases = cases.chain([(Device::flex(), DType::F64, 53)]);

@@ -1,4 +1,4 @@
-//! Half-precision weights whose updates are smaller than what they can show.
+//! Half-precision weights whose updates are too small for them to represent.
 
 use burn::module::{Param, ParamGroup};
 use burn::tensor::{DType, Device, Tensor};
@@ -35,9 +35,9 @@ fn biases(model: &Layer) -> Vec<f64> {
 /// What steps did to the weights, all added up.
 struct Sums {
     moved: f64,
-    /// By the projected gradients and the noise of all steps.
+    /// According to the projected gradients and the noise of all steps.
     exact: f64,
-    /// The standard error of `moved` if every update is rounded by chance, at most: see below.
+    /// An upper bound on the standard error of `moved` if every update is rounded stochastically: see below.
     error: f64,
     untouched: bool,
 }
