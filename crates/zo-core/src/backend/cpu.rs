@@ -109,7 +109,7 @@ enum Case {
     KeptSums,
     /// On elements chosen by magnitude.
     ChosenSums,
-    /// Both kinds of masks at once, or a target that is no sum.
+    /// Both kinds of masks at once, or a target that is not a sum.
     General,
     /// Any of these, with stochastic rounding.
     Stochastic,
