@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Passes and steps on a GPU, beside the goals and, if asked for, beside the same step in PyTorch.
+"""Passes and steps on a GPU, compared with the goals and, if asked for, with the same step in PyTorch.
 
     cargo build --release --features cuda --example gpu
     python3 benches/gpu.py target/release/examples/gpu --peer PEER.py --out gpu.json
@@ -27,7 +27,7 @@ TORCH = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
 class Memory:
-    """The most memory of a card that is in use while it is watched, above what was in use before, in GiB."""
+    """Peak memory in use on a card while it is watched, above what was in use before, in GiB."""
 
     def __init__(self, card):
         query = ["--query-gpu=memory.used", "--format=csv,noheader,nounits"]
@@ -42,14 +42,14 @@ class Memory:
         return self
 
     def used(self):
-        """In MiB; None if the card does not tell."""
+        """In MiB; None if the card does not say."""
         if self.command is None:
             return None
         answer = subprocess.run(self.command, capture_output=True, text=True).stdout.strip()
         return int(answer) if answer.isdigit() else None
 
     def watch(self):
-        # Allocators keep what they took, so that the most is not missed between two looks.
+        # Allocators keep what they took, so the peak is not missed between two samples.
         while self.before is not None and not self.over.wait(0.1):
             used = self.used()
             if used is not None:
@@ -64,7 +64,7 @@ class Memory:
 
 
 def run(command, card):
-    """The last line that a command prints, as JSON, with the memory it took."""
+    """The last line a command prints, as JSON, with the memory it took."""
     with Memory(card) as memory:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     lines = done.stdout.strip().splitlines()

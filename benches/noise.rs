@@ -1,6 +1,6 @@
-//! How fast noise is made, without the speed of memory: into a tensor that stays in the cache.
+//! How fast noise is generated, regardless of the speed of memory: into a tensor that stays in the cache.
 //!
-//! Noise is never stored, so there is nothing to time but a pass; this one writes the noise itself, the old weights counting for nothing.
+//! Noise is never stored, so there is nothing to time but a pass; this one writes the noise itself and ignores the old weights.
 
 use std::hint::black_box;
 use std::time::Instant;

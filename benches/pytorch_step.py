@@ -2,8 +2,8 @@
 
     python3 benches/pytorch_step.py --model DIR --data DIR [--rows 16] [--steps 4] [--threads 2] [--rademacher]
 
-The first rows of DIR/train.jsonl (`{"sentence": .., "label": 0 | 1}`) are the batch of every step. Weights are swept as MeZO's own code does:
-four times in a step, each time drawing the noise of every tensor anew. Prints one line of JSON with the names of `report.json`; the
+The first rows of DIR/train.jsonl (`{"sentence": .., "label": 0 | 1}`) are the batch of every step. Weights are swept as in MeZO's own code:
+four times per step, each time drawing the noise of every tensor anew. Prints one line of JSON with the names of `report.json`; the
 first step is not counted. Needs torch and transformers.
 """
 

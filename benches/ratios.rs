@@ -1,6 +1,6 @@
 //! Passes as multiples of the time that reading and writing the weights takes, beside the goals.
 //!
-//! What is compared takes turns, round after round, and each ratio is the median over the rounds: what else the machine does meets all
+//! The cases take turns, round after round, and each ratio is the median over the rounds: whatever else the machine does affects all
 //! alike.
 
 mod common;
@@ -25,7 +25,7 @@ struct Args {
     /// Given by cargo bench; without it, this is only a trial
     #[arg(long, hide = true)]
     bench: bool,
-    /// Names of benchmarks, which cargo bench gives to all: not used
+    /// Names of benchmarks, which cargo bench passes to all: not used
     #[arg(hide = true)]
     _filter: Vec<String>,
 }
@@ -39,7 +39,7 @@ struct Case {
     sweeps: [Sweep; 2],
     /// Number of the case it is measured by; the floor if `None`.
     by: Option<usize>,
-    /// The largest ratio aimed at.
+    /// The goal: the largest acceptable ratio.
     goal: Option<f64>,
 }
 

@@ -25,7 +25,7 @@ const BATCH: usize = 16;
 /// Tokens in a sequence of the random model.
 const SEQ: usize = 64;
 
-/// Small enough to leave the weights what they are.
+/// Small enough to leave the weights as they are.
 const LR: f64 = 1e-9;
 
 /// A model with a batch for it.
@@ -103,7 +103,7 @@ impl Spent {
     }
 }
 
-/// So many steps. The device is waited for between passes and forwards, so that each is charged with its own time.
+/// This many steps. The device is waited for between passes and forwards, so that each is charged with its own time.
 fn run(
     optim: &mut ZeroOrder,
     mut model: CausalLm,

@@ -22,7 +22,7 @@ const WEIGHTS: usize = 1 << 25;
 /// Estimates in the window of the adaptive update, the default of Adam from seeds.
 const WINDOW: u32 = 16;
 
-/// What is timed in every dtype: the passes of a step, with so many noise vectors.
+/// What is timed in every dtype: the passes of a step, with these numbers of noise vectors.
 fn common_passes() -> Vec<(String, [Sweep; 2])> {
     let mut passes = vec![("decay".to_owned(), decay())];
     for noise in [Noise::Rademacher, Noise::Gaussian] {
@@ -35,7 +35,7 @@ fn common_passes() -> Vec<(String, [Sweep; 2])> {
     passes
 }
 
-/// What is timed in f32 and bf16 only: masks by element, and updates that are no sums.
+/// What is timed in f32 and bf16 only: masks by element, and updates that are not sums.
 fn special_passes() -> Vec<(String, [Sweep; 2])> {
     let random = Elements::Random { seed: 7, keep: 0.1 };
     // A third of weights of N(0, 0.02^2).

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A small network learns which points of a square lie in a disc, in seconds. Checkpoints and logs go to `runs/burn_train`. Without the
-//! dashboard there is a line for each split of an epoch.
+//! dashboard it prints one line per split of an epoch.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -145,7 +145,7 @@ impl Network {
     }
 }
 
-/// Validation: all that burn-train needs of the model.
+/// Validation: all that burn-train needs from the model.
 impl InferenceStep for Network {
     type Input = Batch;
     type Output = ClassificationOutput;
@@ -224,7 +224,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A renderer for pipes, files and builds without the dashboard: the means of each split of an epoch, in a line.
+/// A renderer for pipes, files and builds without the dashboard: the means of each split of an epoch, on one line.
 #[derive(Default)]
 struct Lines {
     names: HashMap<MetricId, MetricName>,

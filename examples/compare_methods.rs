@@ -5,8 +5,8 @@
 //! cargo run --release --example compare_methods -- --model DIR --data DIR --task sst2 --methods mezo,lezo,gv --lr 5e-6
 //! ```
 //!
-//! Without arguments: the bundled model and task. The learning rates tried are the method's own times 1/3, 1, 3 and 10; the one with the least loss on
-//! the held-out rows for a seed of its own is then run for every seed. Writes `compare.json`, `compare.md` and `compare.svg`.
+//! Without arguments: the bundled model and task. The learning rates tried are the method's own times 1/3, 1, 3 and 10; the one with the lowest loss
+//! on the held-out rows for a separate seed is then run for every seed. Writes `compare.json`, `compare.md` and `compare.svg`.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ struct Args {
     /// Evaluations of the objective in a run
     #[arg(long, default_value_t = 400)]
     forwards: usize,
-    /// MeZO's learning rate, in the middle of its grid; that of other methods is in proportion [default: 1e-6; bundled: 1e-4]
+    /// MeZO's learning rate, in the middle of its grid; those of other methods are in proportion [default: 1e-6; bundled: 1e-4]
     #[arg(long, allow_hyphen_values = true)]
     lr: Option<f64>,
     /// Factors on the learning rate
@@ -78,7 +78,7 @@ struct Tried {
     loss: f64,
 }
 
-/// What came out for one method.
+/// The results of one method.
 #[derive(Debug, Serialize)]
 struct Row {
     method: &'static str,
@@ -88,7 +88,7 @@ struct Row {
     /// One for each seed; infinite, in JSON null, for a run that diverged, whose accuracy is NaN, in JSON null.
     losses: Vec<f64>,
     accuracies: Vec<f64>,
-    /// Seconds of a run's steps, mean.
+    /// Mean seconds of a run's steps.
     seconds: f64,
 }
 
@@ -103,7 +103,7 @@ struct Bench {
     rows: String,
 }
 
-/// The seed the learning rates are compared with; none of those that are reported.
+/// The seed the learning rates are compared with; not one of those reported.
 const GRID_SEED: u64 = 1000;
 
 fn main() -> ExitCode {
@@ -150,7 +150,7 @@ fn compare(args: Args) -> Result<(), Box<dyn Error>> {
             .into());
         }
     }
-    // Now that nothing can be refused any more.
+    // Only now, when nothing can be refused any more.
     let out = new_folder(args.out.as_deref())?;
     let bench = Bench {
         args,
@@ -200,7 +200,7 @@ fn chosen_methods(names: &[String]) -> Result<Vec<Choice>, Box<dyn Error>> {
             return Ok(method);
         }
         Err(format!(
-            "--methods {name}: it makes no steps to compare; try `--example opt_superglue -- --method {name}`"
+            "--methods {name}: it takes no steps to compare; try `--example opt_superglue -- --method {name}`"
         )
         .into())
     };
@@ -252,7 +252,7 @@ impl Bench {
         (self.args.forwards / built.forwards_per_step).max(1)
     }
 
-    /// The evaluation after one run, `None` if its loss ceased to be finite; and the seconds of its steps.
+    /// The evaluation after one run, `None` if its loss stopped being finite; and the seconds of its steps.
     fn run(
         &self,
         method: &Choice,
@@ -307,7 +307,7 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
-/// Half the distance between the least and the largest.
+/// Half the distance between the smallest and the largest.
 fn spread(values: &[f64]) -> f64 {
     let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);

@@ -52,7 +52,7 @@ fn probability(tensor: &TensorInfo) -> f64 {
     if tensor.elements() > 6 { 0.5 } else { 1.0 }
 }
 
-/// SGD whose projected gradients are cut to `most`.
+/// SGD whose projected gradients are clipped to `most`.
 #[derive(Clone, Serialize, Deserialize)]
 struct Clipped {
     most: f64,

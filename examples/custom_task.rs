@@ -1,4 +1,4 @@
-//! A task of your own: how a row reads is all there is to say.
+//! A task of your own: all you have to say is how to read a row.
 //!
 //! ```text
 //! cargo run --release --example custom_task
@@ -52,13 +52,13 @@ fn run() -> Result<(), Box<dyn Error>> {
     let dir = std::env::temp_dir().join(format!("custom-task-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     let shown = show(&dir, TICKETS);
-    // What is said of a row that does not fit.
+    // The message for a row that does not fit.
     let refused = show(&dir, &TICKETS.replace("Ben\"", "Ben\", \"name\": 7"));
     std::fs::remove_dir_all(&dir)?;
     shown?;
     match refused {
         Err(error) => println!("refused: {error}"),
-        Ok(()) => return Err("a number is no name".into()),
+        Ok(()) => return Err("a number is not a name".into()),
     }
     Ok(())
 }

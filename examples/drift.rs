@@ -30,7 +30,7 @@ struct Model {
 
 const WEIGHTS: usize = 1 << 18;
 
-/// The same loss everywhere: at learning rate 0 it does not matter, but a step asks that the weights are read.
+/// The same loss everywhere: at learning rate 0 it does not matter, but a step requires that the weights are read.
 fn idle(model: &Model) -> f32 {
     let _ = model.weight.val();
     0.0

@@ -50,7 +50,7 @@ struct Args {
     /// Steps, and forwards of inference, that are timed
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
-    /// What to measure; memory is told apart best by a process for each
+    /// What to measure; memory is best told apart with a process for each
     #[arg(long, value_enum, default_value_t = Part::All)]
     part: Part,
     /// Size of the tensor that is copied, and of those that passes go over, in MiB [default: 1024; 16 for the tiny model]
@@ -102,14 +102,14 @@ enum Part {
 /// Rows of OPT's embedding.
 const VOCABULARY: usize = 50_272;
 
-/// Steps and forwards before those that are timed: kernels are compiled and chosen in them.
+/// Steps and forwards before the timed ones: kernels are compiled and chosen in them.
 const WARM_UP: u32 = 2;
 
-/// Measurements of a pass or copy, of which the fastest counts, and passes or copies in one.
+/// Measurements of a pass or copy, of which the fastest counts, and passes or copies per measurement.
 const TRIES: usize = 10;
 const EACH: usize = 4;
 
-/// The learning rate: small enough to leave the weights what they are.
+/// The learning rate: small enough to leave the weights as they are.
 const LR: f64 = 1e-9;
 
 type Failure = Box<dyn Error>;
@@ -280,7 +280,7 @@ fn measure_passes(args: &Args, device: &Device) -> Result<Value, Failure> {
     Ok(json!({ "mib": mib, "copy_gb_s": copy, "passes": passes }))
 }
 
-/// Seconds that `work` takes when it is fastest.
+/// Seconds that `work` takes at its fastest.
 fn fastest<T>(device: &Device, mut work: impl FnMut() -> T) -> Result<f64, Failure> {
     let mut seconds = f64::INFINITY;
     // The first try is to compile kernels.
@@ -289,7 +289,7 @@ fn fastest<T>(device: &Device, mut work: impl FnMut() -> T) -> Result<f64, Failu
         let start = Instant::now();
         for _ in 0..EACH {
             let result = work();
-            // A device that fuses operations would make one of several, and none of those whose result is dropped.
+            // A device that fuses operations would merge several into one, and skip those whose result is dropped.
             device.flush()?;
             drop(result);
         }
@@ -301,7 +301,7 @@ fn fastest<T>(device: &Device, mut work: impl FnMut() -> T) -> Result<f64, Failu
     Ok(seconds)
 }
 
-/// Memory so far, in GiB: of the device what burn's allocator has reserved, which it gives back only when asked; else the peak of this
+/// Memory so far, in GiB: for a GPU what burn's allocator has reserved, which it gives back only when asked; else the peak of this
 /// process.
 fn memory_gib(args: &Args, device: &Device) -> Option<f64> {
     if is_host(&args.device) {

@@ -4,7 +4,7 @@
 //! cargo run --release --example non_differentiable
 //! ```
 //!
-//! The objective is any closure from the model to a number. There is no loss anywhere: the model hears only how many answers of a batch
+//! The objective is any closure from the model to a number. There is no loss anywhere: the model learns only how many answers of a batch
 //! are wrong (MeZO, section 3.3).
 
 use std::error::Error;

@@ -1,4 +1,4 @@
-//! Compares our logits with those that another implementation stored: `cargo run --release --example parity -- DIR...`.
+//! Compares our logits with those stored by another implementation: `cargo run --release --example parity -- DIR...`.
 //!
 //! Each DIR is a Hugging Face folder with a file `golden.safetensors` beside the weights: `input_ids` and `attention_mask`
 //! (i64, `[batch, seq]`) and `logits` (f32, `[batch, seq, vocab]`). Prints the largest absolute difference at unpadded

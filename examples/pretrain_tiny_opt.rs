@@ -34,7 +34,7 @@ use zo_llm::synthetic::{SyntheticConfig, generate, to_jsonl};
 use zo_llm::task::BoolQ;
 use zo_llm::{CausalLm, Dtype, LmTokenizer, ModelConfig, PaddingSide, TokenBatch, save_model};
 
-/// Vocabulary at most: the bytes, OPT's special tokens and the corpus' words; the corpus has no more merges than fit.
+/// The largest vocabulary: the bytes, OPT's special tokens and the corpus's words; the corpus has no more merges than fit.
 const VOCAB: usize = 768;
 const PAD: u32 = 1;
 /// OPT begins and ends every text with this token.

@@ -1,4 +1,4 @@
-//! A whole training script: a small classifier, trained by forward passes alone, saved as it goes on and resumed if it was stopped.
+//! A whole training script: a small classifier, trained by forward passes alone, saved along the way and resumed if it was stopped.
 //!
 //! ```text
 //! cargo run --release --example quickstart

@@ -1,4 +1,4 @@
-//! A run that is stopped and goes on ends with the same bits as one that is left alone.
+//! A run that is stopped and resumed ends with the same bits as one that is left alone.
 //!
 //! ```text
 //! cargo run --release --example resume

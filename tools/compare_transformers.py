@@ -4,10 +4,10 @@ usage: pip install torch transformers peft safetensors tokenizers
        cargo build --release --example opt_superglue
        python tools/compare_transformers.py target/release/examples/opt_superglue --seed 0 --count 500
 
-Each folder is a function of the seed and its number, but for the training of unigram and WordPiece vocabularies, which no seed repeats (--keep
-keeps the folders): family, sizes, float type, shards, tokenizer, task, rows, and what is done with
+Each folder is a function of the seed and its number, except for the training of unigram and WordPiece vocabularies, which no seed repeats
+(--keep keeps the folders): family, sizes, float type, shards, tokenizer, task, rows, and what is done with
 it: evaluation, in-context learning, training in each tuning with what was saved read by transformers or PEFT, an adapter that PEFT
-made, narrowing to half precision. Prints a line for each difference and how to see it again; ends with 1 if there is one.
+made, narrowing to half precision. Prints a line for each difference and how to reproduce it; exits with 1 if there is one.
 --golden DIR writes small folders with their expected values, which crates/zo-llm/tests/agreement.rs compares, and runs nothing.
 """
 import argparse
@@ -43,7 +43,7 @@ def load(folder):
 
 
 class Case:
-    """One random folder, and what is to be done with it."""
+    """One random folder, and what to do with it."""
 
     def __init__(self, seed, number, dir, small=False):
         rng = random.Random(f"{seed}/{number}/{small}")
@@ -106,7 +106,7 @@ class Case:
         return found
 
     def expected(self, reference):
-        # Rows to train on are never cut nor shown examples of.
+        # Training rows are never cut, and no examples are put before them.
         plain = Reference(self.model, reference.context, reference.model, self.cut)
         plain.check(self.task, self.train)
         return reference.evaluate(self.task, self.dev)
@@ -124,7 +124,7 @@ def virtual_logits(model, ids):
 
 
 def differences(when, report, predictions, expected, exact=True):
-    """Everything in which a report differs from what transformers found."""
+    """Every difference between a report and what transformers found."""
     whole = None not in expected["chosen"]
     for name, key in [("loss", f"eval_loss_{when}"), ("accuracy", f"accuracy_{when}"), ("f1", f"f1_{when}")]:
         if name not in expected or name != "loss" and not whole:
@@ -220,7 +220,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--first", type=int, default=0, help="begin with this folder")
-    parser.add_argument("--only", type=int, help="this folder alone")
+    parser.add_argument("--only", type=int, help="only this folder")
     parser.add_argument("--keep", type=pathlib.Path, help="leave the folders here")
     parser.add_argument("--golden", type=pathlib.Path, help="write small folders with expected values here")
     args = parser.parse_args()
@@ -247,7 +247,7 @@ def main():
         ties += undecided
         if found:
             wrong += 1
-            print(f"{number}: {'; '.join(found)} | {about} | see it again: --seed {args.seed} --only {number} --keep DIR", flush=True)
+            print(f"{number}: {'; '.join(found)} | {about} | to reproduce: --seed {args.seed} --only {number} --keep DIR", flush=True)
     counts = ", ".join(f"{count} {name}" for name, count in sorted(tally.items()) if name)
     print(f"{sum(tally.values())} folders ({counts}), {ties} choices left to rounding, {wrong} with differences")
     return int(wrong > 0)

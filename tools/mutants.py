@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Breaks the library on purpose, one line at a time, and asks the tests whether they notice.
+"""Breaks the library on purpose, one line at a time, and checks whether the tests notice.
 
-    python3 tools/mutants.py                     every mutation of tools/mutants.toml: some hours on two cores
+    python3 tools/mutants.py                     every mutation of tools/mutants.toml: a few hours on two cores
     python3 tools/mutants.py sampler curvzo      those with one of these words in their name or file
     python3 tools/mutants.py --list
 
 Each is made in a copy of the tree (the committed files and what has changed since), so the working tree stays as it is. Its tests run crate
-by crate until one fails. The exit status is 1 if a mutation survives that is not listed as equivalent, or if one does not fit the source
-any more.
+by crate until one fails. The exit status is 1 if a mutation survives that is not listed as equivalent, or if one no longer fits the
+source.
 """
 import argparse
 import os
@@ -24,7 +24,7 @@ METHODS = ["zo-mezo", "zo-gv", "zo-greedy", "zo-lezo", "zo-curvzo", "zo-variants
 
 
 def commands(file, features):
-    """The tests that concern `file`: of its own crate first, which are the fastest, then of all that is built on it."""
+    """The tests that concern `file`: first those of its own crate, which are the fastest, then those of everything built on it."""
     crate = pathlib.PurePath(file).parts[1]
     runs = [["-p", crate, "--lib"]]
     if crate == "zo-core":
@@ -41,7 +41,7 @@ def copy_tree(to):
         old.unlink()
     for name in names:
         source, target = ROOT / name, to / name
-        # What is the same keeps its time, so that cargo builds nothing twice.
+        # What is unchanged keeps its timestamp, so that cargo builds nothing twice.
         if not target.exists() or target.read_bytes() != source.read_bytes():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
@@ -87,7 +87,7 @@ def main():
     for m in chosen if args.list else ():
         print(f"{m['file']}: {m['name']}" + (" (STALE)" if m["name"] in stale else ""))
     if stale:
-        print(f"these do not fit the source any more, their `old` is there not exactly once: {stale}", file=sys.stderr)
+        print(f"these no longer fit the source, their `old` does not occur exactly once: {stale}", file=sys.stderr)
     if args.list:
         sys.exit(bool(stale))
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()

@@ -1,4 +1,4 @@
-//! What the benches of passes share.
+//! What the pass benchmarks share.
 #![allow(dead_code, reason = "each bench uses its own part")]
 
 use std::hint::black_box;
@@ -15,12 +15,12 @@ use zo_optim::{Choice, Direction, Elements, MaskedDirection, Noise, Selection, T
 /// The perturbation radius.
 const EPSILON: f64 = 1e-3;
 
-/// A factor that keeps values what they are, nearly.
+/// A factor that keeps values nearly what they are.
 const FACTOR: f32 = 0.999_999;
 
-/// What is timed: work in place, some number of times.
+/// What is timed: in-place work, repeated.
 pub(crate) trait InPlace {
-    /// Does it so many times, and waits for the device.
+    /// Does it this many times, and waits for the device.
     fn time(&mut self, times: u64) -> Duration;
 }
 
@@ -29,7 +29,7 @@ pub(crate) trait InPlace {
 pub(crate) enum Floor {
     /// In the memory of the host, by all threads of the pool that passes use.
     Host(Vec<f32>),
-    /// By an operation of burn's on the device.
+    /// By a burn operation on the device.
     Device(Option<Tensor<1>>, Device),
 }
 
@@ -83,7 +83,7 @@ impl Passes {
         }
     }
 
-    /// The same over weights that are there.
+    /// The same over existing weights.
     pub(crate) fn with(self, sweeps: [Sweep; 2]) -> Self {
         Self { sweeps, ..self }
     }
@@ -110,14 +110,14 @@ fn repeat(
     for turn in 0..times {
         // The tensor must have no other owner, or it is copied.
         *tensor = black_box(tensor.take().map(|tensor| work(tensor, turn)));
-        // A device that fuses operations would make one pass of several.
+        // A device that fuses operations would turn several passes into one.
         checked(device.flush());
     }
     wait(device);
     start.elapsed()
 }
 
-/// Until the device has done all it was given.
+/// Waits until the device has done everything it was given.
 fn wait(device: &Device) {
     checked(device.sync());
 }

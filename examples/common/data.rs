@@ -41,7 +41,7 @@ pub struct DataArgs {
     /// Draw MeZO's rows by the seed: 1000 to train on and 500 to choose by, both of the training file, and 1000 of the dev file to report on
     #[arg(long, conflicts_with_all = ["train_rows", "eval_rows"])]
     pub mezo_split: bool,
-    /// Cut prompts that do not fit into the context at the front (a method that puts examples before them always does)
+    /// Cut prompts that do not fit into the context at the front (a method that puts examples before them always cuts)
     #[arg(long)]
     pub cut: bool,
 }
@@ -53,7 +53,7 @@ pub struct Rows {
     pub train: Dataset,
     /// Held out.
     pub dev: Dataset,
-    /// To be evaluated once, when all is done.
+    /// Evaluated once, at the very end.
     pub test: Option<Dataset>,
     /// What they are, for the report.
     pub about: About,
@@ -62,7 +62,7 @@ pub struct Rows {
 /// Which rows a run used.
 #[derive(Debug, Clone, Serialize)]
 pub struct About {
-    /// What they are called: the task's name, but never for the bundled rows, which are nobody's data set.
+    /// What they are called: the task's name, but never for the bundled rows, which are not a published data set.
     pub name: String,
     /// The folder, in full; `None` for the bundled rows.
     pub folder: Option<PathBuf>,
@@ -84,7 +84,7 @@ pub struct About {
     pub test: Option<Fingerprint>,
 }
 
-/// The number of rows, and a digest by which they can be told from others.
+/// The number of rows, and a digest that tells them apart from others.
 #[derive(Debug, Clone, Serialize)]
 pub struct Fingerprint {
     /// Rows.
@@ -103,10 +103,10 @@ impl Fingerprint {
 }
 
 impl DataArgs {
-    /// Finds what makes no sense before anything is loaded.
+    /// Finds whatever makes no sense before anything is loaded.
     ///
     /// # Errors
-    /// If no rows are asked for, or the bundled ones for a task whose layout they do not have.
+    /// If no rows are requested, or the bundled ones for a task whose layout they do not have.
     pub fn check(&self, task: &dyn Task) -> Result<(), String> {
         for (flag, rows) in [
             ("train-rows", self.train_rows),
@@ -119,7 +119,7 @@ impl DataArgs {
         }
         if self.data.is_none() && task.name() != LAYOUT {
             return Err(format!(
-                "--task {} needs --data, the folder of its rows: the bundled synthetic rows have the layout of {LAYOUT} alone",
+                "--task {} needs --data, the folder of its rows: the bundled synthetic rows have only the layout of {LAYOUT}",
                 task.name()
             ));
         }
@@ -208,8 +208,8 @@ impl DataArgs {
     }
 }
 
-/// What the rows in the folder `data` are called, or those that are bundled in `assets`. These have a data set's layout and nothing else
-/// of it, and so never its name alone.
+/// What the rows in the folder `data` are called, or those that are bundled in `assets`. These share nothing
+/// with a data set but its layout, so they never go by its name alone.
 pub fn rows_name(data: Option<&Path>, task: &dyn Task, assets: &Path) -> String {
     let bundled = assets.join(BUNDLED).canonicalize().ok();
     match data.map(|dir| dir.canonicalize().ok()) {

@@ -41,7 +41,7 @@ pub fn device(name: &str) -> Result<Device, Box<dyn Error>> {
     }
 }
 
-/// Refuses a kind of devices of which the machine has none: burn would panic at its first use.
+/// Refuses a kind of device that the machine does not have: burn would panic at its first use.
 #[cfg(any(feature = "cuda", feature = "wgpu"))]
 fn here(name: &str, driver: &str, kind: DeviceType) -> Result<(), String> {
     if !Device::enumerate(kind).is_empty() {

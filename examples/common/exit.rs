@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
-/// The exit code of `main`. An error goes to standard error as people read it: its text and those of its sources, not its `Debug` form.
+/// The exit code of `main`. An error goes to standard error in readable form: its text and those of its sources, not its `Debug` form.
 pub fn exit(result: Result<(), Box<dyn Error>>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,

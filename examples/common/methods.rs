@@ -1,4 +1,4 @@
-//! `--method` and its settings: what the library's registry knows, and what a run can do besides.
+//! `--method` and its settings: what the library's registry knows, and what else a run can do.
 
 mod flags;
 mod optimizer;
@@ -62,7 +62,7 @@ enum Kind {
     Evaluation,
 }
 
-/// The runs that are not a method of the registry alone.
+/// The runs that are more, or other, than a method of the registry.
 const OTHERS: [Choice; 4] = [
     Choice {
         name: "hybrid",
@@ -105,7 +105,7 @@ pub fn choices() -> Vec<Choice> {
 /// The choice of this name.
 ///
 /// # Errors
-/// If there is none; the error lists those there are.
+/// If there is none; the error lists those that exist.
 pub fn find(name: &str) -> Result<Choice, Failure> {
     let choices = choices();
     let known: Vec<_> = choices.iter().map(|choice| choice.name).collect();
@@ -114,7 +114,7 @@ pub fn find(name: &str) -> Result<Choice, Failure> {
     found.ok_or_else(|| format!("unknown method `{name}`: use one of {known}").into())
 }
 
-/// The learning rate unless told otherwise. For the bundled model it is the method's own. For others it is 5e-6 up to half a billion
+/// The default learning rate. For the bundled model it is the method's own. For others it is 5e-6 up to half a billion
 /// parameters and 1e-6 beyond (MeZO's grid for full fine-tuning of OPT holds 1e-6 and 1e-7), times the method's factor. Virtual tokens
 /// multiply it by 1000 and LoRA by 100, as in MeZO's grids; smaller models have LoRA factors of their own.
 pub fn learning_rate(choice: &Choice, tuning: &Tuning, parameters: usize, bundled: bool) -> f64 {
@@ -131,7 +131,7 @@ pub fn learning_rate(choice: &Choice, tuning: &Tuning, parameters: usize, bundle
     rounded(full * factor * choice.lr_factor)
 }
 
-/// The number that a person would write: 1e-4 where products of decimal fractions come to 0.00010000000000000002.
+/// The number as a person would write it: 1e-4 where products of decimal fractions come to 0.00010000000000000002.
 pub fn rounded(value: f64) -> f64 {
     format!("{value:.9e}").parse().unwrap_or(value)
 }
@@ -347,7 +347,7 @@ fn put(config: &mut Value, path: &str, value: Value) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Gaussian noise and the rest by default: what tests and comparisons begin with.
+/// Gaussian noise and the rest by default: what tests and comparisons start from.
 impl Default for Shared {
     fn default() -> Self {
         Self {

@@ -31,7 +31,7 @@ pub fn training(
     losses: &[(f64, f64)],
     accuracies: &[(f64, f64)],
 ) -> Result<(), Failure> {
-    // A point that is not finite has no place in a plot.
+    // Points that are not finite cannot be plotted.
     let finite = |points: &[(f64, f64)]| -> Vec<(f64, f64)> {
         let points = points.iter().copied();
         points.filter(|point| point.1.is_finite()).collect()
@@ -109,7 +109,7 @@ pub fn comparison(path: &Path, title: &str, rows: &[(&str, Vec<f64>)]) -> Result
         .filter(|v| v.is_finite());
     let right = finite.copied().fold(1e-6, f64::max) * 1.05;
     let count = rows.len();
-    // The first row stands at the top.
+    // The first row is at the top.
     let name = |segment: &SegmentValue<usize>| match segment {
         SegmentValue::CenterOf(place) if *place < count => rows[count - 1 - place].0.to_owned(),
         _ => String::new(),

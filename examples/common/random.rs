@@ -1,4 +1,4 @@
-//! Random weights, where only their number and shape matter: drawn on the device by the library's own noise, in the dtype they will have.
+//! Random weights, where only their number and shape matter: drawn on the device with the library's own noise, in their final dtype.
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Shape, Tensor};

@@ -23,14 +23,14 @@ use crate::memory::peak_rss_mib;
 pub use folder::{Folder, FolderError, new_folder};
 pub use measured::{Measured, Tokens};
 
-/// The file of what was chosen or written for each held-out row.
+/// The file that holds what was chosen or written for each held-out row.
 const PREDICTIONS: &str = "predictions.json";
 
 /// Follows a run.
 pub struct Run {
     folder: Folder,
     metrics: Option<File>,
-    /// Whether the file of lines was made for this run, and nothing is in it yet.
+    /// Whether the file of lines was made for this run and is still empty.
     untouched: bool,
     progress: Progress,
     losses: Vec<(f64, f64)>,
@@ -77,7 +77,7 @@ impl Run {
         self.folder.path()
     }
 
-    /// Whether the run came as far as its first evaluation, or its checkpoint. If it did not, it was refused, and nothing was written.
+    /// Whether the run got as far as its first evaluation, or its checkpoint. If it did not, it was refused, and nothing was written.
     pub fn has_begun(&self) -> bool {
         !self.untouched
     }
@@ -88,7 +88,7 @@ impl Run {
         self.folder.release(self.metrics.is_some());
     }
 
-    /// To be called with every event of the run.
+    /// Call it with every event of the run.
     ///
     /// # Errors
     /// If the metrics cannot be written.
@@ -183,7 +183,7 @@ impl Run {
         }
     }
 
-    /// Says something that the report must say, too.
+    /// Says something that the report must say as well.
     pub fn note(&mut self, note: String) {
         self.progress.warn(&format!("note: {note}"));
         self.measured.notes.push(note);
@@ -196,7 +196,7 @@ impl Run {
         let step = count("step");
         if line.get("eval_loss").is_some() {
             self.evaluated_at = Some(step);
-            // What is null was not finite; F1 is absent for most tasks.
+            // Null means not finite; F1 is absent for most tasks.
             let [accuracy, loss] =
                 ["eval_accuracy", "eval_loss"].map(|name| number(name).unwrap_or(f64::NAN));
             let (f1, m) = (number("eval_f1"), &mut self.measured);
@@ -219,14 +219,14 @@ impl Run {
         }
     }
 
-    /// Goes on with the lines of an earlier process, up to the step of the checkpoint.
+    /// Continues the lines of an earlier process, up to the step of the checkpoint.
     fn resumed(&mut self, step: usize) -> std::io::Result<()> {
         let path = self.out().join(METRICS);
         let text = match std::fs::read_to_string(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
             text => text?,
         };
-        // The last line may be half written.
+        // The last line may be half-written.
         let lines = text
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -248,7 +248,7 @@ impl Run {
         Ok(())
     }
 
-    /// Takes over what the earlier process chose or wrote, if it came to the end of its files.
+    /// Takes over what the earlier process chose or wrote, if it got as far as writing its files.
     fn old_predictions(&mut self) {
         let text = std::fs::read(self.out().join(PREDICTIONS)).unwrap_or_default();
         let old: Value = serde_json::from_slice(&text).unwrap_or_default();
@@ -284,7 +284,7 @@ impl Run {
         Ok(())
     }
 
-    /// The run ends after `step` steps, before it could evaluate what it came to: of that nothing is known.
+    /// The run ends after `step` steps, before it could evaluate its result: nothing is known about that.
     pub fn ends_early(&mut self, step: usize) {
         if self.evaluated_at != Some(step) {
             let m = &mut self.measured;
@@ -300,7 +300,7 @@ impl Run {
     }
 
     /// Ends the run: writes `training.svg` and `predictions.json` (the option chosen for each held-out row, before and after, or the
-    /// generated answers) and gives what was measured.
+    /// generated answers) and returns what was measured.
     ///
     /// # Errors
     /// If a file cannot be written.

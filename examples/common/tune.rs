@@ -25,13 +25,13 @@ pub struct TuneArgs {
     /// prefix, prompt: virtual tokens [default: 5]
     #[arg(long)]
     pub virtual_tokens: Option<usize>,
-    /// Begin with the adapter in this folder, which says how it is tuned
+    /// Begin with the adapter in this folder, whose files say how it is tuned
     #[arg(long, conflicts_with_all = ["tuning", "lora_rank", "lora_alpha", "lora_targets", "virtual_tokens"])]
     pub adapter: Option<PathBuf>,
 }
 
 impl TuneArgs {
-    /// What is asked for.
+    /// What was asked for.
     ///
     /// # Errors
     /// If the name is unknown, or a setting is another tuning's.
@@ -86,7 +86,7 @@ impl TuneArgs {
     /// If a file cannot be written.
     #[allow(
         clippy::too_many_arguments,
-        reason = "all that a checkpoint is made of"
+        reason = "everything a checkpoint is made of"
     )]
     pub fn save(
         &self,

@@ -34,7 +34,7 @@ pub(crate) struct Args {
     /// Learning rate [default: by tuning, method and size of the model: see docs/src/hyper-parameters.md]
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) lr: Option<f64>,
-    /// How the learning rate goes: constant, linear or cosine
+    /// How the learning rate changes: constant, linear or cosine
     #[arg(long, default_value = "constant")]
     pub(crate) schedule: Schedule,
     /// Steps in which the learning rate rises from 0
@@ -49,7 +49,7 @@ pub(crate) struct Args {
     /// Rows in a batch
     #[arg(long, default_value_t = 16)]
     pub(crate) batch: usize,
-    /// Rows computed at once: a batch in parts takes the memory of one [default: the whole batch]
+    /// Rows computed at once: a batch in parts takes the memory of one part [default: the whole batch]
     #[arg(long)]
     pub(crate) micro_batch: Option<usize>,
     /// Random directions per step
@@ -64,7 +64,7 @@ pub(crate) struct Args {
     /// How weights are perturbed: in-place, or on-the-fly without writing them
     #[arg(long, default_value = "in-place")]
     pub(crate) perturb: Perturbation,
-    /// Steps between evaluations; 0 for the beginning and the end only [default: as before with --resume; else a tenth of the steps for the bundled model, and 0 for others]
+    /// Steps between evaluations; 0 for only the beginning and the end [default: as before with --resume; else a tenth of the steps for the bundled model, and 0 for others]
     #[arg(long)]
     pub(crate) eval_every: Option<usize>,
     /// End with the weights of the best evaluation (they wait on disk)
@@ -76,7 +76,7 @@ pub(crate) struct Args {
     /// Steps between checkpoints; 0 for none
     #[arg(long, default_value_t = 0)]
     pub(crate) checkpoint_every: usize,
-    /// Go on from the last checkpoint in --out, which must hold one; --steps may be more than before
+    /// Continue from the last checkpoint in --out, which must hold one; --steps may be more than before
     #[arg(long, requires = "out")]
     pub(crate) resume: bool,
     /// Save what was tuned to --out: a folder `model` for transformers, or `adapter` for PEFT
@@ -91,13 +91,13 @@ pub(crate) struct Args {
     /// Draw from all training rows alike, instead of from each class in turn
     #[arg(long)]
     pub(crate) unbalanced: bool,
-    /// Put rows of similar length into a batch, so that little is padded: true or false
+    /// Put rows of similar length into a batch, to reduce padding: true or false
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     pub(crate) group_by_length: bool,
     /// Folder for report.json, metrics.jsonl, predictions.json and training.svg [default: runs/<time>]; one with the record of another run is refused
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
-    /// Print nothing but errors, and notes about numbers that are not finite
+    /// Print only errors, and notes about numbers that are not finite
     #[arg(long)]
     pub(crate) quiet: bool,
 }

@@ -83,7 +83,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     }
 }
 
-/// A flag that the first Ctrl-C raises. The second ends the process.
+/// A flag that the first Ctrl-C raises. The second exits at once.
 fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     let asked = Arc::clone(&stop);
@@ -91,12 +91,12 @@ fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>, Failure> {
         if asked.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("finishing this step; press Ctrl-C again to leave at once");
+        eprintln!("finishing this step; press Ctrl-C again to exit at once");
     })?;
     Ok(stop)
 }
 
-/// The end of a run that came to one.
+/// The end of a run that was completed.
 fn done(
     args: &Args,
     setup: &Setup,
@@ -127,7 +127,7 @@ fn done(
             f1: found.f1,
         });
     }
-    // If saving fails, there is a report all the same.
+    // If saving fails, there is still a report.
     let wanted = args.save || finish == Finish::Interrupted && !setup.saves;
     let saved = wanted.then(|| match run.ends_finite() {
         true => save(args, setup, run.out(), &model),
@@ -148,8 +148,8 @@ fn done(
     Ok(())
 }
 
-/// The end of a run that failed: what it has found so far is kept, and the weights if they were asked for and are worth it. The run's
-/// error is the one to end with.
+/// The end of a run that failed: what it has found so far is kept, and the weights if they were asked for and are worth keeping. The
+/// run's error is the one to end with.
 fn failure(args: &Args, setup: &Setup, mut run: Run, title: &str, failed: RunError) -> Failure {
     let diverged = failed.error.is_divergence();
     match &failed.best {

@@ -13,7 +13,7 @@ use zo_llm::finetune::{Evaluated, FinetuneConfig, Finish};
 use crate::args::Args;
 use crate::setup::Setup;
 
-/// The version of burn that this is built with: `Cargo.lock` says so, too.
+/// The version of burn that this is built with, as in `Cargo.lock`.
 const BURN: &str = "0.22.1";
 
 /// How a run ended.
@@ -37,7 +37,7 @@ pub(crate) fn finish_name(finish: Finish) -> &'static str {
     }
 }
 
-/// The model's name: that of its folder, or the one it has on the hub.
+/// The model's name: its folder's, or its name on the hub.
 pub(crate) fn model_name(args: &Args, dir: &Path) -> String {
     let asked = args.model.as_deref().unwrap_or("tiny-opt");
     let folder = dir.file_name().filter(|_| Path::new(asked).is_dir());
@@ -82,7 +82,7 @@ pub(crate) struct Report<'a> {
     queries: usize,
     order: Order,
     group_by_length: bool,
-    /// Steps asked for; `steps` are those that were done.
+    /// Steps requested; `steps` are those that were done.
     max_steps: usize,
     eval_every: usize,
     keep_best: bool,
@@ -129,7 +129,7 @@ impl<'a> Report<'a> {
         ending: Ending,
         measured: &'a Measured,
     ) -> Self {
-        // All fields by name: a setting that is added must be reported, or left out on purpose.
+        // All fields by name: an added setting must be reported, or left out on purpose.
         let FinetuneConfig {
             steps,
             batch,

@@ -1,4 +1,4 @@
-//! From the command line to a run of which everything is checked that can be, and no file written.
+//! From the command line to a run in which everything that can be checked has been, and no file written.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -30,9 +30,9 @@ pub(crate) struct Setup {
     pub(crate) parameters: usize,
     pub(crate) trained_parameters: usize,
     pub(crate) rows: Rows,
-    /// The checkpoint that the run goes on from.
+    /// The checkpoint that the run continues from.
     pub(crate) resumed: Option<SavedRun>,
-    /// The settings, but for the folder of checkpoints.
+    /// The settings, except for the folder of checkpoints.
     pub(crate) config: FinetuneConfig,
     /// Whether there is such a folder.
     pub(crate) saves: bool,
@@ -89,7 +89,7 @@ pub(crate) fn setup(args: &Args) -> Result<(Setup, CausalLm), Box<dyn Error>> {
         steps,
         batch: args.batch,
         micro_batch: args.micro_batch,
-        // Known when the model is, if not given.
+        // If not given, known once the model is.
         lr: args.lr.unwrap_or(0.0),
         schedule: args.schedule,
         warmup: args.warmup,
@@ -168,7 +168,7 @@ pub(crate) fn setup(args: &Args) -> Result<(Setup, CausalLm), Box<dyn Error>> {
     Ok((setup, model))
 }
 
-/// The checkpoint in `--out` that `--resume` is to go on from.
+/// The checkpoint in `--out` that `--resume` is to continue from.
 fn resumed(args: &Args) -> Result<Option<SavedRun>, Box<dyn Error>> {
     let Some(out) = args.out.as_ref().filter(|_| args.resume) else {
         return Ok(None);
@@ -177,8 +177,8 @@ fn resumed(args: &Args) -> Result<Option<SavedRun>, Box<dyn Error>> {
     match last_checkpoint(&dir)? {
         Some(saved) => Ok(Some(saved)),
         None => Err(format!(
-            "--resume: {} holds no checkpoint to go on from; give the --out of a run that had --checkpoint-every or --keep-best, or leave \
-             --resume out to begin",
+            "--resume: {} holds no checkpoint to continue from; give the --out of a run that had --checkpoint-every or --keep-best, or leave \
+             out --resume to start from the beginning",
             dir.display()
         )
         .into()),

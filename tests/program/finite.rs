@@ -89,7 +89,7 @@ fn what_is_not_finite_stays_so_in_every_file() {
             .contains("NaN")
     );
 
-    // Quiet as it may be asked to be; and such weights are not saved.
+    // Even with --quiet; and such weights are not saved.
     let args = [&args[..8], &["--out", "b", "--quiet", "--save"]].concat();
     let errors = fails(dir.path(), &args);
     assert!(
@@ -117,7 +117,7 @@ fn a_run_that_diverges_says_so_at_once_and_keeps_what_was_good() {
     );
     assert_eq!([&report["saved"], &report["best"]], [&Value::Null; 2]);
     assert!(report["notes"][0].as_str().unwrap().contains("not saved"));
-    // What it came to was not evaluated, and is not that of before.
+    // Its result was not evaluated, and is not the earlier one.
     assert!(report["eval_loss_before"].is_number());
     assert_eq!(
         [&report["eval_loss_after"], &report["accuracy_after"]],
@@ -128,7 +128,7 @@ fn a_run_that_diverges_says_so_at_once_and_keeps_what_was_good() {
     assert_eq!(out.join("checkpoints").read_dir().unwrap().count(), 0);
     assert!(out.join("training.svg").exists() && out.join("predictions.json").exists());
 
-    // Without checkpoints it is the next step that finds out.
+    // Without checkpoints the next step finds out.
     let errors = fails(dir.path(), &short(&["--lr", "1e30", "--out", "c"]));
     assert!(
         errors.contains("error: the run diverged after 1 steps: step 1: "),
@@ -151,7 +151,7 @@ fn a_run_that_diverges_says_so_at_once_and_keeps_what_was_good() {
     );
     assert_eq!(report["eval_loss_after"], report["eval_loss_before"]);
     assert!(out.join("checkpoints/best-000000").exists());
-    // The best weights are those of the beginning, and saved.
+    // The best weights are those of the beginning, and they are saved.
     let saved = std::fs::read(out.join("model/model.safetensors")).unwrap();
     let saved = SafeTensors::deserialize(&saved).unwrap();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/tiny-opt/model.safetensors");

@@ -178,7 +178,7 @@ fn the_bundled_rows_are_never_called_by_the_name_of_a_data_set_alone() {
             "{named:?}"
         );
     }
-    // Nor by way of their folder.
+    // Not via their folder either.
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/synthetic");
     let (_, table) = succeeds(
         dir.path(),

@@ -1,4 +1,4 @@
-//! Runs that go on.
+//! Resumed runs.
 
 use serde_json::Value;
 
@@ -52,7 +52,7 @@ fn the_bundled_model_goes_on_for_longer() {
         &args("30", &["--out", "b", "--eval-every", "2"]),
     );
     let [a, b] = ["a", "b"].map(|name| told(lines(&dir.path().join(name).join("metrics.jsonl"))));
-    assert_eq!(a, b, "as one that went on from the start");
+    assert_eq!(a, b, "like one that ran to the end at once");
 
     // Once more changes nothing but times.
     succeeds(dir.path(), &args("30", &["--out", "a", "--resume"]));

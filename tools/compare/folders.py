@@ -72,7 +72,7 @@ def make(rng, folder, small):
 
 
 def config_file(rng, folder, config, dtype):
-    """config.json as transformers 5 or 4 writes it, with or without what is a default."""
+    """config.json as transformers 5 or 4 writes it, with or without the defaults."""
     new = json.loads(config.to_json_string(use_diff=rng.random() < 0.5)) | {"architectures": [type(config).__name__.replace("Config", "ForCausalLM")]}
     new["model_type"] = config.model_type
     style = rng.choice(["new", "old"])
@@ -86,7 +86,7 @@ def config_file(rng, folder, config, dtype):
             if rng.random() < 0.3:  # before transformers 4.43
                 rope["type"] = rope.pop("rope_type")
             new["rope_scaling"] = None if "default" in (rope.get("type"), rope.get("rope_type")) else rope
-    # What follows from other fields, and what nobody reads.
+    # What follows from other fields, and what nothing reads.
     heads = config.num_attention_heads
     derived = {"num_key_value_heads": heads, "head_dim": config.hidden_size // heads, "word_embed_proj_dim": config.hidden_size}
     for name, value in derived.items():
@@ -153,7 +153,7 @@ def adapter(rng, folder, model, family):
             if p.requires_grad:
                 p.copy_(0.3 * torch.randn(p.shape, generator=seed))
     peft.save_pretrained(folder)
-    # The base model's place is of no use elsewhere.
+    # The base model's path is of no use elsewhere.
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": "model"}, indent=1))
     (folder / "README.md").unlink(missing_ok=True)

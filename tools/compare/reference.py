@@ -1,8 +1,8 @@
-"""What a model says to rows, by MeZO's rule, computed with transformers.
+"""What a model answers to rows, by MeZO's rule, computed with transformers.
 
-Prompt and continuation are tokenised together. The continuation is what of the tokens ends behind the prompt; a token that a template
-puts behind every text is left out. Options are compared by the mean log-probability of their tokens; an answer is generated greedily
-behind the prompt's own tokens, to the new line, the end of text or 50 tokens.
+Prompt and continuation are tokenised together. The continuation is the tokens that end after the prompt; a token that a template
+puts after every text is left out. Options are compared by the mean log-probability of their tokens; an answer is generated greedily
+after the prompt's own tokens, up to a newline, the end of text or 50 tokens.
 """
 import collections
 import copy
@@ -16,7 +16,7 @@ from tokenizers import processors
 from . import rows, vocabularies
 
 MAX_TOKENS = 50
-# Where two logits are this near, rounding decides what is chosen.
+# Where two logits are this close, rounding decides what is chosen.
 TIE = 2e-5
 
 
@@ -40,10 +40,10 @@ class Tokenizer:
         return {key: list(value) for key, value in found.items()}
 
     def ids(self, text):
-        """Ids and where each ends in the text, without what a template puts behind it."""
+        """Ids and where each ends in the text, without what a template puts after it."""
         found = self.plain.encode(text)
         ids, ends = self.before + found.ids, [0] * len(self.before) + [end for _, end in found.offsets]
-        assert self.encode(text)["input_ids"][:len(ids)] == ids, "a template that does more than to stand around a text"
+        assert self.encode(text)["input_ids"][:len(ids)] == ids, "a template that does more than surround a text"
         return ids, ends
 
     def decode(self, ids):
@@ -112,14 +112,14 @@ class Reference:
         return self.tokenizer.decode(new).split("\n")[0].strip(), tie
 
     def check(self, task, examples):
-        """Refuses what cannot be trained on."""
+        """Refuses whatever cannot be trained on."""
         for example in examples:
             written = task in rows.GENERATION
             for text in [f" {example['references'][0]}\n"] if written else example["options"]:
                 self.sequence(example["prompt"], text, MAX_TOKENS if written else 0)
 
     def evaluate(self, task, examples):
-        """Loss, score, and the options or answers chosen; None stands where rounding decides."""
+        """Loss, score, and the options or answers chosen; None where rounding decides."""
         losses, right, f1s, chosen = [], [], [], []
         for example in examples:
             prompt = example["prompt"]
@@ -135,7 +135,7 @@ class Reference:
             scores = torch.tensor([self.score(prompt, option) for option in example["options"]], dtype=torch.float64)
             best = int(scores.argmax())
             order = scores.sort(descending=True).values
-            # Options that are tokenised alike are equal here and there; the first counts.
+            # Options that are tokenised alike are equal on both sides; the first counts.
             tie = len(order) > 1 and 1e-12 < (order[0] - order[1]).item() < TIE * max(1.0, order[0].abs().item())
             self.ties += tie
             chosen.append(None if tie else best)

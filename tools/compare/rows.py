@@ -35,7 +35,7 @@ def sentence(rng, low=3, high=9):
 
 def passage(rng, extra=()):
     parts = [sentence(rng) for _ in range(rng.randint(1, 2))]
-    # Special and added tokens may stand in a text.
+    # Special and added tokens may occur in a text.
     if extra and rng.random() < 0.25:
         parts.append(rng.choice(extra))
     rng.shuffle(parts)

@@ -26,7 +26,7 @@ def corpus(rng):
 
 def byte_level_alphabet(rng, small):
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    # Without a part of the bytes a text loses characters, as it does in transformers.
+    # Without some of the bytes a text loses characters, as it does in transformers.
     return [c for c in alphabet if c.isascii() or c in "ĠĊÃ"] if small else alphabet
 
 
@@ -36,7 +36,7 @@ def train(rng, kind, small):
     if kind in ("gpt2", "llama3"):
         tokenizer = Tokenizer(models.BPE())
         if kind == "gpt2":
-            # Without the expression a token may span words, new lines and the border of prompt and answer.
+            # Without the expression a token may span words, newlines and the border between prompt and answer.
             pre = pre_tokenizers.ByteLevel(add_prefix_space=rng.random() < 0.2, use_regex=rng.random() < 0.85)
         else:
             split = pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated")
@@ -98,7 +98,7 @@ def write(rng, folder, family, small):
     first = rng.choice([None, BOS, EOS]) if family == "opt" else rng.choice([None, BOS, BOS])
     last = EOS if rng.random() < 0.2 else None
     ids = tokenizer.token_to_id
-    # A token that is in the vocabulary already would have two ids: such files are refused.
+    # A token already in the vocabulary would have two ids: such files are refused.
     unknown = [(token, flags) for token, flags in EXTRA if ids(token) is None]
     extra = rng.sample(unknown, rng.randint(1, 3)) if rng.random() < 0.5 else []
     form = rng.choice(["json", "saved", "config"] + (["vocab", "vocab"] if kind == "gpt2" else []))
@@ -126,7 +126,7 @@ def write(rng, folder, family, small):
         PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, **more).save_pretrained(folder)
         compact(folder / "tokenizer.json")
         return about(kind, form, tokenizer, names, extra, first)
-    # tokenizer_config.json overrules the template, and brings the added tokens.
+    # tokenizer_config.json overrides the template, and brings the added tokens.
     tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     classes = ["PreTrainedTokenizerFast", "TokenizersBackend"]
     if kind == "gpt2":

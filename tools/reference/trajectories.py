@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Golden trajectories: 30 steps of every method on a toy model, from the definitions in docs/src, with none of the library's code.
+"""Golden trajectories: 30 steps of every method on a toy model, from the definitions in docs/src, without any of the library's code.
 
     python3 tools/reference/trajectories.py --out crates/zo-optim/tests/golden
 

@@ -13,26 +13,26 @@ pub enum Change<'a> {
     Sign {
         /// The step of each element.
         rate: f64,
-        /// Whose sign is taken.
+        /// The direction whose sign is taken.
         of: MaskedDirection,
     },
     /// `theta + rate m / (sqrt(v) + epsilon)` with `m = sum_k first_k d_k` and `v = sum_k second_k d_k^2`, element by element.
     Adaptive {
-        /// The factor on the whole.
+        /// The overall factor.
         rate: f64,
         /// Keeps the quotient finite.
         epsilon: f64,
         /// The estimates m and v are made of.
         moments: Vec<Moment>,
     },
-    /// Whatever the closure makes of it, for rules that keep buffers: called once for each tensor that moves.
+    /// Whatever the closure computes, for rules that keep buffers: called once for each tensor that moves.
     Custom {
         /// The estimate, handed to the closure tensor by tensor.
         gradient: MaskedDirection,
         /// A bound on the change of a weight. The step fails before a weight or the rule's state is touched if the weights' dtype cannot
         /// hold it.
         largest: f64,
-        /// From a tensor's decayed weights, in f32 or better, and the estimate in f32, both flattened, to its new weights. The rule's state
+        /// Takes a tensor's decayed weights, in f32 or better, and the estimate in f32, both flattened, to its new weights. The rule's state
         /// changes here and nowhere else.
         apply: Box<dyn FnMut(&TensorInfo, Tensor<1>, Tensor<1>) -> Tensor<1> + 'a>,
     },
@@ -53,7 +53,7 @@ pub struct Moment {
 }
 
 impl Change<'_> {
-    /// The change that undoes this one; `None` if that takes more than the seeds.
+    /// The change that undoes this one; `None` if seeds alone cannot do that.
     pub(crate) fn reversed(&self) -> Option<Change<'static>> {
         Some(match self {
             Self::Linear(direction) => Change::Linear(direction.scaled(-1.0)),

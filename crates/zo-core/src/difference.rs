@@ -11,13 +11,13 @@ use crate::report::Query;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Difference {
-    /// `(L(theta + eps z) - L(theta - eps z)) / (2 eps)`: error O(eps^2), 2 forwards a query. MeZO, Definition 1.
+    /// `(L(theta + eps z) - L(theta - eps z)) / (2 eps)`: error O(eps^2), 2 forward passes per query. MeZO, Definition 1.
     #[default]
     Central,
-    /// `(L(theta + eps z) - L(theta)) / eps`: error O(eps), 1 forward a query and 1 a step.
+    /// `(L(theta + eps z) - L(theta)) / eps`: error O(eps), 1 forward pass per query and 1 per step.
     OneSided,
-    /// The directional derivative itself, without a perturbation (forward gradient, Baydin et al. 2022): 1 evaluation a query. The
-    /// objective has to offer it: a Jacobian-vector product of the user's, or a loss on an autodiff device.
+    /// The directional derivative itself, without a perturbation (forward gradient, Baydin et al. 2022): 1 evaluation per query. The
+    /// objective has to offer it: a Jacobian-vector product by the user, or a loss on an autodiff device.
     Exact,
 }
 

@@ -9,7 +9,7 @@ use crate::noise::{Noise, TensorKey, value};
 pub struct Term {
     /// The distribution of `z`.
     pub noise: Noise,
-    /// The seed of `z`. Every number is a valid seed, 0 too.
+    /// The seed of `z`. Every number is a valid seed, including 0.
     pub seed: u64,
     /// The factor.
     pub coefficient: f64,
@@ -17,7 +17,7 @@ pub struct Term {
 
 /// A direction in weight space, `d = sum_k c_k z(seed_k)`: a few dozen bytes, however large the model.
 ///
-/// Directions form a vector space. Terms of equal seed and distribution are merged and those that cancel are dropped, so a
+/// Directions form a vector space. Terms with equal seed and distribution are merged and those that cancel are dropped, so a
 /// direction with no terms is zero and costs no pass.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Direction {

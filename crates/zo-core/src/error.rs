@@ -4,28 +4,28 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// A setting that makes no sense, found when an optimizer is built or a step is asked for.
+/// A setting that makes no sense, found when an optimizer is built or a step is requested.
 #[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A value is outside its range, or of another kind.
+    /// A value is out of range, or of the wrong kind.
     #[error("{name} is {value}: it must be {expected}")]
     Setting {
         /// The setting.
         name: String,
         /// Its value.
         value: String,
-        /// What it may be.
+        /// What it must be.
         expected: String,
     },
     /// Nothing has this name.
     #[error("unknown {what} `{name}`: use one of {known}")]
     Unknown {
-        /// What was looked for: a method, a mask, a setting.
+        /// What was looked up: a method, a mask, a setting.
         what: &'static str,
         /// The name.
         name: String,
-        /// The names there are.
+        /// The names that exist.
         known: String,
     },
     /// Two parts of a method do not go together.
@@ -64,7 +64,7 @@ impl ConfigError {
         }
     }
 
-    /// There is nothing of this name; `known` is what there is.
+    /// Nothing has this name; `known` lists what exists.
     pub(crate) fn unknown<'a>(
         what: &'static str,
         name: &str,
@@ -85,7 +85,7 @@ impl ConfigError {
 pub enum ZoError {
     /// The objective returned NaN or an infinity.
     #[error(
-        "step {step}: the objective is {value} at {}; lower epsilon or the learning rate, or let such steps be skipped with \
+        "step {step}: the objective is {value} at {}; lower epsilon or the learning rate, or have such steps skipped with \
          `NonFinite::Skip`", if *.displaced { "displaced weights" } else { "the weights themselves" }
     )]
     NonFiniteLoss {
@@ -96,7 +96,7 @@ pub enum ZoError {
         /// Whether the weights were displaced.
         displaced: bool,
     },
-    /// Losses are finite, and what was computed from them is not.
+    /// The losses are finite, but what was computed from them is not.
     #[error("step {step}: {reason}")]
     NonFiniteGradient {
         /// The step's number, from 0.
@@ -104,7 +104,7 @@ pub enum ZoError {
         /// What is not finite, and what to do.
         reason: String,
     },
-    /// The objective gave no scalar, or failed by itself.
+    /// The objective did not return a scalar, or failed itself.
     #[error("the objective failed: {0}")]
     Objective(#[from] ObjectiveError),
     /// The learning rate makes no sense, or epsilon does not fit the weights.
@@ -112,7 +112,7 @@ pub enum ZoError {
     Setting(#[from] ConfigError),
     /// A change of the weights is too large for their dtype.
     #[error(
-        "weights of `{path}` would change by up to {change:e}, which {dtype} cannot hold: lower the learning rate, or epsilon, or scale the \
+        "weights of `{path}` would change by up to {change:e}, which {dtype} cannot hold: lower the learning rate or epsilon, or scale the \
          objective down"
     )]
     Overflow {
@@ -131,7 +131,7 @@ pub enum ZoError {
         /// Float parameters in the module.
         parameters: usize,
     },
-    /// A parameter cannot be trained this way: for its dtype or device, because it cannot be told from another, or because the optimizer's
+    /// A parameter cannot be trained this way: for its dtype or device, because it cannot be told apart from another, or because the optimizer's
     /// state belongs to another one.
     #[error("parameter `{path}` {reason}")]
     Parameter {
@@ -154,7 +154,7 @@ pub enum ZoError {
          `*param` give the weights themselves. Read them with `val()`, or use `Perturbation::InPlace`"
     )]
     Unread,
-    /// The objective gives one loss for all weights, without looking at them.
+    /// The objective gives the same loss for all weights, without reading them.
     #[error(
         "the objective read no parameter of the module it was given, and its loss was {loss} wherever the weights stood: compute the loss \
          from the closure's argument, not from another copy of the module"
@@ -165,14 +165,14 @@ pub enum ZoError {
     },
     /// A sampler that decides among fresh directions was used to draw them.
     #[error(
-        "the noise of this method is a sampler that draws from the noise: make it the method's sampler, and its noise `Noise::Gaussian` or \
-         another that draws by itself"
+        "the noise of this method is a sampler that draws from the noise: make it the method's sampler, and make its noise `Noise::Gaussian` or \
+         another one that draws on its own"
     )]
     NoNoise,
 }
 
 impl ZoError {
-    /// Parameter `path` cannot be trained, for a reason that goes on after its name.
+    /// Parameter `path` cannot be trained, for a `reason` that continues the sentence after its name.
     pub fn parameter(path: &str, reason: impl Into<String>) -> Self {
         let (path, reason) = (path.to_owned(), reason.into());
         Self::Parameter { path, reason }
@@ -199,7 +199,7 @@ pub enum ObjectiveError {
     Read(String),
     /// The method needs a derivative, and the objective offers none.
     #[error(
-        "this method differentiates the loss: use `step_jvp`, or switch on the feature `autodiff` and return a `Tensor<1>` computed on \
+        "this method differentiates the loss: use `step_jvp`, or enable the feature `autodiff` and return a `Tensor<1>` computed on \
          the device of the module it is given"
     )]
     NoDerivative,
@@ -208,7 +208,7 @@ pub enum ObjectiveError {
     User(Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// An error of a user's own objective.
+/// An error from the user's own objective.
 pub(crate) type UserError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A step that failed: the reason, and the module as it was before the step (each weight within rounding of where it stood).
@@ -250,17 +250,17 @@ pub enum RecordError {
         path: PathBuf,
         /// What it should be.
         what: &'static str,
-        /// Where it goes wrong.
+        /// What is wrong with it.
         reason: String,
     },
     /// The record was written by another method, with other settings, or by another version.
     #[error("the record does not fit this optimizer: its {field} is {found}, expected {expected}")]
     Mismatch {
-        /// What differs: the place of a setting is `mask.drop`.
+        /// What differs: a setting is named by its place, such as `mask.drop`.
         field: String,
         /// The record's value.
         found: String,
-        /// The value needed.
+        /// The expected value.
         expected: String,
     },
 }

@@ -29,20 +29,20 @@ pub(crate) struct Evaluator<'a, M, O> {
     step: u64,
     /// L(theta) before the step, if it was evaluated.
     loss_before: Option<f64>,
-    /// L(theta) as theta is now.
+    /// L(theta) at the current theta.
     loss_here: Option<f64>,
     /// Whether theta has been updated in this step.
     updated: bool,
     /// What is perturbed: the mask's selection, without its factors.
     perturbs: Arc<Selection>,
-    /// What passes cost before this step.
+    /// What passes had cost before this step.
     before: Cost,
     forwards: usize,
     forward_time: Duration,
     trial: Option<Trial>,
 }
 
-/// What the first step of an optimizer finds out, so that a run does not go on for nothing.
+/// What an optimizer's first step finds out, so that a run does not go on in vain.
 #[derive(Default)]
 struct Trial {
     /// Whether epsilon is known to move the weights.
@@ -151,7 +151,7 @@ impl<'a, M: Module, O: Objective<M>> Evaluator<'a, M, O> {
         Ok(())
     }
 
-    /// Refuses a perturbation that rounding takes back on nearly all weights. (A thousandth of them that move still say something.)
+    /// Refuses a perturbation that rounding undoes on nearly all weights. (It is enough if a thousandth of them move.)
     fn check_epsilon(&self, displacement: &MaskedDirection) -> Result<(), ZoError> {
         const MOST: usize = 4096;
         let (mut moving, mut all) = (0.0, 0.0);
@@ -174,7 +174,7 @@ impl<'a, M: Module, O: Objective<M>> Evaluator<'a, M, O> {
         }
         let percent = 100.0 * moving / all;
         let expected = format!(
-            "larger for these weights: rounded to their dtype, only {percent:.2}% of them change when they are moved by it, so that the losses \
+            "larger for these weights: rounded to their dtype, only {percent:.2}% of them change when moved by it, so the losses \
              show noise or no difference at all. MeZO uses 1e-3; or use weights of higher precision"
         );
         Err(ConfigError::setting("epsilon", self.epsilon, &expected).into())

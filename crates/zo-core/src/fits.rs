@@ -1,4 +1,4 @@
-//! Numbers that fit: whether a change can be computed and stored in the weights' dtype, asked before a weight is touched.
+//! Numbers that fit: whether a change can be computed and stored in the weights' dtype, checked before a weight is touched.
 
 use burn::tensor::DType;
 
@@ -34,7 +34,7 @@ impl Range {
     }
 }
 
-/// Half the distance from a weight to the next float of its dtype: what moves by less is rounded back.
+/// Half the distance from a weight to the next float of its dtype: a weight that moves by less is rounded back.
 pub(crate) fn half_ulp(weight: f64, dtype: DType) -> f64 {
     let (bits, smallest) = match dtype {
         DType::F64 => (53, -1074),
@@ -88,7 +88,7 @@ fn reach(change: &Change<'_>, number: usize) -> (f64, f64) {
     }
 }
 
-/// Checks that `change` fits the tensors that it moves. `weights` are read only if it could carry some of them out of range.
+/// Checks that `change` fits the tensors it moves. `weights` are read only if it could carry some of them out of range.
 ///
 /// # Errors
 /// [`ZoError::Overflow`], naming the first tensor that it does not fit.

@@ -1,4 +1,4 @@
-//! What a step has done so far: for the report, for masks that adapt, and to take it back.
+//! What a step has done so far: for the report, for masks that adapt, and for undoing it.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub(crate) struct Journal {
     undo: Vec<Undo>,
 }
 
-/// How to take an update back.
+/// How to undo an update.
 struct Undo {
     change: Option<Change<'static>>,
     /// The factor on each tensor that moved.
@@ -92,7 +92,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Takes back the updates of this step, last first. The module ends at `theta`, including the previous step's pending update.
+    /// Undoes the updates of this step, last first. The module ends at `theta`, including the previous step's pending update.
     pub(crate) fn undo<M: Module>(&mut self, perturbed: &mut Perturbed<M>) {
         perturbed.settle();
         while let Some(Undo { change, factors }) = self.undo.pop() {

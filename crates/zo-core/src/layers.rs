@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::tensors::TensorInfo;
 
-/// Which tensors make a layer.
+/// Which tensors make up a layer.
 ///
 /// Layers are found by the first number in a module path, which is where models keep their blocks in a `Vec`: all tensors of
 /// `decoder.layers.3` are layer 3. Tensors without a number in their path (embeddings, the final normalization, the head) belong to no
@@ -20,8 +20,8 @@ pub enum Layers {
     Children,
     /// The modules in the numbered blocks that hold tensors, linear layers for example: `decoder.layers.3.self_attn.q_proj`.
     Modules,
-    /// The tensors each group matches; the first match counts. Groups by path: ids are new in every process, and a record of a method with
-    /// such groups does not fit there.
+    /// The tensors each group matches; the first match counts. Use groups by path: ids are new in every process, so that a record of a
+    /// method with groups by id would not fit there.
     Groups(Vec<ParamGroup>),
 }
 

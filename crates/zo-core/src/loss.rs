@@ -11,10 +11,10 @@ pub trait Loss {
     /// The number itself.
     ///
     /// # Errors
-    /// If a tensor is no scalar or cannot be read, or if the user's own computation failed.
+    /// If a tensor is not a scalar or cannot be read, or if the user's own computation failed.
     fn value(self) -> Result<f64, ObjectiveError>;
 
-    /// The tensor the number is in, if there is one: what the methods that differentiate need.
+    /// The tensor that holds the number, if there is one: what methods that differentiate need.
     ///
     /// # Errors
     /// If the user's own computation failed.

@@ -26,7 +26,7 @@ use crate::tensors::TensorInfo;
 /// impl SparsityMask for CoinFlips {
 ///     fn select(&mut self, step: &mut SelectContext<'_>) -> Result<Selection, ZoError> {
 ///         let tensors = step.tensors();
-///         // Twice the update for half of the steps: unbiased.
+///         // Twice the update in half of the steps: unbiased.
 ///         Ok(Selection::of(tensors, |_| (step.uniform() < 0.5).then_some(Choice::scaled(2.0))))
 ///     }
 /// }
@@ -56,7 +56,7 @@ pub trait SparsityMask: DynClone + erased_serde::Serialize + Send {
         Ok(1)
     }
 
-    /// What it asks of the other parts. By default nothing.
+    /// What it requires of the other parts. By default nothing.
     fn needs(&self) -> Needs {
         Needs::default()
     }
@@ -66,7 +66,7 @@ pub trait SparsityMask: DynClone + erased_serde::Serialize + Send {
         name_of::<Self>()
     }
 
-    /// Checks the settings; asked when a method is built.
+    /// Checks the settings; called when a method is built.
     ///
     /// # Errors
     /// Names the first setting that makes no sense.
@@ -130,7 +130,7 @@ impl<'a> SelectContext<'a> {
         self.seeds.round()
     }
 
-    /// The next seed. Those of a mask are a stream of their own: what it draws does not change the directions.
+    /// The next seed. A mask has its own stream of seeds: what it draws does not change the directions.
     pub fn seed(&mut self) -> u64 {
         self.seeds.draw()
     }

@@ -10,7 +10,7 @@ use crate::selection::{Elements, Selection};
 /// A direction seen through masks: `sum_r m_r d_r`, with m_r a [`Selection`] and d_r a [`Direction`].
 ///
 /// Masked directions form a vector space. Each part remembers the mask it was measured with, so that estimates of past steps can be
-/// rebuilt though every step chose other tensors.
+/// rebuilt although every step chose different tensors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct MaskedDirection {
     parts: Vec<Part>,
@@ -71,14 +71,14 @@ impl MaskedDirection {
         Self::zero().plus(factor, self)
     }
 
-    /// Whether tensor number `tensor` has a part in it.
+    /// Whether tensor number `tensor` takes part in it.
     pub(crate) fn covers(&self, tensor: usize) -> bool {
         self.parts
             .iter()
             .any(|part| part.mask.get(tensor).is_some())
     }
 
-    /// Whether it is a direction of modules with this many tensors.
+    /// Whether it is a direction for modules with this many tensors.
     pub(crate) fn is_of(&self, tensors: usize) -> bool {
         self.parts.iter().all(|part| part.mask.0.len() == tensors)
     }
@@ -131,7 +131,7 @@ impl MaskedDirection {
     }
 }
 
-/// A shared mask is saved once for each part.
+/// A shared mask is saved once per part.
 mod shared {
     use super::{Arc, Selection};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};

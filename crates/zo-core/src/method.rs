@@ -18,8 +18,8 @@ use crate::update::{self, Sgd, UpdateRule};
 
 /// A zeroth-order method: the settings all methods share, its noise, and its sampler, mask and update rule.
 ///
-/// The papers' methods are functions that give one of these: `mezo()`, `lezo()`, and so on. Parts combine freely, but for what
-/// `init` refuses with the reason.
+/// The papers' methods are functions that return one of these: `mezo()`, `lezo()`, and so on. Parts combine freely, except for
+/// what `init` refuses, with the reason.
 ///
 /// ```
 /// use zo_core::{Method, Noise};
@@ -210,12 +210,12 @@ fn refusal([mask, update]: [Needs; 2], stochastic: bool) -> Option<(&'static str
         (
             mask.magnitudes && mask.updates_each_round,
             "a mask by magnitude, and one that updates after each round",
-            "a step that fails in a later round could not find the elements of earlier ones again",
+            "a step that fails in a later round could not find the elements of earlier rounds again",
         ),
         (
             update.buffers && mask.updates_each_round,
             "an update rule that keeps buffers, and a mask that updates after each round",
-            "a step that fails in a later round could not take the buffers back; use the form with a window",
+            "a step that fails in a later round could not restore the buffers; use the form with a window",
         ),
         (
             update.buffers && stochastic,

@@ -42,7 +42,7 @@ pub(crate) fn model_of(tensors: &[TensorInfo], settings: &Settings) -> ModelReco
         .collect()
 }
 
-/// Whether two models are one.
+/// Whether two models are the same.
 ///
 /// # Errors
 /// [`ZoError::Parameter`], naming the first parameter that differs.
@@ -57,8 +57,8 @@ pub(crate) fn check_same(known: &ModelRecord, here: &ModelRecord) -> Result<(), 
     };
     let (found, expected) = (say(known), say(here));
     let reason = format!(
-        "was {found} where the optimizer's record was written, and is {expected} here: the record belongs to another model. Load that of \
-         this model's run, or build a new optimizer"
+        "was {found} where the optimizer's record was written, and is {expected} here: the record belongs to another model. Load the \
+         record of this model's run, or build a new optimizer"
     );
     Err(ZoError::parameter(path, reason))
 }

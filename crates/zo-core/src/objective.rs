@@ -10,7 +10,7 @@ use crate::tangent::Tangent;
 pub(crate) trait Objective<M> {
     fn loss(&mut self, module: &M) -> Result<f64, ObjectiveError>;
 
-    /// Whether tangents are asked for by the ids of parameters.
+    /// Whether tangents are requested by the ids of parameters.
     fn finds_by_id(&self) -> bool {
         false
     }

@@ -1,8 +1,8 @@
 //! Displacing weights where they are used, instead of writing them.
 //!
 //! burn lets a parameter carry a [`Reparameterization`], which [`Param::val`] applies. A displacement is one: it holds the seeds and
-//! coefficients, and adds the noise to a copy of the weight whenever a layer asks for it. Attached, a reparameterization can be neither
-//! replaced nor taken off without folding in those of the user, so it is attached to a clone of the module. The clone shares all weights
+//! coefficients, and adds the noise to a copy of the weight whenever a layer asks for it. Once attached, a reparameterization can be neither
+//! replaced nor removed without folding in the user's own, so it is attached to a clone of the module. The clone shares all weights
 //! and is dropped when the module moves on; the module itself is never changed.
 
 use std::collections::HashMap;
@@ -28,10 +28,11 @@ pub enum Perturbation {
     InPlace,
     /// By computing each displaced weight when it is used: [`Param::val`] gives a new tensor, `theta + d`. The weights are written by the
     /// update alone: they never drift, and a step that fails before its update leaves every bit as it was. Costs a transient the size of a
-    /// tensor, and the noise of that tensor again at each use.
+    /// tensor, and generates the noise of that tensor anew at each use.
     ///
-    /// What reads weights past [`Param::val`] (module visitors and mappers, [`Param::base`], `*param`) sees `theta`: an objective must not.
-    /// Parameters with a reparameterization of the user's cannot be perturbed this way, but the parameters of that one can: with LoRA,
+    /// What reads weights other than by [`Param::val`] (module visitors and mappers, [`Param::base`], `*param`) sees `theta`: an objective
+    /// must not do so.
+    /// Parameters with a reparameterization of the user's cannot be perturbed this way, but its own parameters can: with LoRA,
     /// train the factors alone. Steps refuse them with an error.
     OnTheFly,
 }
@@ -78,7 +79,7 @@ impl std::str::FromStr for Perturbation {
     }
 }
 
-/// A module seen from where it would stand if its weights were written.
+/// A module seen as if it stood elsewhere, without its weights being written.
 #[derive(Debug)]
 pub(crate) struct OnTheFly<M> {
     /// `None` at `theta`.

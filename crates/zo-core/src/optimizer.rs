@@ -24,7 +24,7 @@ pub trait ZerothOrderOptimizer {
     /// [`Perturbation::OnTheFly`](crate::Perturbation::OnTheFly) only the update writes them.
     ///
     /// # Errors
-    /// The reason. The module is at its weights then, and the optimizer is what it was before the step: trying again draws the same noise.
+    /// The reason. The module is then at its weights, and the optimizer is as it was before the step: trying again draws the same noise.
     fn step_on<M: Module, L: Loss>(
         &mut self,
         lr: f64,
@@ -47,7 +47,7 @@ pub trait ZerothOrderOptimizer {
         held.end(report)
     }
 
-    /// Begins a [`Session`] on `module`. (Load the optimizer's record before.)
+    /// Begins a [`Session`] on `module`. (Load the optimizer's record first.)
     ///
     /// # Errors
     /// As [`hold`](Self::hold). The optimizer is dropped.
@@ -65,8 +65,8 @@ pub trait ZerothOrderOptimizer {
     /// Steps done, those skipped included: the number of the next one, from 0.
     fn steps(&self) -> u64;
 
-    /// Counts a step without taking it, for optimizers that are parts of others: the next step draws other noise. Gives the number of the
-    /// step left out.
+    /// Counts a step without taking it, for optimizers that are parts of others: the next step draws different noise. Returns the number of
+    /// the step left out.
     fn skip(&mut self) -> u64;
 
     /// The state to save.
@@ -75,25 +75,25 @@ pub trait ZerothOrderOptimizer {
     /// Restores a saved state, so that the run goes on as if it had not stopped.
     ///
     /// # Errors
-    /// If the record was written by another method or with other settings. The optimizer is then what it was. (That a record belongs to
-    /// another model is found by the next step, which fails and changes nothing.)
+    /// If the record was written by another method or with other settings. The optimizer is then unchanged. (That a record belongs to
+    /// another model is noticed by the next step, which fails and changes nothing.)
     fn load_record(&mut self, record: OptimizerRecord) -> Result<(), RecordError>;
 }
 
 /// An optimizer and the module it trains, which stays displaced between steps: begun by [`ZerothOrderOptimizer::session`].
 ///
-/// At the end of a two-sided step the module stands at `theta - eps z`, and its update u waits. The first move of the next step makes it:
+/// At the end of a two-sided step the module stands at `theta - eps z`, and its update u waits. The first move of the next step applies it:
 ///
 /// ```text
 /// theta - eps z  ->  (1 - lr weight_decay) theta + u + eps z'         one pass
 /// ```
 ///
-/// So MeZO takes 2q passes a step instead of 2q + 1. Steps are those of [`step`](crate::ZerothOrderOptimizer::step) up to rounding: `theta`
+/// So MeZO takes 2q passes per step instead of 2q + 1. Steps are those of [`step`](crate::ZerothOrderOptimizer::step) up to rounding: `theta`
 /// after the update is rounded at the displaced point. In bf16 and f16 with Gaussian noise this keeps updates that are too small for
 /// `theta` itself, on average; see the page *How it works*.
 ///
-/// Updates wait if they are [linear](crate::Change::Linear) and no element is chosen by magnitude. All others are made at once, and steps
-/// are then those of `step`, bit for bit. An update does not wait longer than until `theta` itself is needed: by a one-sided or an exact
+/// Updates wait if they are [linear](crate::Change::Linear) and no element is chosen by magnitude. All others are applied at once, and steps
+/// are then those of `step`, bit for bit. An update waits only until `theta` itself is needed: by a one-sided or an exact
 /// derivative, a rule or mask that looks at the weights, or [`model`](Self::model).
 ///
 /// ```
@@ -124,11 +124,11 @@ pub struct Session<M, O> {
 
 impl<M: Module, O: ZerothOrderOptimizer> Session<M, O> {
     /// One step at learning rate `lr`: see [`ZerothOrderOptimizer::step`](crate::ZerothOrderOptimizer::step). The report counts the passes
-    /// that were made in it: the update of the step before is among them, its own mostly not.
+    /// made in it: those include the previous step's update, but usually not its own.
     ///
     /// # Errors
-    /// The reason. The module is at its weights then, with the updates of all steps before; the failed step does not count, and the session
-    /// can go on.
+    /// The reason. The module is then at its weights, with the updates of all previous steps; the failed step does not count, and the
+    /// session can go on.
     pub fn step<L: Loss>(
         &mut self,
         lr: f64,
@@ -139,24 +139,24 @@ impl<M: Module, O: ZerothOrderOptimizer> Session<M, O> {
 }
 
 impl<M: Module, O> Session<M, O> {
-    /// The module at its weights. Takes a pass if it stands elsewhere, and no other before the next step. A clone of it that outlives this
+    /// The module at its weights. Takes one pass if it stands elsewhere, and no more until the next step. A clone of it that outlives this
     /// borrow makes the next pass write to new memory.
     pub fn model(&mut self) -> &M {
         self.held.settle();
         self.held.module()
     }
 
-    /// The module as its weights are stored, and where these stand. With the optimizer's record this is all that a run needs to go on with
+    /// The module as its weights are stored, and where these stand. With the optimizer's record this is all a run needs to go on with
     /// the same bits: saving it changes nothing, whereas [`model`](Self::model) moves the weights. To go on, load the record, begin a
     /// session on a module with the stored weights, and [`resume_at`](Self::resume_at) the position.
     pub fn stored(&mut self) -> (&M, Position) {
         self.held.stored()
     }
 
-    /// Says that the weights that the session began with were [stored](Self::stored) at `position`. To be called before its first step.
+    /// Says that the weights the session began with were [stored](Self::stored) at `position`. Call it before the first step.
     ///
     /// # Errors
-    /// If the position is one of another module, or of a session that displaces weights in another way.
+    /// If the position belongs to another module, or to a session that displaces weights in another way.
     pub fn resume_at(&mut self, position: Position) -> Result<(), RecordError> {
         self.held.resume_at(position)
     }

@@ -18,7 +18,7 @@ pub(crate) trait Oracle: Weights {
     /// L(theta + displacement), the displacement being seen through the step's mask.
     ///
     /// # Errors
-    /// If the objective fails, is not finite, or if the displacement does not fit the weights' dtype.
+    /// If the objective fails or is not finite, or if the displacement does not fit the weights' dtype.
     fn loss_at(&mut self, displacement: &Direction) -> Result<f64, ZoError>;
 
     /// L(theta), evaluated at most once in a step.

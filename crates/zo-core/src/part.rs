@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::error::RecordError;
 
-/// A part as a configuration names it: its name, and those of its settings that are given.
+/// A part as a configuration names it: its name, and whichever of its settings are given.
 ///
 /// In JSON and TOML a table, `{ name = "random-layers", drop = 0.5 }`, or the name alone if nothing else is given.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -75,7 +75,7 @@ impl<'de> Deserialize<'de> for PartConfig {
                     settings,
                 }),
                 Some(other) => {
-                    let found = format!("the name of a part is {other}, not a text");
+                    let found = format!("the name of a part is {other}, not a string");
                     Err(serde::de::Error::custom(found))
                 }
             },
@@ -83,7 +83,7 @@ impl<'de> Deserialize<'de> for PartConfig {
     }
 }
 
-/// What a part asks of the others. Methods whose parts do not go together are refused when they are built.
+/// What a part requires of the others. Methods whose parts do not go together are refused when they are built.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Needs {
     /// A mask that chooses elements by magnitude: what it chose cannot be found again once the weights have changed.

@@ -10,7 +10,7 @@ use crate::change::Apply;
 use crate::masked::MaskedDirection;
 use crate::tensors::TensorInfo;
 
-/// What an update rule makes of each tensor that moves.
+/// What an update rule does to each tensor that moves.
 pub(crate) struct Custom<'a, 'b> {
     pub(crate) gradient: &'a MaskedDirection,
     /// The factor on each tensor's weights.
@@ -18,7 +18,7 @@ pub(crate) struct Custom<'a, 'b> {
     pub(crate) apply: Box<Apply<'b>>,
 }
 
-/// The sweep of each tensor that moves, and then what a rule makes of it.
+/// The sweep of each tensor that moves, and then what a rule does to it.
 pub(crate) struct Pass<'a, 'b> {
     pub(crate) path: Vec<String>,
     pub(crate) numbers: &'a HashMap<String, usize>,
@@ -86,7 +86,7 @@ pub(crate) fn displacement_of<const D: usize>(
 ) -> Tensor<D> {
     let zero = MaskedDirection::zero();
     let change = Sweep::between(number, tensor.key, &zero, direction);
-    // Decayed to 0 and displaced. The weights are there to be looked at by masks that go by magnitude; the cast makes a copy.
+    // Decayed to 0 and displaced. The weights are there for masks that go by magnitude; the cast makes a copy.
     let theta = match theta.dtype() {
         DType::F32 => theta.add_scalar(0.0),
         _ => theta.cast(DType::F32),

@@ -54,7 +54,7 @@ enum Mode<M> {
     OnTheFly(OnTheFly<M>),
 }
 
-/// What passes have cost up to some moment: see [`StepReport`](crate::StepReport).
+/// What passes have cost up to a given moment: see [`StepReport`](crate::StepReport).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cost {
     pub(crate) passes: usize,
@@ -124,8 +124,8 @@ impl<M: Module> Perturbed<M> {
         self.module = self.module.take().map(change);
     }
 
-    /// The module as its weights are stored, and where these stand: what to save of a run that is to go on with the same bits. Nothing is
-    /// written, so that saving does not change the run; [`at_rest`](Self::at_rest) would, in the last bits. See
+    /// The module as its weights are stored, and where these stand: what to save so that a run goes on with the same bits. Nothing is
+    /// written, so saving does not change the run; [`at_rest`](Self::at_rest) would, in the last bits. See
     /// [`resume_at`](Self::resume_at).
     pub fn stored(&mut self) -> (&M, Position) {
         if self.is_view() {
@@ -141,11 +141,11 @@ impl<M: Module> Perturbed<M> {
         (self.module(), position)
     }
 
-    /// Says that the weights, which were [stored](Self::stored) and have been put back, stand at `position`. To be called when the module
-    /// has been taken hold of, or [replaced](Self::replace), and before it moves.
+    /// Says that the weights, which were [stored](Self::stored) and have been put back, stand at `position`. Call it once the module has
+    /// been taken hold of, or [replaced](Self::replace), and before it moves.
     ///
     /// # Errors
-    /// If the position is one of another module, or cannot be that of a module that is held in this way. Nothing has changed then.
+    /// If the position belongs to another module, or cannot be that of a module held in this way. Nothing has changed then.
     pub fn resume_at(&mut self, position: Position) -> Result<(), RecordError> {
         position.check(self.tensors.len())?;
         match &mut self.mode {
@@ -170,7 +170,7 @@ impl<M: Module> Perturbed<M> {
         Self { mode, ..self }
     }
 
-    /// To be called at `theta`.
+    /// Call it at `theta`.
     pub(crate) fn perturbing(mut self, perturbation: Perturbation) -> Self {
         if perturbation == Perturbation::OnTheFly {
             self.mode = Mode::OnTheFly(OnTheFly::new());
@@ -300,7 +300,7 @@ impl<M: Module> Perturbed<M> {
             self.settle();
         }
         let decays = factors.iter().flatten().any(|factor| *factor != 1.0);
-        // Which elements a mask by magnitude has chosen is forgotten when their weights have changed.
+        // Which elements a mask by magnitude has chosen is lost once their weights have changed.
         let chosen = self.displacement.depends_on_weights();
         let to_nearest = rounding.is_none() || !self.half_precision();
         match (change, &mut self.mode) {
@@ -362,7 +362,7 @@ impl<M: Module> Perturbed<M> {
         self.module.take().expect("no pass is under way")
     }
 
-    /// One pass: the sweep of each tensor that moves, and then what a rule makes of it.
+    /// One pass: the sweep of each tensor that moves, and then what a rule does to it.
     fn pass(
         &mut self,
         custom: Option<Custom<'_, '_>>,

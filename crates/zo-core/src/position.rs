@@ -1,12 +1,12 @@
-//! Where a module that is held stands, to save and to restore it.
+//! Where a held module stands, to be saved and restored.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::RecordError;
 use crate::masked::MaskedDirection;
 
-/// Where the weights of a module that is [held](crate::ZerothOrderOptimizer::hold) stand: at `theta + displacement`, and there may be an
-/// update that waits. A few dozen bytes for each tensor, however large.
+/// Where the weights of a module that is [held](crate::ZerothOrderOptimizer::hold) stand: at `theta + displacement`, perhaps with an
+/// update that waits. A few dozen bytes per tensor, however large.
 ///
 /// It belongs to the weights [as they are stored](crate::Perturbed::stored). Saved together and [put back](crate::Perturbed::resume_at), they
 /// let a run go on with the same bits.
@@ -153,7 +153,7 @@ mod tests {
                 steps(&mut part, 0, cut);
                 let passes = part.passes();
                 let mut rest = again(&mut part, &method);
-                assert_eq!(part.passes(), passes, "to store moves nothing");
+                assert_eq!(part.passes(), passes, "storing moves nothing");
                 steps(&mut rest, cut, 6);
                 assert_eq!(flat(rest.model()), whole, "{method:?} after {cut} steps");
                 steps(&mut part, cut, 6);

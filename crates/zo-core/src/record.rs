@@ -17,7 +17,7 @@ pub type Buffers = BTreeMap<String, TensorData>;
 
 /// Everything that is needed to go on exactly where an optimizer stopped, and to know that it is the same optimizer and model.
 ///
-/// Noise is a function of the run's seed and the step's number, so these two are all that MeZO has to remember.
+/// Noise is a function of the run's seed and the step's number, so these two are all MeZO has to remember.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OptimizerRecord {
     /// Version of this layout: 3.
@@ -41,7 +41,7 @@ pub struct OptimizerRecord {
     pub buffers: Buffers,
 }
 
-/// Of an optimizer that has done nothing and remembers nothing.
+/// The record of an optimizer that has done nothing and remembers nothing.
 impl Default for OptimizerRecord {
     fn default() -> Self {
         Self {
@@ -82,7 +82,7 @@ impl OptimizerRecord {
         if let Some(old) = old.map(|old| old.buffers_path(path))
             && (self.buffers.is_empty() || old != self.buffers_path(path))
         {
-            // What is left over does no harm.
+            // Leftovers do no harm.
             let _ = std::fs::remove_file(old);
         }
         Ok(())

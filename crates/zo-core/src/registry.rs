@@ -30,7 +30,7 @@ use crate::update::{Sgd, UpdateRule};
 /// # Ok(()) }
 /// ```
 ///
-/// A part that is named is built from its defaults and the settings given. A table without a `name` changes settings of the method's own
+/// A named part is built from its defaults and the settings given. A table without a `name` changes settings of the method's own
 /// part: `mask.drop = 0.5`.
 #[derive(Clone)]
 pub struct Registry {
@@ -134,7 +134,7 @@ impl Registry {
         let registry = Self {
             noises: vec![
                 noise(normal, "standard normal", || Box::new(Noise::Gaussian)),
-                noise(sign, "+1 or -1, cheaper to make", || {
+                noise(sign, "+1 or -1, cheaper to generate", || {
                     Box::new(Noise::Rademacher)
                 }),
             ],
@@ -265,7 +265,7 @@ fn bad(place: &str, value: &Value, expected: &'static str) -> ConfigError {
     ConfigError::setting(place, value, expected)
 }
 
-/// `base` with other values for some of its settings.
+/// `base` with new values for some of its settings.
 fn settings(base: &Settings, given: Map<String, Value>) -> Result<Settings, ConfigError> {
     let Ok(Value::Object(known)) = serde_json::to_value(base) else {
         unreachable!("settings are a struct");

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-/// Replaces or creates the file `path` with what `fill` writes: first to a temporary file in the same folder, which is synced to the disk
-/// and then renamed. Whatever happens, `path` holds either all of the old bytes or all of the new ones, also for other processes. The
+/// Replaces or creates the file `path` with what `fill` writes: first to a temporary file in the same folder, which is synced to disk
+/// and then renamed. Whatever happens, `path` holds either all of the old bytes or all of the new ones, for other processes too. The
 /// folder must exist.
 ///
 /// # Errors
@@ -22,12 +22,12 @@ pub fn replace(
 /// [`replace`] with these bytes.
 ///
 /// # Errors
-/// As there.
+/// As for [`replace`].
 pub fn replace_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, |file| file.write_all(bytes))
 }
 
-/// Replaces several files with these bytes, none before all are on the disk.
+/// Replaces several files with these bytes, none before all are on disk.
 ///
 /// # Errors
 /// The file that cannot be written, and why. If renaming fails, those before it may already have been replaced.
@@ -43,7 +43,7 @@ pub fn replace_all(files: &[(PathBuf, &[u8])]) -> std::result::Result<(), (PathB
     Ok(())
 }
 
-/// New content of a file, on the disk but not yet under its name. Dropping this removes it.
+/// New content of a file, on disk but not yet under its name. Dropping this removes it.
 pub struct Staged {
     file: NamedTempFile,
     path: PathBuf,

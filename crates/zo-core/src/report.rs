@@ -1,4 +1,4 @@
-//! What a step tells about itself.
+//! What a step reports.
 
 use serde::{Deserialize, Serialize};
 
@@ -29,17 +29,16 @@ pub struct StepReport {
     pub loss_unperturbed: Option<f64>,
     /// Evaluations of the objective.
     pub forwards: usize,
-    /// Passes over the weights that take part; on the fly that is the update alone. In a [`Session`](crate::Session) those that were made
-    /// in this step, the update of the step before among them.
+    /// Passes over the weights that take part; on the fly that is the update alone. In a [`Session`](crate::Session) those made in
+    /// this step, including the previous step's update.
     pub passes: usize,
     /// Weights read and written, summed over passes: `passes` times the number of weights if all take part. With
-    /// [`Perturbation::OnTheFly`](crate::Perturbation::OnTheFly) also the weights that were computed when the objective used them, once for
-    /// each use.
+    /// [`Perturbation::OnTheFly`](crate::Perturbation::OnTheFly) also the weights computed when the objective used them, once per use.
     pub swept: u64,
     /// Whether a non-finite loss made the step leave the weights as they were.
     pub skipped: bool,
     /// Writes of passes that were not in place, summed over passes and tensors, because something else (a clone of the module) shared the
-    /// memory. 0 when all is well. On lazy devices writes are counted when they execute. Weights computed on the fly are no writes.
+    /// memory. 0 when all is well. On lazy devices writes are counted when they execute. Weights computed on the fly do not count as writes.
     pub copied: usize,
     /// Seconds spent in the objective, which on the fly include those of the noise. Devices that execute lazily spend the passes' time
     /// here too.

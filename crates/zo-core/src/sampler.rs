@@ -53,7 +53,7 @@ pub trait PerturbationSampler: DynClone + erased_serde::Serialize + Send {
         name_of::<Self>()
     }
 
-    /// Checks the settings; asked when a method is built.
+    /// Checks the settings; called when a method is built.
     ///
     /// # Errors
     /// Names the first setting that makes no sense.
@@ -122,7 +122,7 @@ impl<'a> SampleContext<'a> {
         })
     }
 
-    /// The next seed: a pure function of the run's seed, the step's number, and how many were drawn before in this step.
+    /// The next seed: a pure function of the run's seed, the step's number, and how many were already drawn in this step.
     pub fn seed(&mut self) -> u64 {
         self.seeds.draw()
     }

@@ -2,7 +2,7 @@
 
 use crate::noise::derive_seed;
 
-/// The seeds of one step: a pure function of the run's seed, the step's number, and how many were drawn before.
+/// The seeds of one step: a pure function of the run's seed, the step's number, and how many were already drawn.
 #[derive(Debug, Clone)]
 pub(crate) struct Seeds {
     run: u64,
@@ -32,7 +32,7 @@ impl Seeds {
         }
     }
 
-    /// The seed that rounds a step's update number `update`: from a third stream.
+    /// The seed that rounds update number `update` of the step: from a third stream.
     pub(crate) fn for_rounding(run: u64, step: u64, update: usize) -> u64 {
         derive_seed(run, step, (2u64 << 32) + update as u64)
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::ZoError;
 use crate::tensors::TensorInfo;
 
-/// Which elements of a tensor move. Never stored: each pass works it out anew.
+/// Which elements of a tensor move. Never stored: each pass works them out anew.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Elements {
@@ -75,7 +75,7 @@ impl Selection {
         Self(vec![Some(Choice::WHOLE); tensors])
     }
 
-    /// What `choose` says of each tensor.
+    /// What `choose` says about each tensor.
     pub fn of(tensors: &[TensorInfo], choose: impl FnMut(&TensorInfo) -> Option<Choice>) -> Self {
         Self(tensors.iter().map(choose).collect())
     }
@@ -94,7 +94,7 @@ impl Selection {
     /// Checks a mask's answer.
     ///
     /// # Errors
-    /// If there is not one entry for each tensor, or a number in them makes no sense.
+    /// If there is not exactly one entry per tensor, or a number in them makes no sense.
     pub(crate) fn check(&self, tensors: &[TensorInfo]) -> Result<(), ZoError> {
         let bad = |reason| {
             let mask = "given".to_owned();
@@ -102,7 +102,7 @@ impl Selection {
         };
         if self.0.len() != tensors.len() {
             return bad(format!(
-                "its selection has {} entries and the module {} float parameters: return one entry for each",
+                "its selection has {} entries and the module {} float parameters: return one entry per parameter",
                 self.0.len(),
                 tensors.len()
             ));

@@ -20,9 +20,9 @@ pub enum NonFinite {
     Skip,
 }
 
-/// How updated weights are rounded to their dtype. Displaced weights are always rounded to nearest, for they have to come back.
+/// How updated weights are rounded to their dtype. Displaced weights are always rounded to nearest, because they have to come back.
 ///
-/// It matters for bf16 and f16. f32 and f64 weights are computed in their own precision, which leaves nothing to round by.
+/// It matters for bf16 and f16. f32 and f64 weights are computed in their own precision, which leaves nothing to round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rounding {
@@ -30,8 +30,8 @@ pub enum Rounding {
     #[default]
     Nearest,
     /// Up or down at random, so that the mean is the exact result (in f32): one that lies a hundredth of the way to the next float goes
-    /// there in one step of a hundred. The bits are [`rounding_bits`](crate::noise::rounding_bits), with a seed of their own for each
-    /// update. Not for update rules that keep buffers.
+    /// there in one step out of a hundred. The bits are [`rounding_bits`](crate::noise::rounding_bits), with a seed of its own for each
+    /// update. Not available to update rules that keep buffers.
     Stochastic,
 }
 
@@ -61,7 +61,7 @@ impl std::str::FromStr for Rounding {
 
 /// The settings every zeroth-order method shares.
 ///
-/// In JSON and TOML all have defaults. Which parameters train, and which decay in groups, is not among them: groups can go by ids, which are
+/// In JSON and TOML all have defaults. Which parameters train, and which decay in groups, is not among them: groups can name ids, which are
 /// new in every process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

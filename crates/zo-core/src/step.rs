@@ -23,7 +23,7 @@ use crate::update::{Estimate, UpdateContext, UpdateRule};
 
 /// A zeroth-order optimizer: a [`Method`] at work.
 ///
-/// A [`session`](ZerothOrderOptimizer::session) makes its steps in fewer passes.
+/// A [`session`](ZerothOrderOptimizer::session) takes its steps in fewer passes.
 #[derive(Debug, Clone)]
 pub struct ZeroOrder {
     method: Method,
@@ -174,7 +174,7 @@ impl ZeroOrder {
         Ok(at.report(journal.queries, skipped))
     }
 
-    /// Whether these are the tensors that the record, if one was loaded, belongs to. From then on they are.
+    /// Whether these are the tensors that a loaded record, if any, belongs to. From then on they are the model's.
     fn recognise(&mut self, tensors: &[TensorInfo]) -> Result<(), ZoError> {
         let model = model_of(tensors, self.settings());
         if let Some(known) = self.model.as_ref().filter(|_| self.loaded) {
@@ -210,7 +210,7 @@ impl ZeroOrder {
         }
     }
 
-    /// As [`step`](ZerothOrderOptimizer::step), with an objective that computes the derivative along a given tangent itself, a Jacobian-vector
+    /// As [`step`](ZerothOrderOptimizer::step), with an objective that itself computes the derivative along a given tangent, a Jacobian-vector
     /// product: for [`Difference::Exact`](crate::Difference::Exact), the forward gradient. It returns L(theta) and `d/dt L(theta + t v)` at
     /// t = 0, v being the tangent.
     ///
@@ -311,7 +311,7 @@ impl ZeroOrder {
 }
 
 impl<M: Module> Session<M, ZeroOrder> {
-    /// As [`step`](Self::step), with the derivative by the objective itself: see [`ZeroOrder::step_jvp`].
+    /// As [`step`](Self::step), with the derivative computed by the objective itself: see [`ZeroOrder::step_jvp`].
     ///
     /// # Errors
     /// As [`step`](Self::step).

@@ -44,7 +44,7 @@ impl TensorInfo {
         }
     }
 
-    /// Whether [`Param::val`] shows something else than the stored values.
+    /// Whether [`Param::val`] shows something other than the stored values.
     pub(crate) fn is_reparameterized(&self) -> bool {
         self.kind == Kind::Reparameterized
     }
@@ -59,13 +59,13 @@ impl TensorInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Plain,
-    /// With a reparameterization of the user's, LoRA for example.
+    /// With a reparameterization of the user's, such as LoRA.
     Reparameterized,
     /// A running statistic: not a parameter at all.
     Statistic,
 }
 
-/// Values in a part.
+/// Values per part.
 const PART: usize = 1 << 20;
 
 /// Visits the values of a module's float parameters, part by part: see [`Weights`](crate::oracle::Weights).
@@ -110,13 +110,13 @@ pub(crate) fn samples<M: Module>(module: &M, most: usize) -> Vec<Vec<f64>> {
 /// All float parameters of `module`, in the order of traversal. `trainable` is set for those in `group`, but never for running
 /// statistics, which a forward pass writes itself.
 ///
-/// burn's [`no_grad`](Module::no_grad) and `freeze` cannot be seen on a module that is not on an autodiff device: leave frozen parameters
+/// burn's [`no_grad`](Module::no_grad) and `freeze` cannot be detected on a module that is not on an autodiff device: leave frozen parameters
 /// out of the group.
 ///
 /// # Errors
 /// - If no parameter is trainable.
 /// - If one that is cannot be perturbed (quantized, or on an autodiff device).
-/// - If parameters cannot be told apart: two with one module path, or a module whose mappers meet others than its visitors.
+/// - If parameters cannot be told apart: two with one module path, or a module whose mappers meet other parameters than its visitors.
 pub fn tensors<M: Module>(module: &M, group: &ParamGroup) -> Result<Vec<TensorInfo>, ZoError> {
     let watch = Watch::new(module);
     let mut collector = Collector {
@@ -161,7 +161,7 @@ fn check_identity(tensors: &[TensorInfo], mapped: &[(String, ParamId)]) -> Resul
             && (tensor.trainable || other.trainable)
         {
             let reason = format!(
-                "cannot be told from `{}` by its module path, which noise and saved state are keyed on: give them names of their own in the \
+                "cannot be told apart from `{}` by its module path, which noise and saved state are keyed on: give them names of their own in the \
                  module's `visit` and `map`",
                 other.path
             );
@@ -172,7 +172,7 @@ fn check_identity(tensors: &[TensorInfo], mapped: &[(String, ParamId)]) -> Resul
     match tensors.iter().filter(|tensor| tensor.trainable).find(lost) {
         None => Ok(()),
         Some(tensor) => {
-            let reason = "is not found by the module's `map` where its `visit` does: derive `Module`, or enter the same submodules in both";
+            let reason = "is not found by the module's `map` where its `visit` finds it: derive `Module`, or enter the same submodules in both";
             Err(ZoError::parameter(&tensor.path, reason))
         }
     }

@@ -13,7 +13,7 @@ use crate::record::Buffers;
 use crate::report::Query;
 use crate::tensors::TensorInfo;
 
-/// What the queries of a step found out.
+/// What the queries of a step found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Estimate {
     /// The number of the step. Masks with several rounds can make several estimates in a step.
@@ -25,7 +25,7 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// The estimate of step `step`, to be made of `queries` queries a round.
+    /// The estimate of step `step`, to be made of `queries` queries per round.
     pub(crate) fn new(step: u64, queries: usize) -> Self {
         let (share, queries) = (1.0 / queries as f64, Vec::new());
         Self {
@@ -64,7 +64,7 @@ impl Estimate {
 /// use serde::{Deserialize, Serialize};
 /// use zo_core::{Change, UpdateContext, UpdateRule, ZoError};
 ///
-/// /// SGD along the estimate, each projected gradient cut to `most`.
+/// /// SGD along the estimate, each projected gradient clipped to `most`.
 /// #[derive(Debug, Clone, Serialize, Deserialize)]
 /// struct Clipped { most: f64 }
 ///
@@ -91,7 +91,7 @@ pub trait UpdateRule: DynClone + erased_serde::Serialize + Send {
     /// If an evaluation fails.
     fn update(&mut self, step: &mut UpdateContext<'_>) -> Result<Change<'_>, ZoError>;
 
-    /// Whether the rule's state belongs to these tensors: asked at the beginning of a step. By default yes.
+    /// Whether the rule's state belongs to these tensors: checked at the beginning of a step. By default yes.
     ///
     /// # Errors
     /// If it does not, as after the record of another model's optimizer was loaded: [`ZoError::Parameter`].
@@ -100,7 +100,7 @@ pub trait UpdateRule: DynClone + erased_serde::Serialize + Send {
         Ok(())
     }
 
-    /// What it asks of the other parts. By default nothing.
+    /// What it requires of the other parts. By default nothing.
     fn needs(&self) -> Needs {
         Needs::default()
     }
@@ -110,7 +110,7 @@ pub trait UpdateRule: DynClone + erased_serde::Serialize + Send {
         name_of::<Self>()
     }
 
-    /// Checks the settings; asked when a method is built.
+    /// Checks the settings; called when a method is built.
     ///
     /// # Errors
     /// Names the first setting that makes no sense.
@@ -136,7 +136,7 @@ pub trait UpdateRule: DynClone + erased_serde::Serialize + Send {
     /// Restores a saved state and its buffers.
     ///
     /// # Errors
-    /// If they were not written by this rule. The rule must be what it was before.
+    /// If they were not written by this rule. The rule must then be unchanged.
     fn load_record(&mut self, record: Value, buffers: Buffers) -> Result<(), RecordError> {
         stateless("update rule", &record)?;
         no_buffers(&buffers)
@@ -171,7 +171,7 @@ impl<'a> UpdateContext<'a> {
         self.lr
     }
 
-    /// What the queries found out.
+    /// What the queries found.
     pub fn estimate(&self) -> &'a Estimate {
         self.estimate
     }

@@ -1,8 +1,8 @@
-//! What a module shows of its parameters: which are real ones, and whether anybody reads them.
+//! What a module shows of its parameters: which are real, and whether anything reads them.
 //!
 //! burn hands running statistics (of batch normalization) to visitors and mappers as if they were parameters. They are not: a forward
 //! pass writes them, and a clone of the module shares them. A parameter can carry a [`Reparameterization`], a running statistic cannot;
-//! so a clone of the module in which every parameter carries one tells them apart. The one it carries changes nothing, and counts reads.
+//! so a clone of the module in which every parameter carries one tells them apart. It changes nothing, and counts reads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,8 +34,7 @@ impl<M: Module> Watch<M> {
         }
     }
 
-    /// Whether a parameter has been read. Those with a reparameterization of the user's are not counted, but the parameters of that one
-    /// are.
+    /// Whether a parameter has been read. Those with a reparameterization of the user's are not counted, but its own parameters are.
     pub(crate) fn read(&self) -> bool {
         self.reads.load(Ordering::Relaxed) > 0
     }

@@ -1,6 +1,6 @@
 //! CurvZO: tensors sampled by their curvature.
 //!
-//! Wang, Chen, Tang 2026 (arXiv 2603.21725), in its block-wise form: one score a tensor.
+//! Wang, Chen, Tang 2026 (arXiv 2603.21725), in its block-wise form: one score per tensor.
 //!
 //! ```text
 //! pi_i = min(1, c sqrt(s_i)),  c such that sum_i pi_i = budget
@@ -45,11 +45,11 @@ pub fn register(registry: Registry) -> Registry {
 
 /// Samples tensors with probability proportional to the root of their curvature score.
 ///
-/// - If no tensor enters, the likeliest one does; its probability of entering counts that in.
+/// - If no tensor enters, the likeliest one does; its probability of entering includes that case.
 /// - A score estimates the Fisher diagonal of its tensor, the mean over its elements: `g^2 z^2` has expectation `|grad|^2 + 2 grad_i^2`. It
 ///   is averaged over the steps its tensor took part in; tensors that sit out keep theirs.
 /// - Only ratios of scores matter, and `g` shrinks as training goes on: `g` is measured in units of its own root mean square, and scores
-///   begin at 1, the value of a tensor like all others. (A port begins at 0.01, samples with `s` instead of `sqrt(s)`, and does not divide
+///   begin at 1, the value of a tensor like all the others. (A port begins at 0.01, samples with `s` instead of `sqrt(s)`, and does not divide
 ///   by the number of elements, so that it favours large tensors.)
 /// - The mean of `z_i^2` is exact for tensors of up to 4096 elements and for Rademacher noise, else its expectation, 1: see
 ///   [`Direction::mean_square`](zo_core::Direction::mean_square).
@@ -57,11 +57,11 @@ pub fn register(registry: Registry) -> Registry {
 ///   n tensors: `d_eff = (sum sqrt s)^2 / sum s` is the effective support and `H` the entropy of the scores over its largest value. A budget
 ///   of 1 is not adapted.
 ///
-/// The state is one number a tensor, saved with the optimizer.
+/// The state is one number per tensor, saved with the optimizer.
 #[derive(Debug, Clone, Setters, Serialize, Deserialize)]
 #[setters(prefix = "with_")]
 pub struct CurvatureSampling {
-    /// The budget to begin with, as a share of the tensors that train; 1 is MeZO. Default 0.4.
+    /// The initial budget, as a share of the tensors that train; 1 is MeZO. Default 0.4.
     pub budget: f64,
     /// Steps between adaptations of the budget; 0 keeps it as it is. Default 20.
     pub adapt_every: usize,
@@ -88,7 +88,7 @@ impl Default for CurvatureSampling {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct State {
-    /// The budget as it has become, if it was adapted.
+    /// The current budget, if it was adapted.
     budget: Option<f64>,
     /// Moving average of g^2.
     mean_square: Option<f64>,
@@ -103,7 +103,7 @@ impl CurvatureSampling {
         Self::default()
     }
 
-    /// The budget as it has become, as a share of the tensors that train.
+    /// The current budget, as a share of the tensors that train.
     pub fn adapted_budget(&self) -> f64 {
         self.state.budget.unwrap_or(self.budget)
     }

@@ -9,7 +9,8 @@
 //! theta <- theta - lr g z*
 //! ```
 //!
-//! M + 2 forwards and M + 3 passes a query, one fewer when the last candidate is the best. It works over any noise and with any mask. The estimate is biased on purpose: `|cos(z*, grad L)|` grows like `sqrt(2 log M)`.
+//! M + 2 forwards and M + 3 passes per query, one fewer when the last candidate is the best. It works with any noise and any mask. The
+//! estimate is biased on purpose: `|cos(z*, grad L)|` grows like `sqrt(2 log M)`.
 
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
@@ -61,7 +62,7 @@ impl PerturbationSampler for Greedy {
         for _ in 0..self.candidates {
             let z = query.noise()?;
             let loss = query.loss_at(&z.scaled(query.epsilon()))?;
-            // Of equal losses the first counts.
+            // Among equal losses the first counts.
             if best.as_ref().is_none_or(|(least, _)| loss < *least) {
                 best = Some((loss, z));
             }
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_the_least_losses_is_chosen() {
+    fn the_first_of_the_lowest_losses_is_chosen() {
         let infinity = f64::INFINITY;
         assert_eq!(best(&[3.0, 1.0, 2.0]).unwrap(), 1);
         assert_eq!(best(&[2.0, 1.0, 1.0, 1.0]).unwrap(), 1);

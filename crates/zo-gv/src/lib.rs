@@ -9,12 +9,12 @@
 //! theta <- theta - lr g v
 //! ```
 //!
-//! M + 2 forwards and M + 3 passes a query (the last pass of a query is the first of the next). `v` is never stored: it is a
-//! [`Direction`] of M seeds. It works over any noise and with any mask.
+//! M + 2 forwards and M + 3 passes per query (the last pass of a query is the first of the next). `v` is never stored: it is a
+//! [`Direction`] of M seeds. It works with any noise and any mask.
 //!
 //! The estimate is biased on purpose: `v` leans on the gradient, so that `|cos(v, grad L)|` grows with M. At M = 2 there is no choice to
 //! make: `v` is `z_1 - z_2` or its opposite, and `g v` is the same for both. The estimate is then MeZO's along a difference of two noise
-//! vectors, `E[g v] = 2 grad L`; a one-sided difference, or M of 4 and more, is where guidance begins.
+//! vectors, `E[g v] = 2 grad L`; guidance begins with a one-sided difference, or with M of 4 or more.
 
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
@@ -52,7 +52,7 @@ pub struct GuidingVector {
     pub alpha: f64,
     /// Whether `v` is scaled to the size of one noise vector. Default no, as in the paper, where `v` is `sqrt(2)` times as long at M = 2.
     pub normalize: bool,
-    /// Whether the best candidate of a query is a candidate of the next again, so that only M - 1 are new: the variant that the authors'
+    /// Whether the best candidate of a query is a candidate of the next one as well, so that only M - 1 are new: the variant that the authors'
     /// trainer runs by default. Default no, as in the paper.
     pub history: bool,
     /// The best candidate so far, if it is kept.
@@ -97,7 +97,7 @@ impl PerturbationSampler for GuidingVector {
             let loss = query.loss_at(&z.scaled(query.epsilon()))?;
             ranked.push((loss, z));
         }
-        // Stable: of equal losses the earlier candidate counts as lower.
+        // Stable: among equal losses the earlier candidate counts as lower.
         ranked.sort_by(|(a, _), (b, _)| a.total_cmp(b));
         let (low, high) = (self.low() as f64, (self.candidates - self.low()) as f64);
         let mut v = Direction::zero();
@@ -167,7 +167,7 @@ mod tests {
         let mut sampler = GuidingVector::new().with_candidates(5);
         let mut script = Script::new(0.5, &losses);
         let v = script.sample(&mut sampler, 0).unwrap();
-        // floor(0.5 * 5) = 2 lowest: candidates 1 and 3; terms stand in the order of the ranks
+        // floor(0.5 * 5) = 2 lowest: candidates 1 and 3; terms are in order of rank
         let third = -1.0 / 3.0;
         assert_eq!(coefficients(&v), [0.5, 0.5, third, third, third]);
         let candidates: Vec<u64> = script.asked.iter().map(|d| d.terms()[0].seed).collect();
@@ -207,7 +207,7 @@ mod tests {
             let mut second = Script::new(0.5, &[2.0, 1.0]);
             second.sample(sampler, 1).unwrap();
             assert_eq!(second.asked[0], best.scaled(0.5), "the best comes back");
-            assert_ne!(second.asked[1], second.asked[0], "with one that is new");
+            assert_ne!(second.asked[1], second.asked[0], "with a new one");
         }
         assert!(again.load_record(Value::from(3)).is_err());
     }

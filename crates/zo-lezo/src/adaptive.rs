@@ -1,4 +1,4 @@
-//! AdaLeZO: layers drawn by how much they moved the loss before.
+//! AdaLeZO: layers drawn by how much they have moved the loss.
 
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ pub fn ada_lezo() -> Method {
 /// Q_l <- 0.9 Q_l + 0.1 |g|                                for the layers drawn
 /// ```
 ///
-/// Q is measured in units of its largest value, as the authors' code does: |g| has the scale of the loss, and a temperature has not. So no
+/// Q is measured in units of its largest value, as the authors' code does: |g| scales with the loss, and a temperature does not. So no
 /// layer is more than `e^(1/T)` times (5.3 at the default) as likely as another. While all of Q is 0, draws are uniform.
 ///
 /// Without the clip the estimate is unbiased: `E[n_l] = K p_l`. With it, layer l gets `min(1, C K p_l)` of its gradient on average. Tensors
@@ -109,7 +109,7 @@ impl SparsityMask for AdaptiveLayers {
                 left -= p;
                 left < 0.0
             });
-            // Rounding can leave a little beyond the last.
+            // Rounding can leave a little past the last one.
             times[hit.unwrap_or(count - 1)] += 1;
         }
         self.drawn = (0..count).filter(|layer| times[*layer] > 0).collect();
@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn probabilities_mix_softmax_and_uniform() {
         let mut mask = AdaptiveLayers::new();
-        // In units of the largest value: of any scale.
+        // In units of the largest value, so the scale does not matter.
         for scale in [1e-9, 1.0, 15.0, 1e300] {
             mask.values = [0.0, 0.5, 1.0].map(|q| q * scale).to_vec();
             let x = [0.0, 0.5 / 0.6, 1.0 / 0.6].map(f64::exp);
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(mask.values, [2.0, 0.9 * 2.0 + 0.1 * 4.0]);
     }
 
-    /// At the size of real gradients (SmolLM2: 15) draws stay spread, and the clip costs a layer what the documentation says.
+    /// At the size of real gradients (SmolLM2: 15) draws stay spread out, and the clip costs a layer what the documentation says.
     #[test]
     fn draws_do_not_collapse_at_large_gradients() {
         let layers = 30;

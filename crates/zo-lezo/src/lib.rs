@@ -11,7 +11,7 @@
 //!
 //! The expectation of `g z'` is the gradient times each layer's probability of being kept. With nothing dropped it is MeZO, bit for bit.
 //!
-//! [`AdaptiveLayers`] is AdaLeZO (arXiv 2604.18264), which learns which layers are worth it.
+//! [`AdaptiveLayers`] is AdaLeZO (arXiv 2604.18264), which learns which layers are worth drawing.
 
 mod adaptive;
 
@@ -52,7 +52,7 @@ pub fn register(registry: Registry) -> Registry {
 #[derive(Debug, Clone, Setters, Serialize, Deserialize)]
 #[setters(prefix = "with_")]
 pub struct RandomLayers {
-    /// The share of layers that are dropped: `floor(drop L)` of L. 0 is MeZO; at 1 embeddings and head train alone. Default 0.75 (our
+    /// The share of layers to drop: `floor(drop L)` of L. 0 is MeZO; at 1 only embeddings and head train. Default 0.75 (our
     /// choice within the range the paper reports).
     pub drop: f64,
     /// What counts as a layer. Default the numbered blocks.
@@ -114,8 +114,8 @@ fn layers_of(
         return Err(ZoError::Mask {
             mask,
             reason: format!(
-                "no layer was found in its module paths (one of them is `{example}`): a layer is a module in a `Vec`, or name the \
-                 layers with `Layers::Groups`"
+                "no layer was found in its module paths (one of them is `{example}`): put the layers in a `Vec`, or name them with \
+                 `Layers::Groups`"
             ),
         });
     }

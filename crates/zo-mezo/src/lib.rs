@@ -8,7 +8,7 @@
 //! theta <- theta - lr (g z + weight_decay theta)           3 passes in all: the restore is part of the update
 //! ```
 //!
-//! With q queries g z becomes the mean over q directions (n-SPSA): 2 q forwards, 2 q + 1 passes. One-sided differences take q + 1
+//! With q queries, g z becomes the mean over q directions (n-SPSA): 2 q forwards, 2 q + 1 passes. One-sided differences take q + 1
 //! forwards and q + 1 passes. The only state is the step's number.
 //!
 //! ```

@@ -43,7 +43,7 @@ fn net(device: &Device) -> Net {
     }
 }
 
-/// Squared distance from 1 of everything.
+/// The squared distance of everything from 1.
 fn distance(net: &Net) -> Tensor<1> {
     let square = |layer: &Layer| {
         (layer.weight.val() - 1.0).square().sum() + (layer.bias.val() - 1.0).square().sum()
@@ -229,7 +229,7 @@ fn groups_choose_what_trains_and_what_decays() {
             net.first.weight.val().sum() * 0.0 + 1.0
         })
         .unwrap();
-    // A constant objective has gradient 0: what is left is the decay.
+    // A constant objective has gradient 0: only the decay is left.
     let close = |t: Tensor<1>, v: f32| t.to_data().iter::<f32>().all(|x| (x - v).abs() < 1e-6);
     assert!(close(after.first.weight.val().reshape([-1]), 0.5));
     assert!(close(after.first.bias.val(), -0.5 * 0.95));

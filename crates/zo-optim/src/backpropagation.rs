@@ -11,7 +11,7 @@ use zo_core::{
     StepReport, ZerothOrderOptimizer, ZoError, check_ids, tensors,
 };
 
-/// One of burn's optimizers (`AdamConfig::new().init()`) behind the interface of this library's: one forward and one backward pass per
+/// One of burn's optimizers (`AdamConfig::new().init()`) behind this library's interface: one forward and one backward pass per
 /// step. Needs the memory of training: activations, one gradient per weight, the optimizer's moments and, during a step, a copy of the
 /// weights.
 ///

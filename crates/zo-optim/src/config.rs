@@ -22,7 +22,7 @@ pub enum ConfigFileError {
     Toml {
         /// The file, if it came from one.
         path: Option<PathBuf>,
-        /// Where it goes wrong.
+        /// What is wrong with it.
         source: Box<toml::de::Error>,
     },
     /// The text is not JSON.
@@ -30,7 +30,7 @@ pub enum ConfigFileError {
     Json {
         /// The file, if it came from one.
         path: Option<PathBuf>,
-        /// Where it goes wrong.
+        /// What is wrong with it.
         source: serde_json::Error,
     },
 }
@@ -45,7 +45,7 @@ fn place(path: &Option<PathBuf>) -> String {
 /// Reads a configuration from TOML.
 ///
 /// # Errors
-/// Where the text goes wrong.
+/// What is wrong with the text.
 pub fn from_toml(text: &str) -> Result<Value, ConfigFileError> {
     toml::from_str(text).map_err(|source| ConfigFileError::Toml {
         path: None,
@@ -56,7 +56,7 @@ pub fn from_toml(text: &str) -> Result<Value, ConfigFileError> {
 /// Reads a configuration from a file: JSON if its name ends in `.json`, else TOML.
 ///
 /// # Errors
-/// If the file cannot be read, or where its text goes wrong.
+/// If the file cannot be read, or what is wrong with its text.
 pub fn read(path: impl AsRef<Path>) -> Result<Value, ConfigFileError> {
     let path = path.as_ref();
     let text = std::fs::read_to_string(path).map_err(|source| ConfigFileError::Io {

@@ -34,7 +34,7 @@
 //! | ZO-SGD with momentum, ZO-Adam, sign, conservative, block-wise, gradient sparsity, forward gradient, hybrid | [`variants`] | arXiv 2402.11592 |
 //! | Sparse-MeZO | [`sparse_mezo`](variants::sparse_mezo) | arXiv 2402.15751 |
 //!
-//! A method is a value, a [`Method`]: settings, noise, and a sampler, a mask and an update rule. They go together freely: GV over LeZO's
+//! A method is a value, a [`Method`]: settings, noise, and a sampler, a mask and an update rule. They combine freely: GV over LeZO's
 //! layers with Adam from seeds is
 //!
 //! ```
@@ -87,7 +87,7 @@ pub use zo_lezo::{AdaptiveLayers, RandomLayers, ada_lezo, lezo};
 pub use zo_mezo::mezo;
 pub use zo_variants as variants;
 
-/// Every method and part of the library by name, to build them from configurations and to list them. Add your own to it.
+/// Every method and part of the library by name, to build them from configurations and to list them. Add your own.
 pub fn registry() -> Registry {
     let crates = [
         zo_mezo::register,

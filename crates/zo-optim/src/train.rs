@@ -1,6 +1,6 @@
 //! Zeroth-order training inside burn's `SupervisedTraining`, with its dashboard, metrics, checkpoints and early stopping. Feature `train`.
 //!
-//! burn-train lets a [`SupervisedLearningStrategy`] bring a loop of its own: [`ZeroOrderStrategy`] is one whose steps are forward
+//! burn-train lets a [`SupervisedLearningStrategy`] bring its own loop: [`ZeroOrderStrategy`] is one whose steps are forward
 //! passes. A model needs no backward pass and no `TrainStep`, only burn's `InferenceStep`, which is its validation.
 //!
 //! ```no_run
@@ -103,7 +103,7 @@ pub enum TrainError {
     },
     /// Gradients cannot be accumulated where there are none.
     #[error(
-        "`grads_accumulation({0})` adds up gradients, and zeroth-order steps have none: leave it out, and take larger batches or more \
+        "`grads_accumulation({0})` adds up gradients, and zeroth-order steps have none: leave it out, and use larger batches or more \
          queries"
     )]
     GradAccumulation(usize),
@@ -115,10 +115,10 @@ pub enum TrainError {
 /// `|model: &M, batch: &M::Input| loss`, evaluated a few times on the same batch in each step; the loss is whatever implements [`Loss`].
 ///
 /// Per epoch: a step on each batch of the training loader, the model's `InferenceStep` on each batch of the validation loader, a
-/// checkpoint if burn-train's checkpointing strategy asks for one, and then early stopping. The interrupter is asked after each
+/// checkpoint if burn-train's checkpointing strategy asks for one, and then early stopping. The interrupter is checked after each
 /// batch. The model is put into validation mode first (no autodiff, no dropout), and batches are made on its device.
 ///
-/// Steps are those of a [`Session`](zo_core::Session), which the end of each epoch settles: the model is validated and saved at its weights.
+/// Steps are those of a [`Session`](zo_core::Session), which is settled at the end of each epoch: the model is validated and saved at its weights.
 /// No clone of it is kept, so passes run in place. A checkpoint copies the weights to the host until they are written, as
 /// burn-train's checkpointers do for every optimizer.
 pub struct ZeroOrderStrategy<O, F> {
@@ -133,7 +133,7 @@ impl<O: ZerothOrderOptimizer, F> ZeroOrderStrategy<O, F> {
     /// A strategy. Write the types of the objective's arguments: `|model: &Model, batch: &Batch| ..`.
     ///
     /// The scheduler is stepped before each step. A zeroth-order step has one learning rate, the scheduler's base rate: rates of
-    /// parameter groups do not count.
+    /// parameter groups are ignored.
     pub fn new(optim: O, scheduler: impl Into<ModuleLrScheduler>, objective: F) -> Self {
         Self {
             optim: Mutex::new(optim),
@@ -144,18 +144,18 @@ impl<O: ZerothOrderOptimizer, F> ZeroOrderStrategy<O, F> {
         }
     }
 
-    /// What to launch the training with. It carries the state of this strategy's optimizer and scheduler from and to checkpoints.
+    /// What to launch the training with. It carries the state of this strategy's optimizer and scheduler to and from checkpoints.
     pub fn learner<M: InferenceModel>(&self, model: M) -> Learner<ForwardOnly<M>> {
         self.learner_with(model, self.carrier.clone())
     }
 
-    /// The optimizer's state. Not while a training runs: it waits for its end.
+    /// The optimizer's state. While a training runs, this waits for its end.
     pub fn record(&self) -> OptimizerRecord {
         lock(&self.optim).record()
     }
 
     /// What ended the last training too early, unless it was burn-train itself: then it is in the training's result, as is the text of
-    /// this error. It is taken out.
+    /// this error. This call takes it out.
     pub fn take_error(&self) -> Option<TrainError> {
         lock(&self.error).take()
     }
@@ -172,7 +172,7 @@ impl<O: ZerothOrderOptimizer, F> ZeroOrderStrategy<O, F> {
         )
     }
 
-    /// Takes up the optimizer's state that burn-train has loaded into the learner.
+    /// Restores the optimizer's state that burn-train has loaded into the learner.
     fn resume<M: InferenceModel>(
         &self,
         optim: &mut O,
@@ -236,7 +236,7 @@ impl<O: ZerothOrderOptimizer, F> ZeroOrderStrategy<O, F> {
     }
 
     fn fail(&self, error: TrainError, interrupter: &Interrupter) {
-        // burn-train has no variant for errors of others; this one takes any message.
+        // burn-train has no variant for foreign errors; this one takes any message.
         let (device_id, message) = (0, error.to_string());
         interrupter.fail(TrainingError::Workers(vec![WorkerFailure {
             device_id,
@@ -270,7 +270,7 @@ where
             (None, Some(epoch)) => self.resume(&mut optim, &mut learner, epoch),
             (None, None) => Ok(()),
         };
-        // Where anything else holds the weights, passes cannot run in place: the learner goes.
+        // While anything else holds the weights, passes cannot run in place: the learner goes.
         let ForwardOnly(model) = learner.model().valid();
         drop(learner);
         if let Err(error) = ready {
@@ -289,7 +289,7 @@ where
             }
         };
         for _ in 1..starting_epoch {
-            // A loader that shuffles draws an order for each epoch. Those that are done have had theirs.
+            // A loader that shuffles draws an order for each epoch. Epochs that are done have had theirs.
             drop(train.iter());
         }
         for epoch in starting_epoch..=components.num_epochs {
@@ -377,7 +377,7 @@ fn on_valid<M: LearnerModel>(
     components.interrupter.fail_on_error(processed);
 }
 
-/// The value behind `mutex`: a panic elsewhere has not made it useless.
+/// The value behind `mutex`: a panic elsewhere does not make it useless.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

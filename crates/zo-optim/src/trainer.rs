@@ -1,13 +1,13 @@
 //! A training loop for any module: steps, evaluations and checkpoints.
 //!
-//! [`fit`] runs it. A [`Task`] says what is trained for, a [`TrainerConfig`] how long, how fast and how often. The module stays in the
-//! optimizer's hands for the whole run, as in a [`Session`](crate::Session): MeZO takes two passes a step instead of three.
+//! [`fit`] runs it. A [`Task`] says what to train for, a [`TrainerConfig`] how long, how fast and how often. The module stays in the
+//! optimizer's hands for the whole run, as in a [`Session`](crate::Session): MeZO takes two passes per step instead of three.
 //!
 //! A run that is interrupted, or killed at any moment, goes on from its last checkpoint and ends with the same bits as one that was left
 //! alone, however often checkpoints are written: the weights are stored as they stand, displaced if they are, with their
 //! [`Position`](crate::Position); the optimizer keeps a record; the batch and the learning rate of a step are functions of its number.
 //! This holds on one machine and device; others may round differently, and GPUs may choose other kernels in each process. Evaluations do
-//! count: they move the weights to where they belong, in every run of the same configuration after the same steps.
+//! matter: they move the weights to where they belong, in every run of the same configuration after the same steps.
 //!
 //! The example `quickstart` is a whole training script, `resume` stops a run and goes on with it.
 

@@ -58,7 +58,7 @@ methods! {
     mezo: (0.01, 1500, 0.02, Linear), zo_optim::mezo();
     mezo_one_sided: (0.01, 1500, 0.02, Linear), zo_optim::mezo().with_difference(Difference::OneSided);
     mezo_rademacher: (0.01, 1500, 0.02, Linear), zo_optim::mezo().with_noise(Noise::Rademacher);
-    mezo_rounded_by_chance: (0.01, 1500, 0.02, Linear), zo_optim::mezo().with_rounding(Rounding::Stochastic);
+    mezo_rounded_stochastically: (0.01, 1500, 0.02, Linear), zo_optim::mezo().with_rounding(Rounding::Stochastic);
     mezo_on_the_fly: (0.01, 1500, 0.02, Linear), zo_optim::mezo().with_perturbation(Perturbation::OnTheFly);
     gv: (0.005, 1500, 0.02, Linear), mezo_gv();
     gv_of_four: (0.005, 1500, 0.02, Linear), mezo_gv().with_sampler(GuidingVector::new().with_candidates(4).with_normalize(true));

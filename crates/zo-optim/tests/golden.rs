@@ -1,4 +1,4 @@
-//! Golden trajectories: 30 steps of every method are those that a program computes which shares no code with the library, from the
+//! Golden trajectories: 30 steps of every method are those computed by a program that shares no code with the library, from the
 //! documents alone. `tools/reference/trajectories.py` writes the files; `docs/src/testing.md` says more.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -162,7 +162,7 @@ fn compare(name: &'static str, method: &Method) {
             }
             golden.check(&format!("{device_name}, {perturbation:?}"), &found, &model);
             if golden.bf16 {
-                // The other ways round weights of few digits at other times.
+                // The other ways round low-precision weights at other times.
                 return;
             }
         }

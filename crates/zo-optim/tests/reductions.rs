@@ -1,4 +1,4 @@
-//! Each method reduces to a known one under special settings; and its costs are those of its paper.
+//! Each method reduces to a known one under special settings, and its costs are those of its paper.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 #![cfg_attr(
@@ -53,7 +53,7 @@ reduces_to_mezo! {
     one_block_after_all: block_wise().with_mask(Blocks::new().with_layers(everything()).with_order(BlockOrder::AllAfter));
     a_momentum_window_without_momentum: momentum_window().with_update(MomentumWindow::new().with_beta(0.0));
     a_momentum_window_of_one_step: momentum_window().with_update(MomentumWindow::new().with_window(1));
-    rounding_by_chance_in_f32: mezo().with_rounding(Rounding::Stochastic);
+    stochastic_rounding_in_f32: mezo().with_rounding(Rounding::Stochastic);
     the_best_of_one: mezo_greedy().with_sampler(Greedy::new().with_candidates(1));
 }
 
@@ -154,13 +154,13 @@ fn the_forward_gradient_is_the_limit_of_mezo() {
     close(&forward, &weights(mezo), 2e-4);
 }
 
-/// A Jacobian-vector product of the user's takes the same steps as the backward pass.
+/// A user's own Jacobian-vector product takes the same steps as the backward pass.
 #[test]
 fn a_jacobian_vector_product_needs_no_autodiff() {
     let mut optimizer = forward_gradient().with_queries(2).init().unwrap();
     let mut module = toy(&Device::default());
     let jvp = |toy: &Toy, tangent: &Tangent<'_>| -> Result<(f64, f64), ObjectiveError> {
-        // The gradient is known; the tangent of each parameter is asked for in the order of traversal.
+        // The gradient is known; tangents are requested in the order of traversal.
         let gradient = Target::Hyperboloid.gradient(&flat(toy));
         let mut v: Vec<f64> = Vec::new();
         v.extend(tangent.of(&toy.embed).to_data().iter::<f64>());
@@ -190,7 +190,7 @@ fn a_jacobian_vector_product_needs_no_autodiff() {
     assert!(error.unwrap_err().to_string().contains("step_jvp"));
 }
 
-/// Forwards and passes of a step, as ALGORITHMS and the papers count them; q = 2 where queries multiply.
+/// Forwards and passes of a step, as the documentation and the papers count them; q = 2 where queries multiply.
 #[test]
 fn forwards_and_passes_are_those_of_the_papers() {
     for preset in registry().presets() {
@@ -239,7 +239,7 @@ fn forwards_and_passes_are_those_of_the_papers() {
     let one_sided = conservative().with_difference(Difference::OneSided);
     assert_eq!(cost(one_sided.init()), (4, 3));
     assert_eq!(cost(block_wise().init()), (2, 3));
-    // Five blocks: four layers and the rest. Blocks are left and taken up in one move.
+    // Five blocks: four layers and the rest. Leaving a block and moving to the next is one move.
     let all = |order| {
         block_wise()
             .with_mask(Blocks::new().with_order(order))
@@ -285,7 +285,7 @@ fn passes_skip_what_does_not_take_part() {
         .init()
         .unwrap();
     assert_eq!(run(all, 1).1.swept, 3 * 18);
-    // Every weight three times but for the blocks' last move, which is the update of all.
+    // Every weight three times, except for the blocks' last move, which is the update of all.
     let after = block_wise()
         .with_mask(Blocks::new().with_order(BlockOrder::AllAfter))
         .init()

@@ -244,7 +244,7 @@ fn sparse_mezo_trains_what_begins_as_zeros() {
     }
 }
 
-/// Records of other methods, settings and models are refused, for methods without any state too.
+/// Records of other methods, settings and models are refused, even for methods without any state.
 #[test]
 fn records_name_the_method_the_settings_and_the_model() {
     fn record(optim: Result<impl ZerothOrderOptimizer, ConfigError>) -> OptimizerRecord {
@@ -314,7 +314,7 @@ fn stack() -> Stack {
     }
 }
 
-/// Other curvatures for each layer, so that tangents of the wrong layer show.
+/// A different curvature for each layer, so that tangents of the wrong layer show.
 fn stack_loss(stack: &Stack) -> Tensor<1> {
     let layers = stack.layers.iter().zip([1.0, -3.0, 0.25]);
     let parts = layers.map(|(layer, c)| layer.w.val().square().sum() * c);

@@ -16,7 +16,7 @@ use zo_optim::*;
 
 const STEPS: usize = 30;
 
-/// Losses that do not depend on the weights, so that two ways to make the same steps differ by rounding only.
+/// Losses that do not depend on the weights, so that two ways of taking the same steps differ only by rounding.
 fn scripted() -> impl FnMut(&Toy) -> f64 {
     let mut calls = 0u32;
     move |toy: &Toy| {
@@ -97,7 +97,7 @@ with_a_pass_less! {
     block_wise_all_after: 1e-4, (11, 10), variants::block_wise().with_mask(Blocks::new().with_order(BlockOrder::AllAfter)).init();
 }
 
-/// Updates that cannot wait, or not longer than until the next evaluation: as many passes, and the same bits.
+/// Updates that cannot wait, or only until the next evaluation: as many passes, and the same bits.
 macro_rules! as_without {
     ($($name:ident: $passes:expr, $make:expr;)*) => {$(
         #[test]

@@ -1,5 +1,5 @@
-//! The estimates' expectations. Each check states 98 coordinates within 5 standard errors: a false alarm once in 17,000 runs of a test, and the
-//! seeds are fixed. `ZO_SEED=n` makes another test of each.
+//! The estimates' expectations. Each check holds 98 coordinates to 5 standard errors: a false alarm once in 17,000 runs of a test, and the
+//! seeds are fixed. `ZO_SEED=n` makes each another test.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 #![cfg_attr(
@@ -54,7 +54,7 @@ unbiased! {
     // Whichever of v and -v it is, g v is the same; v is sqrt(2) times as long as one noise vector.
     gv_of_two: mezo_gv(), |_| 2.0;
     curvzo: zo_optim::curvzo().with_mask(CurvatureSampling::new().with_budget(0.3)), |_| 1.0;
-    // So small a budget that no tensor enters in a third of the steps, and the likeliest one has to.
+    // A budget so small that in a third of the steps no tensor enters, and the likeliest one has to.
     curvzo_of_a_tiny_budget: zo_optim::curvzo().with_mask(CurvatureSampling::new().with_budget(0.07)).with_noise(Noise::Rademacher), |_| 1.0;
     random_sparsity: variants::sparse_random().with_mask(Sparse::new().with_sparsity(0.6)), |_| 0.4;
     all_blocks: variants::block_wise().with_mask(Blocks::new().with_order(BlockOrder::AllAfter)), |_| 1.0;
@@ -85,7 +85,7 @@ fn curvzo_with_scores_of_its_own() {
         optimizer
     };
     check_unbiased(make, &options(), |_| 1.0).unwrap();
-    // The check is sharp: without the factors the same mask is found out.
+    // The check is sharp: without the factors the same mask is caught.
     let clipped = config.clone().with_mask(
         CurvatureSampling::new()
             .with_budget(0.3)
@@ -99,7 +99,7 @@ fn curvzo_with_scores_of_its_own() {
     assert!(error.contains("standard errors off"), "{error}");
 }
 
-/// Layers that are worth more are drawn more often, and scaled down for it.
+/// Layers that are worth more are drawn more often, and scaled down accordingly.
 #[test]
 fn adalezo_with_values_of_its_own() {
     let config = ada_lezo().with_mask(AdaptiveLayers::new().with_share(0.6).with_clip(None));

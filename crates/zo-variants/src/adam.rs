@@ -8,8 +8,8 @@
 //!
 //! Adam (Kingma and Ba 2015) on the zeroth-order estimate: ZO-Adam of Zhang et al. 2024. `m` and `v` are the size of the weights, in f32; or,
 //! with a window, rebuilt element by element in the update's pass from the seeds of the last K steps (Malladi et al. 2023, Section 2.3): no
-//! buffers. The window's corrections for bias are `1 - beta^min(t, K)`, the sums of the weights that are in it, so that until step K it is
-//! Adam exactly.
+//! buffers. The window's bias corrections are `1 - beta^min(t, K)`, the sums of the weights in it, so that until step K it is exactly
+//! Adam.
 //!
 //! Weight decay is decoupled, as in AdamW (Loshchilov and Hutter 2019).
 
@@ -40,7 +40,7 @@ pub fn adam_window() -> Method {
 fn check_moments(beta_1: f64, beta_2: f64, epsilon: f64) -> Result<(), ConfigError> {
     check_rate("beta_1", beta_1)?;
     check_rate("beta_2", beta_2)?;
-    // What is smaller is 0 in f32, and 0 / 0 where the estimate is 0.
+    // Anything smaller is 0 in f32, and gives 0 / 0 where the estimate is 0.
     let valid = (f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&epsilon);
     let expected = "positive, and a number that f32 can hold";
     ConfigError::check("adam_epsilon", epsilon, valid, expected)
@@ -217,7 +217,7 @@ impl AdamWindow {
 impl UpdateRule for AdamWindow {
     fn update(&mut self, step: &mut UpdateContext<'_>) -> Result<Change<'_>, ZoError> {
         self.past.push(step.estimate(), self.window);
-        // The weights of the steps in the window, so scaled that they add up to 1.
+        // The weights of the steps in the window, scaled so that they add up to 1.
         let weight = |beta: f64, age: i32| {
             (1.0 - beta) * beta.powi(age) / (1.0 - beta.powi(self.past.len() as i32))
         };

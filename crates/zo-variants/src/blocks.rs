@@ -7,7 +7,7 @@
 //! ```
 //!
 //! z_b is noise on block b and 0 elsewhere. ZO-Bench (Zhang et al. 2024, Section 5) runs all blocks in turn within a step; the cyclic form
-//! takes one block a step at the cost of a MeZO step. A smaller block has less variance, and passes touch the block only.
+//! takes one block per step at the cost of a MeZO step. A smaller block has less variance, and passes touch only the block.
 
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
@@ -24,11 +24,11 @@ pub fn block_wise() -> Method {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BlockOrder {
-    /// One block a step, in turn.
+    /// One block per step, in turn.
     #[default]
     Cyclic,
     /// All blocks in every step; each is updated before the next is measured. If a later block fails, the updates of the earlier ones are
-    /// taken back from their seeds: within the rounding of the largest of them, so that an update that blew up is not undone.
+    /// undone from their seeds: within the rounding of the largest of them, so an update that blew up is not undone.
     AllAtOnce,
     /// All blocks in every step; they are updated when all are measured.
     AllAfter,
@@ -50,7 +50,7 @@ impl Blocks {
         Self::default()
     }
 
-    /// The block of each tensor, and how many there are: the layers, then what is in none.
+    /// The block of each tensor, and how many there are: the layers, then everything outside them.
     fn assign(&self, tensors: &[TensorInfo]) -> (Vec<usize>, usize) {
         let (layers, count) = self.layers.assign(tensors);
         let outside = tensors

@@ -5,9 +5,9 @@
 //! theta <- the best of theta, theta - u, theta + u
 //! ```
 //!
-//! ZO-SGD-Cons of Zhang et al. 2024: 3 forwards more than ZO-SGD (2 more with a one-sided difference, which knows L(theta) already). Of
+//! ZO-SGD-Cons of Zhang et al. 2024: 3 forwards more than ZO-SGD (2 more with a one-sided difference, which already knows L(theta)). Among
 //! equal losses the earlier in this order wins, so that a step never makes things worse on its batch. `theta + u`, the likeliest, is tried
-//! last: when it wins the weights stand there already, and the step ends without another pass.
+//! last: when it wins, the weights already stand there, and the step ends without another pass.
 
 use serde::{Deserialize, Serialize};
 use zo_core::{Change, MaskedDirection, Method, UpdateContext, UpdateRule, ZoError};
@@ -92,7 +92,7 @@ mod tests {
         }
     }
 
-    /// Of equal losses the first counts: it stays.
+    /// Among equal losses the first counts: it stays.
     #[test]
     fn a_plateau_is_not_left() {
         let start = flat(&toy(&Device::default()));

@@ -8,10 +8,10 @@
 //! is the difference [`Exact`](zo_core::Difference::Exact), and combines with every sampler, mask and update rule.
 //!
 //! burn has no forward-mode differentiation, so the derivative comes from one of two places:
-//! - [`step_jvp`](zo_core::ZeroOrder::step_jvp): the objective computes its Jacobian-vector product itself, with the tangents it is given.
-//! - [`step`](zo_core::ZerothOrderOptimizer::step) with the feature `autodiff`: burn's backward pass, whose gradient is multiplied with the
-//!   direction. That is exact, and costs the memory of backpropagation (activations, and a gradient for each weight), so that it is
-//!   good for comparisons, not for saving memory.
+//! - [`step_jvp`](zo_core::ZeroOrder::step_jvp): the objective itself computes its Jacobian-vector product, with the tangents it is given.
+//! - [`step`](zo_core::ZerothOrderOptimizer::step) with the feature `autodiff`: burn's backward pass, whose gradient is multiplied by the
+//!   direction. That is exact, and costs the memory of backpropagation (activations, and a gradient for each weight): it is good for
+//!   comparisons, not for saving memory.
 
 use zo_core::{Difference, Method};
 

@@ -6,7 +6,7 @@
 //! theta_top <- a step of the burn optimizer along h
 //! ```
 //!
-//! Hybrid ZO-FO fine-tuning of Zhang et al. 2024, Section 5 (it is in the paper, not in its code). Both parts look at the same weights on the
+//! Hybrid ZO-FO fine-tuning of Zhang et al. 2024, Section 5 (it is in the paper, not in its code). Both parts see the same weights and the
 //! same batch. Nothing below the boundary is differentiated: no activation is kept there, because no parameter there is tracked.
 
 use burn::module::{Module, ModuleVisitor, Param, ParamGroup};
@@ -21,16 +21,16 @@ use zo_core::{
 /// Configuration of [`Hybrid`].
 #[derive(Debug, Clone)]
 pub struct HybridConfig {
-    /// The parameters that burn's optimizer trains, the last layers and the head for example.
+    /// The parameters that burn's optimizer trains, for example the last layers and the head.
     pub top: ParamGroup,
-    /// The learning rate of the top, as a multiple of that of the step. Default 1.
+    /// The learning rate of the top, as a multiple of the step's. Default 1.
     pub top_rate: f64,
     /// What to do about a loss or a gradient of the top that is not finite. Default an error.
     pub non_finite: NonFinite,
 }
 
 impl HybridConfig {
-    /// With this top, and the defaults.
+    /// This top, and the defaults.
     pub fn new(top: ParamGroup) -> Self {
         Self {
             top,
@@ -39,13 +39,13 @@ impl HybridConfig {
         }
     }
 
-    /// The learning rate of the top, as a multiple of that of the step.
+    /// The learning rate of the top, as a multiple of the step's.
     #[must_use]
     pub fn with_top_rate(self, top_rate: f64) -> Self {
         Self { top_rate, ..self }
     }
 
-    /// Builds the optimizer with a method below, which trains what it would without the top; `optimizer` is one of burn's
+    /// Builds the optimizer with a method below, which trains what it would train anyway except for the top; `optimizer` is one of burn's
     /// (`AdamConfig::new().init()`).
     ///
     /// # Errors
@@ -89,9 +89,9 @@ impl HybridConfig {
 /// Zeroth order below a boundary, first order above it: see [`HybridConfig`].
 ///
 /// The objective must return a `Tensor<1>`. It is called with the module on its own device for the forwards, and once with the module on the
-/// autodiff device: it has to build its batch for the device of the module it is given, if the two do not mix.
+/// autodiff device: if the two do not mix, it has to build its batch for the device of the module it is given.
 ///
-/// burn's optimizers know parameters by their ids, which are new in every process unless the module was loaded from a record of burn's that
+/// burn's optimizers know parameters by their ids, which are new in every process unless the module was loaded from a burn record that
 /// holds them: only then does a saved first-order state fit in another process.
 #[derive(Clone)]
 pub struct Hybrid<Z> {
@@ -134,7 +134,7 @@ impl<Z: ZerothOrderOptimizer> Hybrid<Z> {
         match finite.bad {
             Some(path) => {
                 let reason = format!(
-                    "the gradient of `{path}` is not finite; lower the learning rate, or let such steps be skipped with `NonFinite::Skip`"
+                    "the gradient of `{path}` is not finite; lower the learning rate, or have such steps skipped with `NonFinite::Skip`"
                 );
                 Err(ZoError::NonFiniteGradient { step, reason })
             }

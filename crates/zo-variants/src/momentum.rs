@@ -7,7 +7,7 @@
 //!
 //! ZO-SGD-MMT of Zhang et al. 2024, Table 1, with PyTorch's definition of momentum (dampening 0), as their code runs it. `m` is the size
 //! of the weights, in f32; or, with a window, rebuilt in the update's pass from the seeds of the last K steps (Malladi et al. 2023, Section
-//! 2.3): no buffer, K noise vectors to draw in that pass, and estimates older than K steps are forgotten, `beta^K` of the whole.
+//! 2.3): no buffer, K noise vectors to draw in that pass, and estimates older than K steps are forgotten, `beta^K` of the total.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +32,7 @@ pub fn momentum_window() -> Method {
     Method::new().with_update(MomentumWindow::new())
 }
 
-/// Checks a share that is kept in a step.
+/// Checks a share that is kept per step.
 pub(crate) fn check_rate(name: &'static str, rate: f64) -> Result<(), ConfigError> {
     ConfigError::check(name, rate, (0.0..1.0).contains(&rate), "from 0 to below 1")
 }
@@ -43,7 +43,7 @@ pub(crate) fn check_rate(name: &'static str, rate: f64) -> Result<(), ConfigErro
 #[derive(Debug, Clone, Setters, Serialize, Deserialize)]
 #[setters(prefix = "with_")]
 pub struct Momentum {
-    /// The share of the momentum that is kept in a step. Default 0.9.
+    /// The share of the momentum that is kept per step. Default 0.9.
     pub beta: f64,
     /// The share of the new estimate that is left out. Default 0, PyTorch's; `beta` makes `m` a moving average.
     pub dampening: f64,
@@ -201,7 +201,7 @@ impl Saved {
                 let found = format!("{:?} {:?}", data.dtype(), data.shape());
                 return Err(mismatch(found));
             }
-            // Moved to the weights' device when it is first used.
+            // Moved to the weights' device at its first use.
             let (value, step) = (Tensor::from_data(data, &Device::default()), *step);
             Ok((path.clone(), Buffer { value, step }))
         };
@@ -209,7 +209,7 @@ impl Saved {
     }
 }
 
-/// Whether buffers have the sizes of their tensors.
+/// Whether buffers have the same sizes as their tensors.
 pub(crate) fn check_sizes(
     buffers: &BTreeMap<String, Buffer>,
     tensors: &[TensorInfo],
@@ -222,7 +222,7 @@ pub(crate) fn check_sizes(
         if found != expected {
             let reason = format!(
                 "has {expected} value(s), and the optimizer keeps {found} for it: it was trained, or its record written, with another model. \
-                 Build a new optimizer, or load the record of this model's"
+                 Build a new optimizer, or load this model's record"
             );
             return Err(ZoError::parameter(&tensor.path, reason));
         }
@@ -242,7 +242,7 @@ pub(crate) fn step_by(theta: Tensor<1>, change: Tensor<1>) -> Tensor<1> {
 #[derive(Debug, Clone, Setters, Serialize, Deserialize)]
 #[setters(prefix = "with_")]
 pub struct MomentumWindow {
-    /// The share of the momentum that is kept in a step. Default 0.9.
+    /// The share of the momentum that is kept per step. Default 0.9.
     pub beta: f64,
     /// The share of the new estimate that is left out. Default 0, PyTorch's; `beta` makes `m` a moving average.
     pub dampening: f64,

@@ -2,13 +2,13 @@
 
 use burn::tensor::TensorData;
 
-/// What is done with the number of a tensor and a part of its values.
+/// What is done with a tensor's number and a part of its values.
 pub(crate) type Visit<'a> = dyn FnMut(usize, &TensorData) + 'a;
 
 /// Hands over the weights, tensor by tensor and part by part, as often as it is called.
 type Weights<'a> = dyn FnMut(&mut Visit<'_>) + 'a;
 
-/// Counts of the magnitudes by the upper, then by the lower 16 bits of their f32 representation, whose order as integers is theirs as
+/// Counts of the magnitudes by the upper, then by the lower 16 bits of their f32 representation, whose order as integers is that of the
 /// numbers.
 struct Histogram {
     counts: Vec<u64>,
@@ -96,7 +96,7 @@ pub(crate) struct Quantile {
 }
 
 impl Quantile {
-    /// Of tensors that do not train.
+    /// For tensors that do not train.
     const NONE: Self = Self {
         value: None,
         least: 0.0,

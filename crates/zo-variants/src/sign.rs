@@ -5,7 +5,7 @@
 //! element-wise   theta <- theta - lr sign(1/q sum_k g_k z_k)
 //! ```
 //!
-//! ZO-Bench's code takes the sign of the scalar; the literature on ZO-signSGD (Liu et al. 2019) that of each element. With Rademacher noise
+//! ZO-Bench's code takes the sign of the scalar; the literature on ZO-signSGD (Liu et al. 2019) takes that of each element. With Rademacher noise
 //! and one query they are the same.
 
 use derive_setters::Setters;
@@ -22,7 +22,7 @@ pub fn sign_elementwise() -> Method {
     Method::new().with_update(Sign::new().with_kind(SignKind::Elementwise))
 }
 
-/// Of what the sign is taken.
+/// What the sign is taken of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SignKind {
@@ -33,11 +33,11 @@ pub enum SignKind {
     Elementwise,
 }
 
-/// Moves by the sign of the estimate: see the source's beginning.
+/// Moves by the sign of the estimate: see the top of this file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Setters, Serialize, Deserialize)]
 #[setters(prefix = "with_")]
 pub struct Sign {
-    /// Of what the sign is taken. Default of the scalar, as ZO-Bench's code does.
+    /// What the sign is taken of. Default the scalar, as in ZO-Bench's code.
     pub kind: SignKind,
 }
 

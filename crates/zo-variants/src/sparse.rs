@@ -13,10 +13,10 @@
 //!   is 0.8.
 //!
 //! Masks are never stored. Quantiles are exact, taken at the first step and then every `refresh` steps, one number per tensor; which
-//! elements are beyond them is found anew in each pass.
+//! elements are beyond them is worked out anew in each pass.
 //!
 //! A magnitude says nothing about a weight that was never trained. A tensor of zeros (LoRA's B before the first step, a new bias) therefore
-//! moves as a whole until the quantiles are taken again; so does, among small weights, any tensor whose quantile is 0, where after one
+//! moves as a whole until the quantiles are taken again; so does, with small weights, any tensor whose quantile is 0, where after one
 //! update no element would be small any more. At least one element of each tensor counts as small.
 
 use std::collections::BTreeMap;
@@ -71,7 +71,7 @@ pub struct Sparse {
     pub sparsity: f64,
     /// Steps between computations of the quantiles; 0 keeps the first ones, as Sparse-MeZO does. Default 0.
     pub refresh: u64,
-    /// By module path, of the tensors that train; `None` for those that move as a whole.
+    /// By module path, for the tensors that train; `None` for those that move as a whole.
     #[serde(skip)]
     #[setters(skip)]
     thresholds: BTreeMap<String, Option<f64>>,
@@ -94,7 +94,7 @@ impl Sparse {
         Self::default()
     }
 
-    /// The bound on the magnitudes of each tensor, computed anew when it is time.
+    /// The bound on the magnitudes of each tensor, recomputed when due.
     fn find_thresholds(&mut self, step: &mut SelectContext<'_>) {
         let due = self.refresh > 0 && step.step().is_multiple_of(self.refresh);
         if !due && !self.thresholds.is_empty() {

@@ -14,8 +14,8 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Takes in an estimate and forgets what is older than `length` steps. A step of several rounds has several estimates, of other
-    /// tensors each; they are of one age.
+    /// Takes in an estimate and forgets what is older than `length` steps. A step of several rounds has several estimates, each of
+    /// different tensors; they have the same age.
     pub(crate) fn push(&mut self, estimate: &Estimate, length: usize) {
         let gradient = estimate.gradient();
         match self.estimates.front_mut() {

@@ -39,7 +39,7 @@ const PARTS: [(&str, &str); 4] = [
     ),
 ];
 
-/// Other spellings of flags, with the value of those that take none.
+/// Other spellings of flags, with the value for those that take none.
 const ALIASES: [(&str, &str, Option<&str>); 2] = [
     ("block-order", "order", None),
     ("global", "kind", Some("global-magnitude")),
@@ -54,7 +54,7 @@ fn known(registry: &Registry) -> Vec<String> {
     names
 }
 
-/// What a text means: a number, a truth value, or itself.
+/// What a text means: a number, a boolean, or itself.
 pub(super) fn value(text: &str) -> Value {
     match serde_json::from_str(text) {
         Ok(value @ (Value::Number(_) | Value::Bool(_) | Value::Null)) => value,
@@ -171,7 +171,7 @@ impl Flags {
                 named.is_some_and(|part| part.kind == "noise")
             };
             match *kind {
-                // What the flag was called before there were samplers to choose.
+                // What `--noise` was called before there were samplers to choose.
                 "sampler" if is_noise(name) => config["noise"] = json!(name),
                 kind => config[kind] = json!(name),
             }
@@ -199,7 +199,7 @@ impl Flags {
         self.top_rate.unwrap_or(10.0)
     }
 
-    /// Refuses what belongs to another run.
+    /// Refuses whatever belongs to another run.
     pub(super) fn check_others(&self, name: &str) -> Result<(), Box<dyn Error>> {
         let others = [
             ("top", self.top.is_some(), "hybrid"),

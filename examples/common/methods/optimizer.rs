@@ -44,7 +44,7 @@ impl AnyOptimizer {
         let config = burn::optim::AdamConfig::new();
         let trainable = shared.trainable.clone();
         let optimizer = zo_llm::backpropagation::Backpropagation::new(config.init(), trainable);
-        // By way of the text: numbers of f32 become those that people write, 1e-5 and not 0.000009999999747378752.
+        // By way of text: f32 numbers become those that people write, 1e-5 and not 0.000009999999747378752.
         let settings = serde_json::from_str(&serde_json::to_string(&config)?)?;
         Ok((Self::FirstOrder(Box::new(optimizer)), settings))
     }
@@ -55,7 +55,7 @@ impl AnyOptimizer {
     }
 }
 
-/// Hands a call on.
+/// Forwards a call.
 macro_rules! each {
     ($self:ident, $optimizer:ident => $call:expr) => {
         match $self {

@@ -117,7 +117,7 @@ fn what_does_not_belong_is_refused() {
     assert!(help().contains("--drop"));
 }
 
-/// The README lists every choice, and nothing that is none; the pages of the methods name them all.
+/// The README lists every choice and nothing else; the pages of the methods name them all.
 #[test]
 fn the_readme_lists_the_methods_there_are() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -35,7 +35,7 @@ pub enum FolderError {
     },
     /// Another run's record is in it.
     #[error(
-        "{path} holds `{file}` of another run, which would be lost: choose another --out, or go on from its last checkpoint with --resume"
+        "{path} holds `{file}` of another run, which would be lost: choose another --out, or continue from its last checkpoint with --resume"
     )]
     Taken {
         /// The folder.
@@ -61,7 +61,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// The folder `out` for a new run; without one, `runs/<seconds since 1970>`, or `-2`, `-3` and so on where that is taken. Nothing in
+    /// The folder `out` for a new run; without one, `runs/<seconds since 1970>`, or `-2`, `-3` and so on if that is taken. Nothing in
     /// it is touched.
     ///
     /// # Errors
@@ -86,7 +86,7 @@ impl Folder {
             }
         };
         let file = path.join(METRICS);
-        // Two runs that begin at once cannot both make it.
+        // Of two runs that begin at the same time only one can make it.
         let metrics = match File::create_new(&file) {
             Ok(metrics) => Some(metrics),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -102,7 +102,7 @@ impl Folder {
         })
     }
 
-    /// The folder `out` of a run that goes on.
+    /// The folder `out` of a resumed run.
     pub fn of_resumed(out: &Path) -> Self {
         Self {
             path: out.to_owned(),
@@ -123,7 +123,7 @@ impl Folder {
     /// Gives the folder back: a run that was refused leaves nothing that was not there before. Only what is empty is removed.
     pub(super) fn release(&self, made_metrics: bool) {
         if made_metrics {
-            // What cannot be removed does no harm.
+            // Whatever cannot be removed does no harm.
             let _ = remove_file(self.path.join(METRICS));
         }
         let _ = remove_dir(self.path.join("checkpoints"));

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// Tokens in a batch, mean over the steps, for one forward.
+/// Tokens per batch, mean over the steps, for one forward.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Tokens {
     /// With padding.
@@ -11,7 +11,7 @@ pub struct Tokens {
     pub real: f64,
 }
 
-/// What was measured in a run, as it stands in `report.json`. A number that is not finite is null there, and `notes` say so.
+/// What was measured in a run, as written to `report.json`. A number that is not finite is null there, and `notes` says so.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Measured {
     /// Steps done.
@@ -20,12 +20,12 @@ pub struct Measured {
     pub forwards: usize,
     /// Passes over the weights in all steps.
     pub passes: usize,
-    /// Steps left out because of a loss that was not finite.
+    /// Steps skipped because of a loss that was not finite.
     pub skipped: usize,
     /// Writes that were not in place.
     pub copied: usize,
-    /// Accuracy on the held-out rows before the first step; for generation the share of exact matches. `None` if it was not measured, and
-    /// so for all that follow.
+    /// Accuracy on the held-out rows before the first step; for generation the share of exact matches. `None` if it was not measured; the
+    /// same holds for the fields below.
     pub accuracy_before: Option<f64>,
     /// Accuracy on the held-out rows after the last step, or with the best weights if those are kept.
     pub accuracy_after: Option<f64>,
@@ -37,13 +37,13 @@ pub struct Measured {
     pub eval_loss_before: Option<f64>,
     /// Loss on the held-out rows after the last step.
     pub eval_loss_after: Option<f64>,
-    /// What is to be said of these numbers.
+    /// Remarks on these numbers.
     pub notes: Vec<String>,
     /// Mean training loss over the first tenth of the steps.
     pub loss_first: Option<f64>,
     /// Mean training loss over the last tenth of the steps.
     pub loss_last: Option<f64>,
-    /// Wall-clock seconds of a step, mean; evaluations left out.
+    /// Mean wall-clock seconds per step, evaluations left out.
     pub seconds_per_step: Option<f64>,
     /// Of these, in the objective.
     pub seconds_forward_per_step: Option<f64>,
@@ -51,7 +51,7 @@ pub struct Measured {
     pub seconds_sweep_per_step: Option<f64>,
     /// Seconds of the whole run.
     pub seconds: f64,
-    /// Peak resident memory in MiB when the first evaluation was done.
+    /// Peak resident memory in MiB after the first evaluation.
     pub peak_rss_after_first_evaluation_mib: Option<f64>,
     /// Peak resident memory in MiB at the end.
     pub peak_rss_mib: Option<f64>,

@@ -10,7 +10,7 @@ const LINES: usize = 10;
 
 /// Shows how far a run is, on standard error.
 pub(super) enum Progress {
-    /// Nothing was asked for.
+    /// Silence was asked for.
     Silent,
     /// A terminal.
     Bar(ProgressBar),
@@ -51,7 +51,7 @@ impl Progress {
         }
     }
 
-    /// Says what must be said, even to those who asked for silence.
+    /// Says what must be said, even if silence was asked for.
     pub(super) fn warn(&self, text: &str) {
         match self {
             Self::Silent => eprintln!("{text}"),
@@ -59,12 +59,12 @@ impl Progress {
         }
     }
 
-    /// The run goes on after `step` steps.
+    /// The run resumes after `step` steps.
     pub(super) fn resumed(&self, step: usize) {
         if let Self::Bar(bar) = self {
             bar.set_position(step as u64);
         }
-        self.say(&format!("goes on after {step} steps"));
+        self.say(&format!("resuming after {step} steps"));
     }
 
     /// `step` steps are done; `message` says how well.

@@ -109,9 +109,9 @@ enum Case {
     KeptSums,
     /// On elements chosen by magnitude.
     ChosenSums,
-    /// Both kinds of masks at once, or a target that is no sum.
+    /// Both kinds of masks at once, or a target that is not a sum.
     General,
-    /// Any of these, rounded by chance.
+    /// Any of these, with stochastic rounding.
     Stochastic,
 }
 
@@ -179,7 +179,7 @@ impl<W: Weight> TypedSweep<W> {
     }
 }
 
-/// A kernel for the weights of one chunk, `N` being whatever it is made for.
+/// A kernel for the weights of one chunk, `N` saying what it is made for.
 struct Chunk<'a, W: Weight, N> {
     chunk: u64,
     weights: &'a mut [W],

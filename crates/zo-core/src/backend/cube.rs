@@ -24,7 +24,7 @@ use super::cpu::sweep_slice;
 use super::{Sweep, SweepTerm, Target, ZoBackend};
 use crate::noise::{LANES, Noise, last_kept};
 
-/// Terms that are passed as arguments of the kernel, each number of them compiled once; more of them go through a table in device memory.
+/// Up to this many terms are passed as kernel arguments, with one kernel compiled for each count; more go through a table in device memory.
 const FEW: usize = 4;
 
 impl ZoBackend for CubeBackend {
@@ -33,7 +33,7 @@ impl ZoBackend for CubeBackend {
             DType::F32 | DType::Flex32 => Dtype::F32,
             DType::BF16 => Dtype::BF16,
             DType::F16 => Dtype::F16,
-            // Few devices can, and nobody trains in f64 on those: right, but slow.
+            // Few devices compute in f64, and nobody trains in f64 on those: correct, but slow.
             DType::F64 => return in_host_memory(tensor, &sweep),
             dtype => panic!("a sweep needs a float tensor, not {dtype:?}"),
         };
@@ -152,7 +152,7 @@ fn launch(tensor: &CubeTensor, sweep: &Sweep, dtype: Dtype) {
     }
 }
 
-/// Whether the device multiplies words of 64 bits.
+/// Whether the device multiplies 64-bit words.
 fn multiplies_wide(tensor: &CubeTensor) -> bool {
     #[cfg(test)]
     #[cfg(any(feature = "wgpu", feature = "cpu", feature = "cuda"))]

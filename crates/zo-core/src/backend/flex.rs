@@ -1,4 +1,4 @@
-//! burn-flex: byte buffers behind an `Arc`, written in place when nobody else holds them.
+//! burn-flex: byte buffers behind an `Arc`, written in place when nothing else holds them.
 
 use burn::backend::{Flex, TensorMetadata, tensor::FloatTensor};
 use burn::tensor::DType;

@@ -36,8 +36,8 @@ pub trait ZoBackend: Backend {
 /// Applies `sweep` to `tensor` on whatever backend it lives.
 ///
 /// # Panics
-/// If the tensor's backend was compiled into burn but not into this crate (switch on the feature of the same name here), or if its
-/// dtype is none of [`is_supported`].
+/// If the tensor's backend was compiled into burn but not into this crate (enable the feature of the same name here), or if its
+/// dtype is not one of [`is_supported`].
 pub fn sweep<const D: usize>(tensor: Tensor<D>, sweep: Sweep) -> Tensor<D> {
     use burn::backend::Dispatch;
     Tensor::from_dispatch(<Dispatch as ZoBackend>::sweep(

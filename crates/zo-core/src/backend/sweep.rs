@@ -20,7 +20,7 @@ pub struct SweepTerm {
     pub keep: Option<Keep>,
     /// Its coefficient in the displacement that is left.
     pub from: f64,
-    /// Its coefficient in the displacement that is taken up.
+    /// Its coefficient in the displacement that is moved to.
     pub to: f64,
     /// Which of the estimates of an [adaptive target](Target::Adaptive) it belongs to; else 0.
     pub estimate: u32,
@@ -31,7 +31,7 @@ pub struct SweepTerm {
 pub struct Keep {
     /// The seed of the choice.
     pub seed: u64,
-    /// The probability of an element to move.
+    /// The probability that an element moves.
     pub probability: f64,
 }
 
@@ -56,7 +56,7 @@ pub enum Target {
     },
     /// `rate m / (sqrt(v) + epsilon)`, `m = sum_e first_e d_e` and `v = sum_e second_e d_e^2` over the estimates d_e.
     Adaptive {
-        /// The factor on the whole.
+        /// The overall factor.
         rate: f64,
         /// Keeps the quotient finite.
         epsilon: f64,
@@ -85,7 +85,7 @@ pub enum Target {
 pub struct Sweep {
     /// The key of the tensor's noise.
     pub tensor: TensorKey,
-    /// The factor on the old weight: 1 but for weight decay. Masks do not keep elements from decaying.
+    /// The factor on the old weight: 1 except for weight decay. Masks do not keep elements from decaying.
     pub decay: f64,
     /// The noise vectors, each once (in each estimate).
     pub terms: Arc<[SweepTerm]>,
@@ -226,7 +226,7 @@ impl Sweep {
         self.terms = terms.into();
     }
 
-    /// Sums must not depend on where a pass comes from: a displacement is left by exactly the numbers it was taken up with.
+    /// Sums must not depend on where a pass comes from: a displacement is undone with exactly the numbers it was made with.
     fn sorted(mut self) -> Self {
         let mut terms = self.terms.to_vec();
         terms.sort_by_key(|term| (term.estimate, term.seed, term.noise as u8));
@@ -269,7 +269,7 @@ impl Sweep {
         }
     }
 
-    /// To be called by a backend that had to write its result elsewhere, because something else shares the tensor's memory.
+    /// Called by a backend that had to write its result elsewhere because something else shares the tensor's memory.
     pub fn note_copy(&self) {
         self.copies.fetch_add(1, Ordering::Relaxed);
     }

@@ -28,22 +28,22 @@ use philox::RoundKeys;
 /// Elements that share one tile of blocks, one value each.
 pub(crate) const LANES: usize = 64;
 
-/// Elements that one Philox block gives the bits for their [stochastic rounding](rounding_bits).
+/// Elements whose [stochastic rounding](rounding_bits) takes its bits from one Philox block.
 pub(crate) const ROUNDED_PER_BLOCK: usize = 8;
 
-/// The distribution of the noise: both have mean 0 and variance 1, which is what makes the estimators unbiased.
+/// The distribution of the noise. Both have mean 0 and variance 1, which is what makes the estimators unbiased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Noise {
     /// Standard normal, as in MeZO (Malladi et al. 2023). Kurtosis 3.
     #[default]
     Gaussian,
-    /// +1 or -1 with equal probability (Spall 1992). Kurtosis 1, and several times cheaper to make.
+    /// +1 or -1 with equal probability (Spall 1992). Kurtosis 1, and several times cheaper to generate.
     Rademacher,
 }
 
 impl Noise {
-    /// A bound on `|z|`: what a change can be at most. (The Gaussian transform reaches 6.66.)
+    /// A bound on `|z|`, and so on the largest change. (The Gaussian transform reaches 6.66.)
     pub(crate) const fn largest(self) -> f64 {
         match self {
             Self::Gaussian => 6.67,
@@ -119,8 +119,8 @@ pub fn value(noise: Noise, seed: u64, tensor: TensorKey, index: u64) -> f32 {
     }
 }
 
-/// Whether element `index` moves under a random mask that keeps elements with this probability: bits like those of the Gaussian (word
-/// `k` of its block) at most `probability 2^32 - 1`, the probability being rounded to a multiple of 2^-32, at least one.
+/// Whether element `index` moves under a random mask that keeps elements with this probability: if its bits, taken like those of the
+/// Gaussian (word `k` of its block), are at most `probability 2^32 - 1`, the probability being rounded to a multiple of 2^-32, at least one.
 pub fn keeps(seed: u64, tensor: TensorKey, index: u64, probability: f64) -> bool {
     let (row, lane) = (index / LANES as u64, index % LANES as u64);
     let (tile, k) = (row / 4, (row % 4) as usize);
@@ -141,7 +141,7 @@ pub(crate) fn last_kept(probability: f64) -> u32 {
 ///
 /// They round an exact f32 result x between two neighbours of the dtype, `a <= |x| < b` in magnitude: to b if
 /// `floor(2^16 f) + bits >= 2^16` with `f = (|x| - a) / (b - a)`, else to a. So b has probability f, exactly where f is a multiple of
-/// 2^-16: always but for f16 below 2^-14, where the mean is up to 2^-40 too close to 0. What the dtype can hold stays as it is, and so do
+/// 2^-16: always, except for f16 below 2^-14, where the mean is up to 2^-40 too close to 0. What the dtype can hold stays as it is, and so do
 /// NaN and the infinities; beyond the largest finite number b is infinity, with the value it would have were exponents unbounded.
 pub fn rounding_bits(seed: u64, tensor: TensorKey, index: u64) -> u16 {
     let (row, lane) = (index / LANES as u64, index % LANES as u64);
@@ -163,7 +163,8 @@ pub fn derive_seed(seed: u64, step: u64, index: u64) -> u64 {
 mod tests {
     use super::*;
 
-    /// Value stability, checked against an independent program in double precision (equal within 1e-6): these numbers are a promise. Changing them breaks every saved trajectory.
+    /// Value stability, checked against an independent program in double precision (equal within 1e-6): these numbers are a promise.
+    /// Changing them breaks every saved trajectory.
     #[test]
     fn golden_values() {
         let key = TensorKey::new("decoder.layers.0.fc1.weight");

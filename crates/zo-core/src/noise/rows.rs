@@ -110,14 +110,14 @@ impl Stream {
     }
 }
 
-/// Rows that are made together: those of a Gaussian block.
+/// Rows that are generated together: those of a Gaussian block.
 pub(crate) const GROUP: usize = Noise::Gaussian.values_per_block();
 
 /// The noise of one distribution on a chunk, by groups of rows, for loops that use each value once and keep it in a register.
 pub(crate) trait Draws {
     fn begin(stream: &Stream, chunk: u64, lanes: usize) -> Self;
 
-    /// Goes to the rows from `row` on, a multiple of [`GROUP`].
+    /// Goes to the rows starting at `row`, a multiple of [`GROUP`].
     fn group(&mut self, row: usize);
 
     /// The value in lane `lane` of row `k` of the group.

@@ -1,7 +1,7 @@
 //! Run-time choice of the instruction set.
 //!
 //! The kernels are plain loops over arrays, written once. Here each is compiled several times, for wider and wider vectors; since
-//! every operation is defined to the bit, the copies can differ in speed only.
+//! every operation is defined to the bit, the copies differ only in speed.
 
 /// An instruction set the CPU kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

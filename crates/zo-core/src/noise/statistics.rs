@@ -1,6 +1,6 @@
 //! Is it noise? 10^8 draws against theory.
 //!
-//! Every bound is 5 standard errors (false alarm 6e-7 a test) unless it says otherwise; seeds are fixed. `ZO_MANY_SEEDS=n` repeats the
+//! Every bound is 5 standard errors (false alarm 6e-7 per test) unless it says otherwise; seeds are fixed. `ZO_MANY_SEEDS=n` repeats the
 //! tests with n further seeds.
 
 use super::*;

@@ -3,7 +3,7 @@
 //! Only additions, fused multiply-adds, one square root and bit operations, each correctly rounded by IEEE 754: no library
 //! function whose last digit differs between machines. All conversions from integer to float are exact.
 
-/// Pair of independent standard normal samples from two random words (Box and Muller 1958).
+/// A pair of independent standard normal samples from two random words (Box and Muller 1958).
 ///
 /// The radius uses 31 bits of `a`: |z| reaches 6.66. The angle uses 26 bits of `b`.
 #[inline(always)]

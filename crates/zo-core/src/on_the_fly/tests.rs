@@ -14,7 +14,7 @@ use crate::step::ZeroOrder;
 use crate::testing::{Toy, flat, toy};
 use Perturbation::{InPlace, OnTheFly};
 
-/// 84 weights from 1e-3 to 1 in size.
+/// 84 weights with magnitudes from 1e-3 to 1.
 #[derive(Module, Debug)]
 struct Net {
     first: Param<Tensor<2>>,

@@ -66,7 +66,7 @@ fn mezo() -> ZeroOrder {
     with(Settings::default(), Dense)
 }
 
-/// Losses that do not look at the weights, so that two ways to make the same steps differ by rounding only. At epsilon 1e-3 the central
+/// Losses that do not look at the weights, so that two ways of taking the same steps differ only by rounding. At epsilon 1e-3 the central
 /// differences are 2 and -3.5.
 fn scripted() -> impl FnMut(&Net) -> f64 {
     let mut calls = 0u32;
@@ -129,7 +129,7 @@ fn assert_close(a: &[f64], b: &[f64], bits: i32, moves: usize) {
 }
 
 #[test]
-fn two_passes_a_step_and_the_same_weights() {
+fn two_passes_per_step_and_the_same_weights() {
     let cases = devices().into_iter().map(|d| (d, DType::F32, 24));
     #[cfg(feature = "flex")]
     let cases = cases.chain([(Device::flex(), DType::F64, 53)]);
@@ -270,7 +270,7 @@ impl UpdateRule for Signs {
     }
 }
 
-/// Where an update cannot wait, or must not for long, the passes do what those of steps one by one do.
+/// Where an update cannot wait, or must not for long, the passes do what those of separate steps do.
 #[test]
 fn what_cannot_wait_is_the_same_bit_for_bit() {
     let by_magnitude = || with(Settings::default(), SmallAtTimes);
@@ -304,7 +304,7 @@ fn exact_derivatives_are_taken_at_the_weights() {
         difference: Difference::Exact,
         ..Settings::default()
     };
-    // The derivative depends on the weights: at others the steps would be others.
+    // The derivative depends on the weights: elsewhere the steps would be different.
     let jvp = |net: &Net, tangent: &Tangent<'_>| -> Result<(f64, f64), ObjectiveError> {
         let loss = net.b.val().square().sum().into_scalar::<f32>();
         let product = net.b.val() * tangent.of(&net.b);

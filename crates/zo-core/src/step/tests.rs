@@ -86,7 +86,7 @@ fn a_step_at_lr_0_restores_within_2_ulp() {
     }
 }
 
-/// Contract 4 over 1000 steps: weights that no perturbation moves across a power of two stay within 1 ulp for ever; the rest drift
+/// Contract 4 over 1000 steps: weights that no perturbation moves across a power of two stay within 1 ulp forever; the rest drift
 /// more slowly than rounding errors that add up like a random walk.
 #[test]
 fn a_thousand_steps_at_lr_0_hardly_drift() {
@@ -164,7 +164,7 @@ fn one_pass_to_any_target() {
         (3, true)
     );
     assert_eq!(perturbed.swept(), 3 * 4777);
-    // Nothing to do, and a displacement that is the update already.
+    // Nothing to do, and a displacement that already is the update.
     perturbed.update(Change::Linear(MaskedDirection::zero()), &stays, None);
     perturbed.move_to(&noise(5));
     perturbed.update(Change::Linear(noise(5)), &stays, None);
@@ -174,10 +174,10 @@ fn one_pass_to_any_target() {
     );
 }
 
-/// Half-precision weights that stand on their update are rounded to nearest there: chance takes a pass.
+/// Half-precision weights that stand on their update are rounded to nearest there: stochastic rounding takes a pass.
 #[cfg(feature = "flex")]
 #[test]
-fn an_update_that_chance_rounds_takes_its_own_pass() {
+fn a_stochastically_rounded_update_takes_its_own_pass() {
     for (dtype, passes) in [(DType::F32, 1), (DType::BF16, 2), (DType::F16, 2)] {
         let module = weights(&Device::flex(), dtype);
         let tensors = tensors::tensors(&module, &ParamGroup::all()).unwrap();
@@ -198,7 +198,7 @@ fn an_update_that_chance_rounds_takes_its_own_pass() {
 /// Displacements and their restore are as they were, bit for bit; the update is not.
 #[cfg(feature = "flex")]
 #[test]
-fn only_updates_are_rounded_by_chance() {
+fn only_updates_are_rounded_stochastically() {
     for dtype in [DType::BF16, DType::F16] {
         let run = |rounding: Rounding, lr: f64, steps: usize| {
             let mut optim = Method::new().with_rounding(rounding).init().unwrap();

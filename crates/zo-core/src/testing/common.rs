@@ -1,4 +1,4 @@
-//! What every optimizer passes.
+//! The checks that every optimizer passes.
 
 mod checks;
 
@@ -82,14 +82,14 @@ pub enum Scaling {
     Linear,
     /// Not at all, as in Adam.
     Free,
-    /// One part in proportion, another not at all: not checked, nor weight decay, which each part has of its own.
+    /// One part in proportion, another not at all: not checked; nor is weight decay, which each part has of its own.
     Mixed,
 }
 
 /// How [`check_common`] runs an optimizer.
 #[derive(Debug, Clone)]
 pub struct Common {
-    /// The learning rate to begin with; it falls to 0 linearly. Default 0.01.
+    /// The initial learning rate; it falls to 0 linearly. Default 0.01.
     pub lr: f64,
     /// Steps to the minimum. Default 1500.
     pub steps: usize,
@@ -123,7 +123,7 @@ impl Default for Common {
 ///
 /// - on each device, each [`Target`] falls to `reach` of where it began; with one-sided differences too, and with losses (and gradients) a
 ///   thousand times smaller and larger;
-/// - with 1 and with 3 queries, for seeds 0 and the largest there is, two runs of a seed are the same, bit for bit, and another seed gives
+/// - with 1 and with 3 queries, for seed 0 and the largest possible, two runs of a seed are the same, bit for bit, and another seed gives
 ///   another run;
 /// - saving after 31 steps, loading and going on for 30 changes nothing, bit for bit;
 /// - at learning rate 0 the weights stay where they are, within rounding; in half precision over 200 steps, and without a bias;

@@ -1,4 +1,4 @@
-//! Losses that are given, for tests of samplers, masks and rules on their own.
+//! Scripted losses, for tests of samplers, masks and rules on their own.
 
 use std::collections::VecDeque;
 
@@ -40,7 +40,7 @@ impl Script {
     /// If the sampler fails.
     ///
     /// # Panics
-    /// If it evaluates more losses than there are.
+    /// If it evaluates more losses than the script has.
     pub fn sample(
         &mut self,
         sampler: &mut dyn PerturbationSampler,

@@ -60,7 +60,7 @@ pub fn estimates<O: ZerothOrderOptimizer>(
 /// estimate is unbiased, a tensor's probability of taking part if a mask does not correct for it.
 ///
 /// # Errors
-/// If a step fails, or if a coordinate is off by more than chance.
+/// If a step fails, or if a coordinate is off by more than chance allows.
 pub fn check_unbiased<O: ZerothOrderOptimizer>(
     make: impl FnMut(u64) -> O,
     options: &Unbiased,

@@ -1,4 +1,4 @@
-//! Half-precision weights whose updates are smaller than what they can show.
+//! Half-precision weights whose updates are too small for them to represent.
 
 use burn::module::{Param, ParamGroup};
 use burn::tensor::{DType, Device, Tensor};
@@ -35,9 +35,9 @@ fn biases(model: &Layer) -> Vec<f64> {
 /// What steps did to the weights, all added up.
 struct Sums {
     moved: f64,
-    /// By the projected gradients and the noise of all steps.
+    /// According to the projected gradients and the noise of all steps.
     exact: f64,
-    /// The standard error of `moved` if every update is rounded by chance, at most: see below.
+    /// An upper bound on the standard error of `moved` if every update is rounded stochastically: see below.
     error: f64,
     untouched: bool,
 }
@@ -73,7 +73,7 @@ fn descend(rounding: Rounding, dtype: DType, slope: f32, spacing: f64, steps: us
 
 /// MeZO at learning rate 1e-7. Within 5 standard errors: false alarms 6e-7 for each of 2; and the way is more than 5 of them long.
 #[test]
-fn steps_at_1e_7_are_lost_to_nearest_and_kept_by_chance() {
+fn steps_at_1e_7_are_lost_to_nearest_and_kept_stochastically() {
     let spacings = [
         (DType::BF16, 1.0, 2f64.powi(-13)),
         (DType::F16, 0.125, 2f64.powi(-16)),
@@ -94,7 +94,7 @@ fn steps_at_1e_7_are_lost_to_nearest_and_kept_by_chance() {
 }
 
 #[test]
-fn runs_rounded_by_chance_repeat_and_resume() {
+fn stochastically_rounded_runs_repeat_and_resume() {
     let run = |optim: &mut ZeroOrder, mut module: Layer, steps: usize| {
         for _ in 0..steps {
             let loss = |m: &Layer| m.bias.val().cast(DType::F32).square().sum();

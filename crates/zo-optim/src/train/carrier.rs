@@ -1,8 +1,8 @@
 //! How the state of our optimizer and of the scheduler gets into burn-train's checkpoints, and out of them.
 //!
-//! burn-train saves what a `Learner` holds: a model, an optimizer of burn's and a scheduler, the last two private to it. And a learner
-//! holds on to its model, so that there is none while steps run. So a learner is made for each checkpoint, with an optimizer of burn's
-//! that does nothing but hold our [`OptimizerRecord`], and with a handle on our scheduler.
+//! burn-train saves what a `Learner` holds: a model, a burn optimizer and a scheduler, the last two private to it. A learner holds on to
+//! its model, so there is no learner while steps run. Instead one is made for each checkpoint, with a burn optimizer that does nothing but
+//! hold our [`OptimizerRecord`], and with a handle on our scheduler.
 
 use std::sync::{Arc, Mutex};
 
@@ -17,7 +17,7 @@ use zo_core::OptimizerRecord;
 
 use super::lock;
 
-/// An optimizer of burn's in name. Its slot is how a record comes in and out.
+/// A burn optimizer in name only. A record goes in and out through its slot.
 #[derive(Clone, Default)]
 pub(super) struct Carrier(Arc<Mutex<Option<OptimizerRecord>>>);
 
@@ -32,7 +32,7 @@ impl Carrier {
         lock(&self.0).take()
     }
 
-    /// As a learner wants it; with a record, it has it as its state.
+    /// As a learner wants it; a record, if there is one, is its state.
     pub(super) fn into_optimizer(self) -> ModuleOptimizer {
         let mut optim: ModuleOptimizer = self.into();
         meet(&mut optim);
@@ -40,7 +40,7 @@ impl Carrier {
     }
 }
 
-/// Lets the [`Carrier`] in `optim` meet its state: a state that was loaded goes to its slot; else the record in its slot becomes its state.
+/// Lets the [`Carrier`] in `optim` meet its state: a loaded state goes to its slot; otherwise the record in its slot becomes its state.
 ///
 /// burn's optimizers have states for parameters only, and see them in steps only. So there is one parameter, and this is its step.
 pub(super) fn meet(optim: &mut ModuleOptimizer) {
@@ -78,7 +78,7 @@ impl Optimizer for Carrier {
     }
 }
 
-/// A record as burn's checkpoints have it: a tensor of bytes, and one for each buffer.
+/// A record as burn's checkpoints hold it: a tensor of bytes, and one for each buffer.
 #[derive(Clone)]
 pub(super) struct Carried(OptimizerRecord);
 
@@ -92,7 +92,7 @@ fn buffer(number: usize) -> String {
 impl RecordState for Carried {
     fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
         let names: Vec<&String> = self.0.buffers.keys().collect();
-        // It always has a JSON form. If it had none, loading the checkpoint would miss it.
+        // It always has a JSON form. If it had none, loading the checkpoint would notice.
         if let Ok(json) = serde_json::to_vec(&(&self.0, names)) {
             let length = json.len();
             out.push_tensor(prefix, RECORD, TensorData::new(json, [length]));

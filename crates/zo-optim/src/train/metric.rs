@@ -17,7 +17,7 @@ use zo_core::StepReport;
 /// Skipped steps hand over nothing.
 #[derive(Debug, Clone)]
 pub struct StepOutput(
-    /// The step's account.
+    /// The step's report.
     pub StepReport,
 );
 
@@ -29,7 +29,7 @@ impl ItemLazy for StepOutput {
 
 impl Adaptor<LossInput> for StepOutput {
     fn adapt(&self) -> LossInput {
-        // On the CPU and in f64: the metric reads the very number, and no other device is waited for.
+        // On the CPU and in f64: the metric reads the exact number, without waiting for another device.
         let loss = TensorData::new(vec![self.0.loss()], [1]);
         LossInput::new(Tensor::from_data(loss, (&Device::flex(), DType::F64)))
     }
@@ -41,7 +41,7 @@ impl Adaptor<StepReport> for StepOutput {
     }
 }
 
-/// The value of a step, and what it counts for in the epoch's mean.
+/// The value of a step, and its weight in the epoch's mean.
 type Value = dyn Fn(&StepReport) -> (f64, usize) + Send + Sync;
 
 /// A number of the steps' reports, as a numeric metric of the training split.
@@ -54,8 +54,8 @@ pub struct StepMetric {
 }
 
 impl StepMetric {
-    /// "Projected Gradient": |g|, mean over the queries, in units of loss. It is the size of the derivative that the steps follow; one that
-    /// explodes announces a divergence.
+    /// "Projected Gradient": |g|, mean over the queries, in units of loss. It is the size of the derivative that the steps follow; if it
+    /// explodes, the run is about to diverge.
     pub fn projected_gradient() -> Self {
         Self::weighted("Projected Gradient", None, false, |report| {
             let queries = &report.queries;
@@ -65,7 +65,7 @@ impl StepMetric {
     }
 
     /// "Forwards per Second": evaluations of the objective per second of the step, the passes over the weights included; all forwards
-    /// over all seconds for an epoch. What is outside of the steps (loading batches, validation) does not count.
+    /// over all seconds for an epoch. Anything outside the steps (loading batches, validation) does not count.
     pub fn forwards_per_second() -> Self {
         Self::weighted("Forwards per Second", Some("forwards/s"), true, |report| {
             let microseconds = 1e6 * (report.seconds_forward + report.seconds_sweep);

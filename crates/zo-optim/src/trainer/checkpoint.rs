@@ -10,12 +10,12 @@
 //! step-000300.tmp/              being written, or left by a process that died
 //! ```
 //!
-//! Each is written under a temporary name, file by file brought to the disk, and renamed. Only then older ones are removed, so that a
+//! Each is written under a temporary name, synced to disk file by file, and renamed. Only then are older ones removed, so that a
 //! process that dies at any moment leaves the last checkpoint, and the best weights it knows of, whole.
 //!
-//! Between steps the parameters may stand beside their weights, with an update to be made: see [`Position`]. A checkpoint holds them there,
-//! because moving them would round them, and the run would not be the one that is never saved. The best weights, and those of the last
-//! checkpoint of a run that came to its end, are the weights themselves.
+//! Between steps the parameters may stand beside their weights, with an update pending: see [`Position`]. A checkpoint holds them there,
+//! because moving them would round them, and the run would differ from one that is never saved. The best weights, and those of the last
+//! checkpoint of a run that has reached its end, are the weights themselves.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -166,7 +166,7 @@ impl<'a> Store<'a> {
         let folder = Folder::begin(self.dir, &best_name(step))?;
         weights::write(&folder.part.join(WEIGHTS), model, self.trained)?;
         folder.publish()?;
-        // What the last checkpoint knows of is still needed, if this process dies before the next.
+        // What the last checkpoint knows of is still needed if this process dies before the next.
         self.prune(&[best_name(step)])
     }
 
@@ -224,7 +224,7 @@ impl<'a> Store<'a> {
         Ok(path)
     }
 
-    /// Removes what is not needed any more: all but the last checkpoint, the best weights it knows of, and those in `others`.
+    /// Removes what is no longer needed: all but the last checkpoint, the best weights it knows of, and those in `others`.
     fn prune(&self, others: &[String]) -> Result<(), CheckpointError> {
         let mut needed = others.to_vec();
         if let Some((step, best)) = self.last {
@@ -233,7 +233,7 @@ impl<'a> Store<'a> {
         }
         for (name, path) in entries(self.dir)? {
             if number(&name).is_some() && !needed.contains(&name) {
-                // What cannot be removed does no harm.
+                // Whatever cannot be removed does no harm.
                 let _ = fs::remove_dir_all(path);
             }
         }
@@ -252,7 +252,7 @@ pub(super) struct Draft {
 impl Draft {
     /// Removes it.
     pub(super) fn discard(self) {
-        // What cannot be removed does no harm.
+        // Whatever cannot be removed does no harm.
         let _ = remove(&self.folder.part);
     }
 }
@@ -276,7 +276,7 @@ impl Folder {
     fn publish(self) -> Result<PathBuf, CheckpointError> {
         let Self { part, path } = self;
         let dir = path.parent().unwrap_or(Path::new("."));
-        // Left by a process that died: this run has made the same step again.
+        // Left by a process that died: this run has taken the same step again.
         remove(&path)
             .and_then(|()| fs::rename(&part, &path))
             .and_then(|()| sync_names(dir))
@@ -285,7 +285,7 @@ impl Folder {
     }
 }
 
-/// A checkpoint as far as it can be told without its model.
+/// What can be told of a checkpoint without its model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SavedRun {
     /// The folder of the checkpoint.
@@ -371,7 +371,7 @@ fn remove(path: &Path) -> std::io::Result<()> {
     }
 }
 
-/// Brings the names in a folder to the disk, where a system lets a folder be opened.
+/// Syncs the names in a folder to disk, where the system allows opening a folder.
 fn sync_names(dir: &Path) -> std::io::Result<()> {
     if cfg!(unix) {
         File::open(dir)?.sync_all()?;

@@ -17,13 +17,13 @@ pub struct TrainerConfig {
     pub steps: usize,
     /// The learning rate, where the schedule's factor is 1. Default 1e-6, MeZO's for full fine-tuning of OPT-13B.
     pub lr: f64,
-    /// How the learning rate goes after the warm-up. Default constant.
+    /// How the learning rate changes after the warm-up. Default constant.
     pub schedule: Schedule,
     /// Steps in which the learning rate rises from 0. Default 0.
     pub warmup: usize,
-    /// Steps between evaluations; 0 (the default) for the beginning and the end only.
+    /// Steps between evaluations; 0 (the default) for only the beginning and the end.
     pub eval_every: usize,
-    /// Whether the run ends with the weights of the best evaluation (the highest score, of equals the lowest loss, of equals the
+    /// Whether the run ends with the weights of the best evaluation (the highest score, then the lowest loss, then the
     /// first) instead of the last ones. They wait on disk, not in memory: this needs `checkpoint_dir`. Default no.
     pub keep_best: bool,
     /// Evaluations without a new best one after which the run ends. Default none: never.
@@ -31,12 +31,12 @@ pub struct TrainerConfig {
     /// The folder of checkpoints. With one, the run is saved when it ends or is interrupted, and every `checkpoint_every` steps. Two
     /// runs must not share it. Default none.
     pub checkpoint_dir: Option<PathBuf>,
-    /// Steps between checkpoints; 0 (the default) for the end only.
+    /// Steps between checkpoints; 0 (the default) for only the end.
     pub checkpoint_every: usize,
-    /// Whether to go on from the last checkpoint in the folder, if it holds one; [`last_checkpoint`](super::last_checkpoint) tells. If not
+    /// Whether to go on from the last checkpoint in the folder, if it holds one; [`last_checkpoint`](super::last_checkpoint) tells. If false
     /// (the default), a folder with one is refused.
     pub resume: bool,
-    /// The parameters that the optimizer trains: checkpoints hold these and no others. Choose them by path: ids are new in each process.
+    /// The parameters that the optimizer trains: checkpoints hold only these. Choose them by path: ids are new in each process.
     /// Default all.
     pub trained: ParamGroup,
     /// What the optimizer is: its name and settings, in a form of your choice. Checkpoints remember it, so that a run is not resumed with

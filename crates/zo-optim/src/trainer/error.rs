@@ -21,7 +21,7 @@ pub enum TrainerError<E: std::error::Error + 'static> {
     /// The task has no batch, or cannot be evaluated.
     #[error(transparent)]
     Task(E),
-    /// The weights have become such that the loss is not finite.
+    /// The weights have become such that the loss is no longer finite.
     #[error(
         "the run diverged: after {step} step(s) the loss on {rows} is {loss}; lower the learning rate or epsilon. Checkpoints and the best \
          weights of this run, if it keeps any, are as they were before"
@@ -34,7 +34,7 @@ pub enum TrainerError<E: std::error::Error + 'static> {
         /// The loss: NaN or an infinity.
         loss: f64,
     },
-    /// The observer asked for an end.
+    /// The observer asked to stop.
     #[error("{0}")]
     Observer(String),
 }
@@ -64,7 +64,7 @@ pub enum CheckpointError {
     },
     /// A file is not what it should be.
     #[error(
-        "{path} is damaged or from another version: {reason}; without its folder, the run starts anew"
+        "{path} is damaged or from another version: {reason}; remove its folder to start the run anew"
     )]
     Format {
         /// The file.
@@ -88,7 +88,7 @@ pub enum CheckpointError {
     Settings(serde_json::Error),
     /// The checkpoint is of a run with other settings, another model or other data.
     #[error(
-        "{path} belongs to another run: its {field} is {saved}, this run's is {asked}; resume with what it was started with, or \
+        "{path} belongs to another run: its {field} is {saved}, this run's is {asked}; resume with the settings it was started with, or \
          choose another checkpoint_dir"
     )]
     Differs {
@@ -101,13 +101,13 @@ pub enum CheckpointError {
         /// What this run says, as JSON.
         asked: String,
     },
-    /// The folder holds a checkpoint, and the run is not to resume.
-    #[error("{path} exists: set `resume` to go on from it, or choose another checkpoint_dir")]
+    /// The folder holds a checkpoint, and the run is not set to resume.
+    #[error("{path} exists: set `resume` to continue from it, or choose another checkpoint_dir")]
     Exists {
         /// The checkpoint.
         path: PathBuf,
     },
-    /// The checkpoint is further than the run is to go.
+    /// The checkpoint is already past the end of the run.
     #[error(
         "{path} has done {step} steps, more than the {steps} of this run: set `steps` to at least {step}"
     )]
@@ -116,13 +116,13 @@ pub enum CheckpointError {
         path: PathBuf,
         /// Steps done.
         step: usize,
-        /// Steps asked for.
+        /// Steps requested.
         steps: usize,
     },
-    /// A parameter has changed that does not train.
+    /// A parameter has changed that is not in `trained`.
     #[error(
-        "parameter `{path}` has changed, though `trained` leaves it out, and the checkpoint would lack it: let `trained` match \
-         all that the optimizer trains"
+        "parameter `{path}` has changed although `trained` leaves it out, so the checkpoint would lack it: let `trained` match \
+         everything the optimizer trains"
     )]
     Changed {
         /// Its module path.

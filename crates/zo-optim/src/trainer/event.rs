@@ -1,4 +1,4 @@
-//! What a run tells while it goes on.
+//! What a run reports along the way.
 
 use std::path::Path;
 
@@ -24,14 +24,14 @@ pub enum Event<'a, B = (), D = ()> {
     Evaluated {
         /// Steps done.
         step: usize,
-        /// What came out.
+        /// The result.
         evaluation: &'a Evaluation<D>,
     },
     /// A step was done.
     Stepped {
-        /// Its account.
+        /// Its report.
         report: &'a StepReport,
-        /// Its wall-clock time in seconds, making the batch included.
+        /// Its wall-clock time in seconds, including making the batch.
         seconds: f64,
         /// Its batch.
         batch: &'a B,

@@ -11,14 +11,14 @@ use super::error::CheckpointError;
 use super::schedule::Schedule;
 use super::weights::{file_dtype, visit};
 
-/// Values of a parameter that does not train that are looked at.
+/// How many values are looked at of a parameter that does not train.
 const SAMPLE: usize = 256;
 
 /// The name of the entry that [`parameters`] makes.
 pub(super) const PARAMETERS: &str = "parameters";
 
 /// Everything that the bits of a run depend on and that can be known: its settings, the parameters of its model, and what its task says of
-/// itself. Where checkpoints lie and how often they are written is not part of it, nor is the number of steps at a constant rate, which
+/// itself. Where checkpoints are and how often they are written is not part of it, nor is the number of steps at a constant rate, which
 /// may be raised.
 pub(super) fn fingerprint<M: Module>(
     model: &M,
@@ -100,7 +100,7 @@ pub(super) fn parameters<M: Module>(
     }
 }
 
-/// The first place where `saved` and `asked` differ: its name, and what is there in both.
+/// The first place where `saved` and `asked` differ: its name, and both values.
 pub(super) fn difference(name: &str, saved: &Value, asked: &Value) -> Option<[String; 3]> {
     match (saved, asked) {
         (Value::Object(saved), Value::Object(asked)) => {

@@ -1,8 +1,8 @@
-//! The evaluations of a run: all that keeping the best and stopping early have to know.
+//! The evaluations of a run: all that is needed to keep the best and to stop early.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// What an evaluation on the held-out rows came to.
+/// The result of an evaluation on the held-out rows.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Evaluated {
     /// Steps done.
@@ -21,7 +21,7 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
 }
 
 impl Evaluated {
-    /// Whether this one has the higher score, or the same and the lower loss. What is not a number is worse than any number.
+    /// Whether this one has the higher score, or the same and the lower loss. NaN is worse than any number.
     pub fn is_better_than(&self, other: &Self) -> bool {
         let worst = |x: f64| if x.is_nan() { f64::NEG_INFINITY } else { x };
         let rank = |e: &Self| (worst(e.score), worst(-e.loss));
@@ -35,7 +35,7 @@ impl Evaluated {
 pub(super) struct History(pub(super) Vec<Evaluated>);
 
 impl History {
-    /// Where the best one is; of equals the first. One that is not a number is never the best.
+    /// Where the best one is; among equals, the first. NaN is never the best.
     fn best_index(&self) -> Option<usize> {
         let better = |best: usize, next: usize| {
             if self.0[next].is_better_than(&self.0[best]) {
@@ -54,7 +54,7 @@ impl History {
         self.0.first().is_none_or(|first| first.loss.is_finite())
     }
 
-    /// The best one; of equals the first.
+    /// The best one; among equals, the first.
     pub(super) fn best(&self) -> Option<Evaluated> {
         self.best_index().map(|index| self.0[index])
     }

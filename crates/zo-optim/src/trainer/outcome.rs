@@ -12,28 +12,28 @@ use super::history::Evaluated;
 pub enum Finish {
     /// All steps are done.
     Done,
-    /// Too many evaluations came to nothing better.
+    /// Too many evaluations brought no improvement.
     EarlyStopped,
     /// It was told to stop.
     Interrupted,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Outcome<M> {
-    /// The module: after the last step, or as of the best evaluation if so configured. An interrupted run gives it after the last step.
+    /// The module: after the last step, or as of the best evaluation if so configured. An interrupted run returns it after the last step.
     pub model: M,
     /// Why the run ended.
     pub finish: Finish,
-    /// Steps done, those before a resumption included.
+    /// Steps done, including those before a resumption.
     pub step: usize,
-    /// The evaluations, those before a resumption included.
+    /// The evaluations, including those before a resumption.
     pub evaluations: Vec<Evaluated>,
-    /// The best of them: the highest score, of equals the lowest loss, of equals the first. `None` if all are NaN.
+    /// The best of them: the highest score, then the lowest loss, then the first. `None` if all are NaN.
     pub best: Option<Evaluated>,
 }
 
-/// A run that failed: the reason, and the module as it was after the last step that was done, or as of the best evaluation if `best` says
+/// A run that failed: the reason, and the module as it was after the last completed step, or as of the best evaluation if `best` says
 /// so. (If weights could not be read back from a checkpoint, some of them are the checkpoint's and others are not.)
 #[derive(Error)]
 #[error("{error}")]

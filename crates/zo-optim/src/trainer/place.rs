@@ -1,11 +1,11 @@
-//! The module of a run, which is held once there are steps.
+//! The module of a run, which is held once steps begin.
 
 use burn::module::Module;
 use zo_core::{Perturbed, Position, StepError, ZerothOrderOptimizer};
 
 /// A module, held by an optimizer for all steps of a run.
 pub(super) enum Place<M> {
-    /// At its weights. A module that is only evaluated may be one that no optimizer takes hold of.
+    /// At its weights. A module that is only evaluated may be one that no optimizer can take hold of.
     Free(M),
     /// Where its last step has left it.
     Held(Perturbed<M>),

@@ -17,21 +17,21 @@ use super::outcome::{Finish, Outcome, RunError};
 use super::place::Place;
 use super::task::Task;
 
-/// Trains `model` for `task`, and evaluates it before, after, and as often as asked for between.
+/// Trains `model` for `task`, and evaluates it before, after, and in between as often as requested.
 ///
 /// Checkpoints hold what `config.trained` matches, bit for bit, and the optimizer's record, which for some methods has the size of the
 /// weights or twice that. To resume, `model` must be what the run was started with: parameters that do not train are taken from it.
 ///
-/// When `stop` becomes true (a handler of Ctrl-C sets it), the step that is under way is finished, a checkpoint is written if there is a
-/// folder for it, the model is evaluated, and the run ends as [`Finish::Interrupted`]. That evaluation is told to the observer; it
-/// takes no part in keeping the best or in stopping early, so that the run goes on as if it had not been interrupted.
+/// When `stop` becomes true (set by a Ctrl-C handler, say), the step under way is finished, a checkpoint is written if there is a
+/// folder for it, the model is evaluated, and the run ends as [`Finish::Interrupted`]. That evaluation is reported to the observer; it
+/// plays no part in keeping the best or in stopping early, so that the run goes on as if it had not been interrupted.
 ///
 /// A run that diverges ends with an error as soon as a loss shows it: in a step, in an evaluation, or on the next batch before a checkpoint
 /// counts. No checkpoint holds such weights, and earlier ones stay.
 ///
 /// # Errors
 /// [`RunError`], with the model in it, if a setting makes no sense, the optimizer cannot train the model, the task or a step fails, a
-/// checkpoint cannot be written or is not one of this run, or the observer returns an error.
+/// checkpoint cannot be written or belongs to another run, or the observer returns an error.
 pub fn fit<M: Module, T: Task<M>, O: ZerothOrderOptimizer>(
     model: M,
     optim: &mut O,
@@ -74,7 +74,7 @@ struct Run<'a, M, T, O, F> {
     of: PhantomData<M>,
 }
 
-/// What a step, or what comes between two, makes of a model.
+/// What becomes of a model in a step, or between two.
 type Next<M, E> = Result<Place<M>, RunError<M, E>>;
 
 impl<M, T, O, F> Run<'_, M, T, O, F>
@@ -84,7 +84,7 @@ where
     O: ZerothOrderOptimizer,
     F: FnMut(Event<'_, T::Batch, T::Details>) -> Result<(), String>,
 {
-    /// Finds what is wrong before the first step and before a file is written, and goes on from the last checkpoint, if there is one.
+    /// Finds anything wrong before the first step and before a file is written, and goes on from the last checkpoint, if there is one.
     fn prepare(&mut self, model: M) -> Next<M, T::Error> {
         let mut model = Place::Free(model);
         if let Err(error) = self.config.validate() {
@@ -129,7 +129,7 @@ where
 
     /// Goes on from a checkpoint.
     fn resume(&mut self, model: Place<M>, mut saved: Saved) -> Next<M, T::Error> {
-        // First what is refused without changing the model.
+        // First whatever is refused without changing the model.
         if let Err(error) = self.optim.load_record(std::mem::take(&mut saved.record)) {
             return Err(self.failed(model, CheckpointError::from(error)));
         }
@@ -211,7 +211,7 @@ where
         }
     }
 
-    /// Evaluates and saves, as far as it is due. Says whether the run is over.
+    /// Evaluates and saves, where due. Says whether the run is over.
     fn between_steps(
         &mut self,
         model: &mut Place<M>,
@@ -276,8 +276,8 @@ where
         })
     }
 
-    /// Writes a checkpoint, if there is a folder for it, and tells the observer. The model stands where it stood before; where it is if
-    /// this fails or the run `ends`, nobody goes on from.
+    /// Writes a checkpoint, if there is a folder for it, and tells the observer. The model stands where it stood before, unless
+    /// this fails or the run `ends`: nothing goes on from there.
     fn save(&mut self, model: &mut Place<M>, ends: bool) -> Result<(), TrainerError<T::Error>> {
         let step = self.step;
         // A run that was resumed here has it, and must not look at the next batch: that would move the model.
@@ -304,7 +304,7 @@ where
             && let Place::Held(held) = model
             && held.stored().1 != stood
         {
-            // The next batch was looked at from the weights. To go back to where the module stood would round it; what was written has
+            // The next batch was looked at from the weights. Going back to where the module stood would round it; what was written has
             // the bits.
             let mut read = Ok(());
             held.replace(|module| {
@@ -318,7 +318,7 @@ where
         (self.observer)(Event::Saved { step, path: &path }).map_err(TrainerError::Observer)
     }
 
-    /// Finds out whether the weights are worth a checkpoint: those that give no finite loss must not replace good ones.
+    /// Finds out whether the weights are worth a checkpoint: those whose loss is not finite must not replace good ones.
     fn check_next_batch(&mut self, module: &M) -> Result<(), TrainerError<T::Error>> {
         let (step, rows) = (self.step, "the next batch");
         let batch = self.task.batch(step).map_err(TrainerError::Task)?;
@@ -333,7 +333,7 @@ where
         }
     }
 
-    /// Ends the run, with the best weights if they are asked for.
+    /// Ends the run, with the best weights if requested.
     fn finish(self, model: Place<M>, finish: Finish) -> Result<Outcome<M>, RunError<M, T::Error>> {
         let best = self.evaluations.best();
         let model = model.into_module();
@@ -359,7 +359,7 @@ where
         }
     }
 
-    /// The error of a run that ends here. If it diverged and keeps the best, it ends with these weights.
+    /// The error of a run that ends here. If it diverged and keeps the best, it ends with the best weights.
     fn failed(
         &self,
         model: Place<M>,

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// How the learning rate goes after its warm-up. The factor on the rate of step t, counted from 0, of T steps of which W warm up:
+/// How the learning rate changes after its warm-up. The factor on the rate of step t, counted from 0, of T steps of which W warm up:
 ///
 /// ```text
 /// t < W       t / W

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use serde_json::Value;
 use zo_core::Loss;
 
-/// What a module is trained for: the batch of each step, the objective on it, and the evaluation on rows held out.
+/// What a module is trained for: the batch of each step, the objective on it, and the evaluation on held-out rows.
 ///
 /// ```
 /// use burn::module::{Module, Param};
@@ -37,7 +37,7 @@ use zo_core::Loss;
 ///         json!({ "points": self.x.dims()[0] })
 ///     }
 ///
-///     // A function of the step's number alone: a run that is resumed gets the batches it would have had.
+///     // A function of the step's number alone: a resumed run gets the batches it would have had.
 ///     fn batch(&mut self, step: usize) -> Result<usize, Infallible> {
 ///         Ok(4 * (step % 3))
 ///     }
@@ -53,17 +53,17 @@ use zo_core::Loss;
 /// }
 /// ```
 pub trait Task<M> {
-    /// What one step is taken on.
+    /// What a single step is taken on.
     type Batch;
     /// The value of the objective.
     type Loss: Loss;
-    /// What an evaluation tells the observer beside score and loss; `()` if nothing.
+    /// What an evaluation tells the observer besides score and loss; `()` if nothing.
     type Details;
     /// Why there is no batch or no evaluation. [`Infallible`](std::convert::Infallible) if there always is.
     type Error: std::error::Error + 'static;
 
     /// What the bits of a run depend on and the trainer cannot know: the data (a [digest](super::digest) of it), how batches are drawn, and
-    /// settings. An object as a rule; its entries are named if a checkpoint is of another run.
+    /// settings. Usually an object; its entries are named in the error if a checkpoint belongs to another run.
     fn fingerprint(&self) -> Value;
 
     /// The batch of step number `step`, from 0: a function of this number alone, so that resumed runs go on with the same batches.
@@ -72,7 +72,7 @@ pub trait Task<M> {
     /// If there is none.
     fn batch(&mut self, step: usize) -> Result<Self::Batch, Self::Error>;
 
-    /// What a step minimises. A step evaluates it several times on its batch, each time with other weights; nothing else may differ.
+    /// What a step minimises. A step evaluates it several times on its batch, each time with different weights; nothing else may differ.
     fn objective(&self, module: &M, batch: &Self::Batch) -> Self::Loss;
 
     /// What must stay finite on the next batch if weights are to be saved. By default the objective.
@@ -80,10 +80,10 @@ pub trait Task<M> {
         self.objective(module, batch)
     }
 
-    /// How well the module does on rows held out.
+    /// How well the module does on held-out rows.
     ///
     /// # Errors
-    /// If that cannot be said.
+    /// If it cannot be evaluated.
     fn evaluate(&mut self, module: &M) -> Result<Evaluation<Self::Details>, Self::Error>;
 }
 

@@ -1,4 +1,4 @@
-//! Parameters on disk, bit for bit: a safetensors file with the module paths as names and the layout and dtype of the module.
+//! Parameters on disk, bit for bit: a safetensors file with the module paths as names, in the module's layout and dtype.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -40,7 +40,7 @@ impl Parameter<'_> {
     }
 }
 
-/// The dtype in a file of what has this dtype in memory, if it is one of numbers that can be trained.
+/// The file's dtype for this dtype in memory, if it is one that can be trained.
 pub(super) fn file_dtype(dtype: DType) -> Option<Dtype> {
     match dtype {
         DType::F64 => Some(Dtype::F64),
@@ -168,7 +168,7 @@ pub(super) fn write<M: Module>(
 }
 
 /// Puts the parameters of the file `path` in place of those of `module` that are in `trained`, one at a time: the module's own are dropped
-/// before. Parameters named in `ids` get those ids. If it fails, some parameters are replaced and others are not.
+/// first. Parameters named in `ids` get those ids. If it fails, some parameters are replaced and others are not.
 pub(super) fn read<M: Module>(
     path: &Path,
     module: M,

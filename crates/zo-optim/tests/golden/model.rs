@@ -88,7 +88,7 @@ fn shape_of_loss(i: usize) -> [f64; 3] {
     ]
 }
 
-/// The loss, in f64, and its gradient: no quadratic, and with coupled weights.
+/// The loss, in f64, and its gradient: not a quadratic, and with coupled weights.
 pub(super) fn loss(weights: &[f64]) -> (f64, Vec<f64>) {
     let (mut sum, mut inner) = (0.0, 0.0);
     for (i, weight) in weights.iter().enumerate() {

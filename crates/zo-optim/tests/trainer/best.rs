@@ -114,7 +114,7 @@ fn a_run_without_progress_stops_and_gives_its_best_weights() {
     assert_eq!(done.evaluations.len(), 5);
     assert_eq!(names(dir.path()), ["best-000002", "step-000004"]);
 
-    // To resume it changes nothing.
+    // Resuming it changes nothing.
     let again = follow(fair, &[], &resuming(&config));
     assert_eq!((again.finish, again.step), (Finish::EarlyStopped, 4));
     assert_eq!(bits(&again.model), bits(&net(good)));

@@ -38,7 +38,7 @@ fn a_checkpoint_never_holds_weights_that_diverged() {
     assert_eq!((saved.step, &saved.settings["lr"]), (2, &1e-2.into()));
     assert!(saved.path.ends_with("step-000002"));
 
-    // With fewer steps than were done there is nothing to go on with.
+    // With fewer steps than were done there is nothing to continue.
     let fewer = TrainerConfig {
         steps: 1,
         ..resuming(&config)
@@ -104,7 +104,7 @@ fn a_step_that_fails_for_its_loss_is_a_divergence_too() {
 }
 
 #[test]
-fn what_was_not_finite_from_the_start_is_no_best() {
+fn what_was_not_finite_from_the_start_is_not_the_best() {
     let dir = tempfile::tempdir().unwrap();
     let mut told = 0;
     let observe = |event: Event<'_, Vec<u64>>| {

@@ -1,4 +1,4 @@
-//! A run that is killed at random moments. The test starts itself as a process of its own and kills it.
+//! A run that is killed at random moments. The test starts itself as a separate process and kills it.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -41,14 +41,14 @@ fn optimizer() -> ZeroOrder {
     mezo().init().unwrap()
 }
 
-/// What the process does that is killed.
+/// What the killed process does.
 fn work(dir: &Path) {
     let mut left = STEPS_EACH;
     let observe = |event: Told<'_>| {
         if let Event::Stepped { .. } = event {
             left -= 1;
             if left == 0 {
-                // Not for ever, should nobody be there to kill it.
+                // Not forever, in case nobody is there to kill it.
                 std::thread::sleep(Duration::from_secs(60));
                 std::process::exit(1);
             }

@@ -174,7 +174,7 @@ pub(crate) fn resuming(config: &TrainerConfig) -> TrainerConfig {
 
 pub(crate) type Told<'a> = Event<'a, Vec<u64>>;
 
-/// A run that nobody stops.
+/// A run that nothing stops.
 pub(crate) fn run<O: ZerothOrderOptimizer>(
     net: Net,
     optim: &mut O,
@@ -200,7 +200,7 @@ pub(crate) fn names(dir: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_run_takes_two_passes_a_step_and_lowers_the_loss() {
+fn a_run_takes_two_passes_per_step_and_lowers_the_loss() {
     let (mut steps, mut evaluated) = (0, Vec::new());
     let observe = |event: Told<'_>| {
         match event {

@@ -1,4 +1,4 @@
-//! Runs that are cut off and go on.
+//! Runs that are cut off and resumed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -71,7 +71,7 @@ pub(crate) fn interrupted<O: ZerothOrderOptimizer>(
     fit(net, optim, &mut Rows::default(), config, &stop, observe).unwrap()
 }
 
-/// Whether a run cut off after each of `cuts` steps, with checkpoints every few steps or none, ends as one that is left alone.
+/// Whether a run cut off after each of `cuts` steps, with checkpoints every few steps or none, ends like one that is left alone.
 pub(crate) fn ends_the_same<O: ZerothOrderOptimizer>(
     name: &str,
     start: impl Fn() -> Net,

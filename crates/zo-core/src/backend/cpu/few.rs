@@ -49,7 +49,7 @@ impl<W: Weight, Z: Draws> Change<W> for One<'_, W, Z> {
     }
 }
 
-/// Along two noise vectors of a distribution: the update of a step and the displacement of the next, or the candidates of a guiding vector.
+/// Along two noise vectors of one distribution: the update of a step and the displacement of the next, or the candidates of a guiding vector.
 pub(super) struct Pair<Z>(PhantomData<Z>);
 
 impl<W: Weight, Z: Draws> Kernel for Chunk<'_, W, Pair<Z>> {

@@ -1,7 +1,7 @@
 //! Half-precision floats and their bits: to f32, and back by rounding to nearest or stochastically.
 //!
 //! Stochastic rounding adds the random bits below the last digit that is kept, and cuts off what is below it. It works on magnitudes, so that
-//! both signs are alike; and with integers, so that the loops vectorise. [`crate::noise::rounding_bits`] says what comes out.
+//! both signs are treated alike; and with integers, so that the loops vectorise. [`crate::noise::rounding_bits`] says what comes out.
 
 const MAGNITUDE: u32 = 0x7FFF_FFFF;
 const INFINITY: u32 = 0x7F80_0000;
@@ -58,7 +58,7 @@ pub(super) fn nearest_f16(x: u32) -> u16 {
     )
 }
 
-/// The sign of `x` and a magnitude; or no number, if `x` is none.
+/// The sign of `x` and a magnitude; or NaN, if `x` is NaN.
 #[inline(always)]
 fn pack_f16(x: u32, magnitude: u32) -> u16 {
     let nan = 0x7E00 | ((x >> 13) & 0x03FF);

@@ -6,9 +6,10 @@
 //! the weight has left its answer in the lowest bit of `w`. Both passes ask whether that is so of the same number, `w` without that bit;
 //! the bounds are widened by the rounding errors in between, so that what is not ambiguous is certain.
 //!
-//! A bit that says something else than the value is room that the value loses: near the threshold, weights have the spacing of floats
-//! twice over. `theta` moves to a float next to it whose lowest bit is 0, up or down at random; displaced weights that take part end in 1, those that stay in 0, each as near to the exact sum as that allows. So
-//! the way back finds `theta` again: it is the only such float within 1 ulp. The price is 1 ulp, once, without a bias.
+//! The value loses the bit that says something else: near the threshold, weights have twice the spacing of floats. `theta` moves to a
+//! float next to it whose lowest bit is 0, up or down at random; displaced weights that take part end in 1, those that stay in 0, each as
+//! near to the exact sum as that allows. So the way back finds `theta` again: it is the only such float within 1 ulp. The price is 1 ulp,
+//! once, without a bias.
 
 use num_traits::{Float, MulAdd, Zero};
 
@@ -90,7 +91,7 @@ struct Chosen<A> {
 }
 
 impl<A: Float + MulAdd<Output = A>> Chosen<A> {
-    /// Without branches, and with numbers for truth values, so that it vectorises.
+    /// Without branches, and with numbers as truth values, so that it vectorises.
     #[inline(always)]
     fn go<W: Weight<Acc = A>, const UNPERTURBED: bool, const DISPLACES: bool>(
         &self,

@@ -1,6 +1,6 @@
 //! The moves of a row of weights: one loop over its lanes, from the weight in memory to the weight in memory.
 //!
-//! No closures here: one that is called in two places is compiled by itself, without the instruction set of the kernel it belongs to.
+//! No closures here: one that is called in two places is compiled separately, without the instruction set of the kernel it belongs to.
 
 use num_traits::MulAdd;
 
@@ -51,7 +51,7 @@ impl<'a, W: Weight> Rows<'a, W> {
 
 /// The displacements of a row of weights.
 pub(super) trait Change<W: Weight> {
-    /// The one that the weight in a lane leaves, and the one it takes up.
+    /// The one that the weight in a lane leaves, and the one it moves to.
     fn at(&self, lane: usize) -> (W::Acc, W::Acc);
 }
 

@@ -17,8 +17,8 @@ pub(super) type ChosenSums = Sums<false, true, false, false>;
 pub(super) type General = Sums<true, true, true, false>;
 pub(super) type ByChance = Sums<true, true, true, true>;
 
-/// By sums of noise vectors. Each flag says what may be: terms on random elements, elements chosen by magnitude, targets that are no sums,
-/// rounding by chance.
+/// By sums of noise vectors. Each flag says what may occur: terms on random elements, elements chosen by magnitude, targets that are not
+/// sums, stochastic rounding.
 pub(super) struct Sums<
     const KEPT: bool,
     const CHOSEN: bool,

@@ -20,7 +20,7 @@ pub(crate) trait Weight: Copy + Default + Send + Sync {
     const ULP: f64;
     /// The smallest spacing of floats.
     const TINIEST: f64;
-    /// Whether the arithmetic has digits that the dtype has not, by which chance can round.
+    /// Whether the arithmetic has digits that the dtype lacks, for stochastic rounding to use.
     const ROUNDS: bool;
 
     fn acc(value: f64) -> Self::Acc;

@@ -173,7 +173,7 @@ fn ending_in<W: Float, N: Size>(
 ) -> Vector<f32, N> {
     let zero = Vector::<f32, N>::new(0.0f32);
     let one = Vector::<f32, N>::new(1.0f32);
-    // What the addition has rounded away. Compilers of devices would simplify it to 0, if they knew that `unit` is 1.
+    // What the addition has rounded away. Device compilers would simplify it to 0 if they knew that `unit` is 1.
     let sum = fma(unit, a, b);
     let lost = fma(unit, a, -sum) + b;
     let nearest = rounded::<W, N>(sum);

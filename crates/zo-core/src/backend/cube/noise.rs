@@ -64,8 +64,8 @@ pub(super) fn blocks<N: Size>(
     }
 }
 
-/// The upper and the lower half of `x m`. `wide` where the device multiplies words of 64 bits: CubeCL makes the upper half of a vector's
-/// product from four products of half words otherwise, on CUDA too, which has an instruction for the whole.
+/// The upper and the lower half of `x m`. `wide` where the device multiplies 64-bit words: otherwise CubeCL makes the upper half of a vector's
+/// product from four products of half words, even on CUDA, which has an instruction for the whole.
 #[cube]
 fn product<N: Size>(
     x: Vector<u32, N>,

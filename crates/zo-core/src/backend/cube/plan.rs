@@ -26,11 +26,11 @@ pub(super) struct Plan {
     pub(super) displaces: bool,
     /// Whether elements are chosen by magnitude: those up to the threshold, or those beyond it.
     pub(super) small: Option<bool>,
-    /// Whether new weights are rounded by chance.
+    /// Whether new weights are rounded stochastically.
     pub(super) stochastic: bool,
     /// Whether the rows of the tensor have gaps between them.
     pub(super) pitched: bool,
-    /// Whether the device multiplies words of 64 bits.
+    /// Whether the device multiplies 64-bit words.
     pub(super) wide: bool,
     pub(super) dtype: Dtype,
 }
@@ -118,7 +118,7 @@ pub(super) struct Place {
     pub(super) lane: usize,
 }
 
-/// What happens to `N` weights: the displacements they leave and take up, and random bits for the last rounding.
+/// What happens to `N` weights: the displacements they leave and move to, and random bits for the last rounding.
 #[derive(CubeType, Clone, Copy)]
 pub(super) struct Change<N: Size> {
     pub(super) from: Vector<f32, N>,

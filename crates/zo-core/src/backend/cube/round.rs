@@ -47,7 +47,7 @@ pub(super) fn stored<W: Float, N: Size>(
     }
 }
 
-/// `rounded`, unless `value` is infinite or no number: adding bits to those makes other ones.
+/// `rounded`, unless `value` is infinite or NaN: adding bits to those would turn them into something else.
 #[cube]
 fn finite_or<N: Size>(rounded: Vector<f32, N>, value: Vector<f32, N>) -> Vector<f32, N> {
     let magnitude = Vector::<u32, N>::reinterpret(value) & Vector::new(0x7FFF_FFFFu32);

@@ -165,7 +165,7 @@ fn sweeps() -> Vec<Sweep> {
     sweeps
 }
 
-/// f32: within 6 units in the last place of the largest number involved. Half precision: the same number but for rare ties, then its
+/// f32: within 6 units in the last place of the largest number involved. Half precision: the same number, or in rare ties its
 /// neighbour.
 #[test]
 fn every_form_and_dtype_is_the_scalar_reference() {
@@ -204,10 +204,10 @@ fn every_form_and_dtype_is_the_scalar_reference() {
     }
 }
 
-/// Makes kernels multiply half words, as on devices without words of 64 bits. Any test may meet it: the result is the same.
+/// Makes kernels multiply half words, as on devices without 64-bit words. Any test may run into it: the result is the same.
 pub(super) static NARROW: AtomicBool = AtomicBool::new(false);
 
-/// The noise itself, at coefficient 1 on weights that are 0, by both ways to multiply: within 3 units in the last place of max(1, |z|).
+/// The noise itself, at coefficient 1 on weights that are 0, by both ways of multiplying: within 3 units in the last place of max(1, |z|).
 /// Rademacher noise and the choice of random elements are the same bits.
 #[test]
 fn noise_is_that_of_the_contract() {
@@ -347,9 +347,9 @@ fn elements_chosen_by_magnitude_are_found_again_on_a_device() {
     }
 }
 
-/// Where a sweep has but one rounding in f32, the host's bits.
+/// Where a sweep rounds only once in f32, the host's bits.
 #[test]
-fn rounding_by_chance_is_that_of_the_host() {
+fn stochastic_rounding_is_that_of_the_host() {
     let start = weights(3 * 8192 + 76);
     let zero = Direction::zero();
     let z = Direction::noise(Noise::Rademacher, 3);

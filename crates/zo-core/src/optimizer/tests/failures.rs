@@ -25,7 +25,7 @@ fn a_module_that_cannot_train_comes_back() {
     assert_eq!(flat(&error.module), flat(&net()));
 }
 
-/// The update of the last good step is kept, and what the failed step has done is taken back.
+/// The update of the last good step is kept, and what the failed step has done is undone.
 #[test]
 fn a_failed_step_loses_nothing() {
     let good = 5;
@@ -91,7 +91,7 @@ fn a_skipped_step_counts_and_loses_nothing() {
 }
 
 #[test]
-fn updates_of_a_failed_step_are_taken_back_and_no_others() {
+fn updates_of_a_failed_step_are_undone_and_no_others() {
     let start = || in_session(in_turns(), net(), LR, 2, scripted()).0;
     let expected = flat(start().model());
     // The third and the fourth evaluation are those of the second round, after the update of the first.

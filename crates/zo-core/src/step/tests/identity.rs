@@ -89,7 +89,7 @@ impl Module for Named {
     }
 }
 
-/// A module that maps in another order than it visits takes the steps of one that does not.
+/// A module that maps in a different order than it visits takes the same steps as one that does not.
 #[test]
 fn crossed_orders_of_visits_and_maps_do_not_matter() {
     for perturbation in BOTH {

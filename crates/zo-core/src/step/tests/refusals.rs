@@ -80,7 +80,7 @@ fn an_epsilon_that_moves_nothing_is_refused() {
     #[cfg(feature = "flex")]
     {
         too_small(refused(1e-4, 1e-3, 1.0, &start, DType::BF16));
-        // Zeros move by the least that a dtype can hold.
+        // Zeros move even by the least that a dtype can hold.
         let fits = mezo(1e-4).step(1e-3, one(&[0.0; 8], DType::BF16), steep(1.0));
         assert!(fits.is_ok());
     }

@@ -79,7 +79,7 @@ fn loss(weights: &Weights) -> f64 {
     flat(weights).iter().map(|w| w * w).sum()
 }
 
-/// L(theta) is measured anew after an update, and the report tells the first: that of the weights before the step.
+/// L(theta) is measured anew after an update, and the report gives the first: that of the weights before the step.
 #[test]
 fn one_sided_differences_compare_with_the_weights_of_their_round() {
     let settings = Settings {
@@ -105,7 +105,7 @@ fn one_sided_differences_compare_with_the_weights_of_their_round() {
     assert_ne!(flat(&end), flat(&weights(device, DType::F32)));
 }
 
-/// A later round that fails takes back the weights and the rule, and the mask observes nothing, whether the step fails or is skipped.
+/// A later round that fails restores the weights and the rule, and the mask observes nothing, whether the step fails or is skipped.
 #[test]
 fn a_failed_round_takes_everything_back() {
     let device = &devices()[0];

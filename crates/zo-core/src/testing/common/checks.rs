@@ -68,7 +68,7 @@ pub(super) fn repeats<O: ZerothOrderOptimizer>(
     })
 }
 
-/// Longer than masks take to adapt (20 steps) or to take their quantiles anew (25).
+/// Longer than masks take to adapt (20 steps) or to recompute their quantiles (25).
 pub(super) fn resumes<O: ZerothOrderOptimizer>(
     make: &impl Fn(Setup) -> O,
     setup: Setup,

@@ -1,4 +1,4 @@
-//! Masks by element, and targets that are no sums, against their definitions.
+//! Masks by element, and targets that are not sums, against their definitions.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::masked::MaskedDirection;
 use crate::selection::{Choice, Elements, Selection};
 
 const KEY: TensorKey = TensorKey(0x1234_5678_9abc_def0);
-/// Not a number of whole rows, but of whole vectors of a GPU.
+/// Not a whole number of rows, but a whole number of GPU vectors.
 const N: usize = 3 * 8192 + 76;
 
 fn on(elements: Elements, direction: &Direction) -> MaskedDirection {
@@ -193,7 +193,7 @@ pub(in crate::backend) fn chosen_elements_are_found_again<
                     *now == *theta || (*now == up || *now == down) && !now.mark(),
                     "{theta:?} became {now:?}"
                 );
-                // No noise is longer than 7, and no station goes further than 2 epsilon of it.
+                // No noise exceeds 7, and no station goes further than 2 epsilon times that.
                 let (near, rounding) = (14.0 * epsilon, 64.0 * W::ULP);
                 let distance = ((*theta).into().abs() - threshold).abs();
                 assert!(
@@ -332,7 +332,7 @@ fn an_update_moves_the_elements_that_were_perturbed() {
     }
 }
 
-/// A mask that takes in everything is no mask: bit for bit.
+/// A mask that takes in everything is like no mask, bit for bit.
 #[test]
 fn masks_of_everything_change_nothing() {
     let direction = draw(Noise::Gaussian, 1).scaled(1e-3);

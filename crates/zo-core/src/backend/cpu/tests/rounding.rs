@@ -48,7 +48,7 @@ fn neighbours<W: Half>(x: f32) -> (f64, f64, f64) {
     (below, below + spacing, (magnitude - below) / spacing)
 }
 
-/// Of all that is not NaN.
+/// For everything but NaN.
 fn definition<W: Half>(x: f32, bits: u16) -> W {
     if x.is_infinite() {
         return W::of(x);
@@ -297,10 +297,10 @@ fn the_mean_is_exact() {
     ]);
 }
 
-/// An update of 1e-7, 400 times: to nearest, no weight ever moves; by chance, they move by the 400 updates in the mean. The update is
-/// what f32 makes of it, which is 1.2e-7 at 1. A step's rounding has a variance of at most the update times the distance between two
+/// An update of 1e-7, 400 times: to nearest, no weight ever moves; stochastically, they move by the 400 updates on average. The update
+/// is as f32 rounds it, which is 1.2e-7 at 1. A step's rounding has a variance of at most the update times the distance between two
 /// floats. Within 5 standard errors: false alarms 6e-7 for each of 6; and the whole is more than 10 of them.
-fn a_tiny_update_is_kept_in_the_mean<W: Half>() {
+fn a_tiny_update_is_kept_on_average<W: Half>() {
     const N: usize = 1 << 15;
     const STEPS: u64 = 400;
     let zero = MaskedDirection::zero();
@@ -335,7 +335,7 @@ fn a_tiny_update_is_kept_in_the_mean<W: Half>() {
 }
 
 #[test]
-fn updates_of_1e_7_are_lost_to_nearest_and_kept_by_chance() {
-    a_tiny_update_is_kept_in_the_mean::<bf16>();
-    a_tiny_update_is_kept_in_the_mean::<f16>();
+fn updates_of_1e_7_are_lost_to_nearest_and_kept_stochastically() {
+    a_tiny_update_is_kept_on_average::<bf16>();
+    a_tiny_update_is_kept_on_average::<f16>();
 }
