@@ -118,7 +118,7 @@ fn a_failed_main_shows_the_text_of_the_error() {
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success());
     assert!(
-        errors.starts_with("error: epsilon is 0: the perturbation radius"),
+        errors.starts_with("error: epsilon is 0: it must be positive and finite"),
         "{errors}"
     );
     let dir = tempfile::tempdir().unwrap();

@@ -82,7 +82,7 @@ fn checkpoints_of_other_runs_are_refused_and_stay() {
         (&["--tuning", "lora"], "lr"),
         (
             &["--tuning", "lora", "--epsilon", "1e-3", "--lr", "1e-4"],
-            "method.settings.trainable",
+            "parameters.",
         ),
         (&["--dtype", "bf16"], "parameters."),
         (&["--warmup", "2"], "warmup"),

@@ -45,10 +45,12 @@ const ALIASES: [(&str, &str, Option<&str>); 2] = [
     ("global", "kind", Some("global-magnitude")),
 ];
 
-/// The names of all settings of parts, as flags.
-fn known(registry: &Registry) -> Vec<String> {
-    let settings = registry.parts().flat_map(|part| part.settings.keys());
-    let mut names: Vec<String> = settings.map(|name| name.replace('_', "-")).collect();
+/// The names of all settings of parts, as flags, and whether they are switches.
+fn known(registry: &Registry) -> Vec<(String, bool)> {
+    let settings = registry.parts().flat_map(|part| &part.settings);
+    let mut names: Vec<(String, bool)> = settings
+        .map(|(name, value)| (name.replace('_', "-"), value.is_boolean()))
+        .collect();
     names.sort();
     names.dedup();
     names
@@ -64,11 +66,15 @@ pub(super) fn value(text: &str) -> Value {
 
 impl Args for Flags {
     fn augment_args(command: Command) -> Command {
-        let setting = |name: String| {
+        let setting = |(name, switch): (String, bool)| {
             let arg = Arg::new(name.clone()).long(name).hide(true);
-            arg.num_args(0..=1)
-                .default_missing_value("true")
-                .allow_hyphen_values(true)
+            match switch {
+                true => arg
+                    .num_args(0..=1)
+                    .require_equals(true)
+                    .default_missing_value("true"),
+                false => arg.allow_hyphen_values(true),
+            }
         };
         let settings = known(&registry()).into_iter().map(setting);
         let part =
@@ -130,7 +136,7 @@ impl FromArgMatches for Flags {
                 flags.parts.insert(name, given);
             }
         }
-        for name in known(&registry()) {
+        for (name, _) in known(&registry()) {
             if let Some(given) = text(&name) {
                 flags.settings.push((name, value(&given)));
             }
