@@ -2,7 +2,7 @@
 
 pub mod hub;
 pub mod load;
-pub mod replace;
+pub use zo_core::replace;
 pub mod save;
 
 pub(crate) mod folder;
