@@ -43,13 +43,20 @@ fn check<O: ZerothOrderOptimizer>(
     check_common(make, &options).unwrap();
 }
 
+/// One function for all methods, so that the compiler makes the checks once.
+fn check_method(run: (f64, usize, f64, Scaling), method: &Method) {
+    check(run, |setup: Setup| {
+        setup.apply(method.clone()).init().unwrap()
+    });
+}
+
 /// A row: the name of the test, how it is run, and the method.
 macro_rules! methods {
     ($($(#[$attribute:meta])* $name:ident: $run:expr, $method:expr;)*) => {$(
         $(#[$attribute])*
         #[test]
         fn $name() {
-            check($run, |setup: Setup| setup.apply($method).init().unwrap());
+            check_method($run, &$method);
         }
     )*};
 }
@@ -107,23 +114,15 @@ fn hybrid() {
 /// Parts of four crates in one optimizer, like any other.
 #[test]
 fn everything_at_once() {
-    let method = || {
-        mezo_gv()
-            .with_noise(Noise::Rademacher)
-            .with_mask(RandomLayers::new().with_drop(0.5))
-            .with_update(AdamWindow::new())
-    };
-    check((0.02, 4000, 0.02, Free), |setup: Setup| {
-        setup.apply(method()).init().unwrap()
-    });
-    let method = || {
-        mezo_greedy()
-            .with_mask(Blocks::new().with_order(BlockOrder::AllAtOnce))
-            .with_update(MomentumWindow::new())
-    };
-    check((0.002, 2000, 0.02, Linear), |setup: Setup| {
-        setup.apply(method()).init().unwrap()
-    });
+    let method = mezo_gv()
+        .with_noise(Noise::Rademacher)
+        .with_mask(RandomLayers::new().with_drop(0.5))
+        .with_update(AdamWindow::new());
+    check_method((0.02, 4000, 0.02, Free), &method);
+    let method = mezo_greedy()
+        .with_mask(Blocks::new().with_order(BlockOrder::AllAtOnce))
+        .with_update(MomentumWindow::new());
+    check_method((0.002, 2000, 0.02, Linear), &method);
 }
 
 #[test]

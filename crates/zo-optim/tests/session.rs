@@ -35,10 +35,10 @@ struct Both {
     passes: (usize, usize),
 }
 
-fn both(lr: f64, make: impl Fn() -> Result<ZeroOrder, ConfigError>) -> Both {
+fn both(lr: f64, method: &Method) -> Both {
     let device = Device::default();
-    let (mut optim, mut module, mut objective) = (make().unwrap(), toy(&device), scripted());
-    let mut session = make().unwrap().session(toy(&device)).unwrap();
+    let (mut optim, mut module, mut objective) = (method.init().unwrap(), toy(&device), scripted());
+    let mut session = method.init().unwrap().session(toy(&device)).unwrap();
     let (mut passes, mut again) = ((0, 0), scripted());
     for _ in 0..STEPS {
         let (next, alone) = optim.step(lr, module, &mut objective).unwrap();
@@ -70,7 +70,7 @@ macro_rules! with_a_pass_less {
     ($($name:ident: $lr:expr, $passes:expr, $make:expr;)*) => {$(
         #[test]
         fn $name() {
-            let both = both($lr, || $make);
+            let both = both($lr, &$make);
             assert_eq!(both.passes, $passes);
             assert_close(&both);
         }
@@ -78,23 +78,23 @@ macro_rules! with_a_pass_less {
 }
 
 with_a_pass_less! {
-    mezo: 2e-4, (3, 2), zo_optim::mezo().init();
-    mezo_rademacher: 2e-4, (3, 2), zo_optim::mezo().with_noise(Noise::Rademacher).init();
-    mezo_of_three_queries_with_decay: 2e-4, (7, 6), zo_optim::mezo().with_queries(3).with_weight_decay(10.0).init();
-    gv: 1e-4, (5, 4), mezo_gv().init();
+    mezo: 2e-4, (3, 2), zo_optim::mezo();
+    mezo_rademacher: 2e-4, (3, 2), zo_optim::mezo().with_noise(Noise::Rademacher);
+    mezo_of_three_queries_with_decay: 2e-4, (7, 6), zo_optim::mezo().with_queries(3).with_weight_decay(10.0);
+    gv: 1e-4, (5, 4), mezo_gv();
     // The candidate that is kept is in the update and in the next displacement.
-    gv_history: 1e-4, (5, 4), mezo_gv().with_sampler(GuidingVector::new().with_history(true)).init();
-    lezo: 2e-4, (3, 2), zo_optim::lezo().init();
-    lezo_with_decay: 2e-4, (3, 2), zo_optim::lezo().with_weight_decay(10.0).init();
-    adalezo: 1e-4, (3, 2), ada_lezo().init();
-    curvzo: 1e-4, (3, 2), zo_optim::curvzo().init();
-    momentum_window: 2e-5, (3, 2), variants::momentum_window().init();
-    momentum_window_with_masks: 2e-5, (3, 2), variants::momentum_window().with_mask(RandomLayers::new().with_drop(0.5)).init();
-    sign: 2e-4, (3, 2), variants::sign().init();
-    sparse_random: 2e-4, (3, 2), variants::sparse_random().init();
-    block_wise: 2e-4, (3, 2), variants::block_wise().init();
-    block_wise_all_at_once: 1e-4, (15, 10), variants::block_wise().with_mask(Blocks::new().with_order(BlockOrder::AllAtOnce)).init();
-    block_wise_all_after: 1e-4, (11, 10), variants::block_wise().with_mask(Blocks::new().with_order(BlockOrder::AllAfter)).init();
+    gv_history: 1e-4, (5, 4), mezo_gv().with_sampler(GuidingVector::new().with_history(true));
+    lezo: 2e-4, (3, 2), zo_optim::lezo();
+    lezo_with_decay: 2e-4, (3, 2), zo_optim::lezo().with_weight_decay(10.0);
+    adalezo: 1e-4, (3, 2), ada_lezo();
+    curvzo: 1e-4, (3, 2), zo_optim::curvzo();
+    momentum_window: 2e-5, (3, 2), variants::momentum_window();
+    momentum_window_with_masks: 2e-5, (3, 2), variants::momentum_window().with_mask(RandomLayers::new().with_drop(0.5));
+    sign: 2e-4, (3, 2), variants::sign();
+    sparse_random: 2e-4, (3, 2), variants::sparse_random();
+    block_wise: 2e-4, (3, 2), variants::block_wise();
+    block_wise_all_at_once: 1e-4, (15, 10), variants::block_wise().with_mask(Blocks::new().with_order(BlockOrder::AllAtOnce));
+    block_wise_all_after: 1e-4, (11, 10), variants::block_wise().with_mask(Blocks::new().with_order(BlockOrder::AllAfter));
 }
 
 /// Updates that cannot wait, or only until the next evaluation: as many passes, and the same bits.
@@ -102,7 +102,7 @@ macro_rules! as_without {
     ($($name:ident: $passes:expr, $make:expr;)*) => {$(
         #[test]
         fn $name() {
-            let both = both(2e-4, || $make);
+            let both = both(2e-4, &$make);
             assert_eq!(both.passes, ($passes, $passes));
             assert_eq!(both.one_by_one, both.in_session);
         }
@@ -110,15 +110,15 @@ macro_rules! as_without {
 }
 
 as_without! {
-    mezo_on_the_fly: 1, zo_optim::mezo().with_perturbation(Perturbation::OnTheFly).init();
-    momentum_window_on_the_fly: 1, variants::momentum_window().with_perturbation(Perturbation::OnTheFly).init();
-    mezo_one_sided: 2, zo_optim::mezo().with_difference(Difference::OneSided).init();
-    momentum: 3, variants::momentum().init();
-    adam: 3, variants::adam().init();
-    adam_window: 3, variants::adam_window().init();
-    sign_elementwise: 3, variants::sign_elementwise().init();
-    sparse_magnitude: 3, variants::sparse_magnitude().init();
-    sparse_mezo: 3, variants::sparse_mezo().init();
+    mezo_on_the_fly: 1, zo_optim::mezo().with_perturbation(Perturbation::OnTheFly);
+    momentum_window_on_the_fly: 1, variants::momentum_window().with_perturbation(Perturbation::OnTheFly);
+    mezo_one_sided: 2, zo_optim::mezo().with_difference(Difference::OneSided);
+    momentum: 3, variants::momentum();
+    adam: 3, variants::adam();
+    adam_window: 3, variants::adam_window();
+    sign_elementwise: 3, variants::sign_elementwise();
+    sparse_magnitude: 3, variants::sparse_magnitude();
+    sparse_mezo: 3, variants::sparse_mezo();
 }
 
 #[test]

@@ -30,15 +30,19 @@ fn in_a_layer(tensor: &TensorInfo) -> bool {
     tensor.path.contains("layers.")
 }
 
+/// One function for all methods, so that the compiler makes the check once.
+fn check(method: &Method, factor: &dyn Fn(&TensorInfo) -> f64) {
+    let make = |seed| method.clone().with_seed(seed).init().unwrap();
+    check_unbiased(make, &options(), factor).unwrap();
+}
+
 /// A row: the name of the test, the configuration, and the factor on each tensor's gradient.
 macro_rules! unbiased {
     ($($(#[$attribute:meta])* $name:ident: $config:expr, $factor:expr;)*) => {$(
         $(#[$attribute])*
         #[test]
         fn $name() {
-            let config = $config;
-            let make = |seed| config.clone().with_seed(seed).init().unwrap();
-            check_unbiased(make, &options(), $factor).unwrap();
+            check(&$config, &$factor);
         }
     )*};
 }
