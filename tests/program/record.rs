@@ -71,9 +71,9 @@ fn the_report_holds_the_whole_configuration() {
     let method = &report["method_settings"];
     assert_eq!(
         [
-            &method["candidates"],
-            &method["normalize"],
-            &method["alpha"],
+            &method["sampler"]["candidates"],
+            &method["sampler"]["normalize"],
+            &method["sampler"]["alpha"],
             &method["difference"]
         ],
         [&json!(3), &json!(true), &json!(0.5), &json!("central")]
