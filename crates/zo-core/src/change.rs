@@ -34,7 +34,7 @@ pub enum Change<'a> {
         largest: f64,
         /// Takes a tensor's decayed weights, in f32 or better, and the estimate in f32, both flattened, to its new weights. The rule's state
         /// changes here and nowhere else.
-        apply: Box<dyn FnMut(&TensorInfo, Tensor<1>, Tensor<1>) -> Tensor<1> + 'a>,
+        apply: Box<Apply<'a>>,
     },
 }
 

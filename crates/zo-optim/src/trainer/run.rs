@@ -74,6 +74,9 @@ struct Run<'a, M, T, O, F> {
     of: PhantomData<M>,
 }
 
+/// A model with the weights of a checkpoint; if that failed, the model as it is, and the reason.
+type Loaded<M, E> = Result<Place<M>, (Place<M>, TrainerError<E>)>;
+
 /// What becomes of a model in a step, or between two.
 type Next<M, E> = Result<Place<M>, RunError<M, E>>;
 
@@ -151,11 +154,7 @@ where
     }
 
     /// The model with the weights of a checkpoint, where they stand.
-    fn load(
-        &self,
-        model: Place<M>,
-        saved: &Saved,
-    ) -> Result<Place<M>, (Place<M>, TrainerError<T::Error>)> {
+    fn load(&self, model: Place<M>, saved: &Saved) -> Loaded<M, T::Error> {
         let Some(store) = &self.store else {
             return Ok(model);
         };
@@ -290,11 +289,12 @@ where
         let draft = store.draft(step, &self.evaluations, (module, position), || {
             optim.record()
         })?;
-        if step > 0 && self.evaluations.last_step() != Some(step) {
-            if let Err(error) = self.check_next_batch(model.at_rest()) {
-                draft.discard();
-                return Err(error);
-            }
+        if step > 0
+            && self.evaluations.last_step() != Some(step)
+            && let Err(error) = self.check_next_batch(model.at_rest())
+        {
+            draft.discard();
+            return Err(error);
         }
         let Some(store) = &mut self.store else {
             return Ok(());
