@@ -1,3 +1,11 @@
+#![cfg_attr(
+    feature = "ndarray",
+    allow(
+        deprecated,
+        reason = "burn deprecates its ndarray backend; it is supported here as long as burn has it"
+    )
+)]
+
 use burn::module::{Module, Param, ParamGroup};
 use burn::tensor::{DType, Device, Tensor};
 use zo_core::{Difference, Noise, NonFinite, Rounding, StepReport, ZerothOrderOptimizer, ZoError};

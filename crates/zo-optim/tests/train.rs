@@ -19,7 +19,7 @@ use burn::train::{
 };
 use zo_optim::prelude::*;
 use zo_optim::train::{StepMetric, TrainError, ZeroOrderStrategy};
-use zo_optim::variants::{AdamConfig, MomentumConfig};
+use zo_optim::variants::{adam_window, momentum};
 
 use setup::{
     Batch, Classifier, Reports, STEPS, launch, loader, logged, objective, training, training_on,
@@ -222,7 +222,7 @@ fn early_stopping_stops() {
             Split::Valid,
             StoppingCondition::NoImprovementSince { n_epochs: 2 },
         ));
-    let still = mezo().with_perturbation(Perturbation::OnTheFly);
+    let still = zo_optim::mezo().with_perturbation(Perturbation::OnTheFly);
     let (_, record) = launch(stopped, still.init().unwrap(), 0.0, Classifier::new(0.1));
     assert_eq!(record.step as usize, 3 * STEPS);
 }
