@@ -22,7 +22,7 @@ pub type Buffers = BTreeMap<String, TensorData>;
 pub struct OptimizerRecord {
     /// Version of this layout: 3.
     pub version: u32,
-    /// The method: its [configuration](crate::MethodConfig).
+    /// The method: its [configuration](crate::Method::config).
     pub method: Value,
     /// The model of the steps done: paths, shapes and weight decays of the parameters that train. Null before the first step.
     pub model: Value,

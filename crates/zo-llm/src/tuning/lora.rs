@@ -4,7 +4,7 @@
 //! W' = W + scale A B        A [d_in, rank] random, B [rank, d_out] zero at first, scale = alpha / rank
 //! ```
 //!
-//! The adapters are burn's own ([`LoraAdapter`]): the model's code does not change, and the factors of the weight at path `P` are
+//! The adapters are burn's own ([`LoraAdapter`](burn::module::LoraAdapter)): the model's code does not change, and the factors of the weight at path `P` are
 //! parameters at `P.lora.a` and `P.lora.b`. Give [`trainable`] to an optimizer, and it perturbs and updates the factors alone:
 //!
 //! ```no_run
