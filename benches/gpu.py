@@ -90,15 +90,15 @@ def print_passes(passes, peer_copy):
     print(f"\n{passes['device']}: copy {number(passes['copy_gb_s'], 1)} GB/s (PyTorch's: {number(peer_copy, 1)}), {passes['mib']} MiB, read + written")
     print(f"{'pass':<20} {'GB/s':>9} {'share':>7}   goal")
     for entry in passes["passes"]:
-        name, share = f"{entry['dtype']} {entry['distribution']}", entry["gb_s"] / copy
-        goal = GOALS[entry["distribution"]]
+        name, share = f"{entry['dtype']} {entry['noise']}", entry["gb_s"] / copy
+        goal = GOALS[entry["noise"]]
         print(f"{name:<20} {entry['gb_s']:>9.1f} {share:>7.3f}   {goal:.2f} {verdict(share >= goal)}")
 
 
 def print_steps(steps, infer, peer):
     print(f"\n{steps['size']}, {steps['parameters'] / 1e9:.2f} G parameters, {steps['dtype']}, {steps['batch']} x {steps['seq']} tokens")
     print(f"{'':<22} {'step':>10} {'forwards':>10} {'passes':>10} {'of PyTorch':>11}")
-    rows = [(f"MeZO, {entry['distribution']}", entry) for entry in steps["steps"]]
+    rows = [(f"MeZO, {entry['noise']}", entry) for entry in steps["steps"]]
     for name, entry in rows + ([("PyTorch", peer)] if peer else []):
         share = ratio(entry["step_s"], peer and peer["step_s"])
         seconds = [number(1e3 * entry[key], 2, " ms") for key in ("step_s", "forward_s", "sweep_s")]
