@@ -20,7 +20,7 @@ fn devices() -> Vec<Device> {
 }
 
 /// Fewer steps than on a CPU, where a minimum is reached: a launch on a software device takes its time.
-fn check<O: ZerothOrderOptimizer>(lr: f64, reach: f64, make: impl Fn(Setup) -> O) {
+fn check(lr: f64, reach: f64, method: &Method) {
     let devices = devices();
     let supported = |dtype: &DType| devices[0].supports_dtype(*dtype);
     let dtypes = [DType::BF16, DType::F16].into_iter().filter(supported);
@@ -33,35 +33,29 @@ fn check<O: ZerothOrderOptimizer>(lr: f64, reach: f64, make: impl Fn(Setup) -> O
         thorough: false,
         ..Common::default()
     };
+    let make = |setup: Setup| setup.apply(method.clone()).init().unwrap();
     check_common(make, &options).unwrap();
 }
 
 macro_rules! methods {
-    ($($name:ident: $lr:expr, $reach:expr, $config:expr, $init:ident;)*) => {$(
+    ($($name:ident: $lr:expr, $reach:expr, $method:expr;)*) => {$(
         #[test]
         fn $name() {
-            check($lr, $reach, |setup: Setup| {
-                let config = $config
-                    .with_seed(setup.seed)
-                    .with_queries(setup.queries)
-                    .with_weight_decay(setup.weight_decay())
-                    .with_weight_decay_groups(setup.weight_decay_groups());
-                config.$init().unwrap()
-            });
+            check($lr, $reach, &$method);
         }
     )*};
 }
 
 methods! {
-    mezo: 0.02, 0.7, mezo(), init;
-    mezo_rademacher: 0.02, 0.7, mezo().with_noise(Noise::Rademacher), init;
-    gv: 0.01, 0.8, mezo_gv(), init;
-    lezo: 0.03, 0.8, lezo(), init;
-    adam: 0.1, 0.85, adam(), init;
-    adam_window: 0.1, 0.8, adam_window(), init;
-    sign_elementwise: 0.02, 0.9, sign_elementwise(), init;
-    sparse_random: 0.06, 0.85, sparse_random(), init;
-    sparse_magnitude: 0.03, 0.85, sparse_magnitude().with_mask(Sparse::new().with_kind(SparseKind::Magnitude).with_sparsity(0.3).with_refresh(25)), init;
+    mezo: 0.02, 0.7, zo_optim::mezo();
+    mezo_rademacher: 0.02, 0.7, zo_optim::mezo().with_noise(Noise::Rademacher);
+    gv: 0.01, 0.8, mezo_gv();
+    lezo: 0.03, 0.8, zo_optim::lezo();
+    adam: 0.1, 0.85, variants::adam();
+    adam_window: 0.1, 0.8, variants::adam_window();
+    sign_elementwise: 0.02, 0.9, variants::sign_elementwise();
+    sparse_random: 0.06, 0.85, variants::sparse_random();
+    sparse_magnitude: 0.03, 0.85, variants::sparse_magnitude().with_mask(Sparse::new().with_kind(SparseKind::Magnitude).with_sparsity(0.3).with_refresh(25));
 }
 
 /// No tensor is written out of place, and a clone keeps its values.
@@ -69,13 +63,17 @@ methods! {
 fn steps_are_in_place() {
     for device in devices() {
         // A lazy device makes the last pass of a step in the next one, where only a session still counts it.
-        let mut session = mezo().init().unwrap().session(toy(&device)).unwrap();
+        let mut session = zo_optim::mezo()
+            .init()
+            .unwrap()
+            .session(toy(&device))
+            .unwrap();
         for _ in 0..4 {
             let step = session.step(0.01, |toy: &_| Target::Sphere.loss(toy));
             assert_eq!(step.unwrap().copied, 0);
         }
         drop(session);
-        let (mut optimizer, module) = (mezo().init().unwrap(), toy(&device));
+        let (mut optimizer, module) = (zo_optim::mezo().init().unwrap(), toy(&device));
         let clone = module.clone();
         let before = Target::Sphere.loss(&clone).into_scalar::<f32>();
         let step = optimizer.step(0.01, module, |toy: &_| Target::Sphere.loss(toy));

@@ -19,7 +19,7 @@ use cubecl::calculate_cube_count_elemwise;
 use cubecl::ir::{ElemType, FloatKind, UIntKind};
 use cubecl::prelude::*;
 
-use self::plan::{Aim, Dtype, LayoutLaunch, Noise, NumbersLaunch, Plan, TermLaunch};
+use self::plan::{Aim, Dtype, LayoutLaunch, Noises, NumbersLaunch, Plan, TermLaunch};
 use super::cpu::sweep_slice;
 use super::{Sweep, SweepTerm, Target, ZoBackend};
 use crate::noise::{LANES, Noise, last_kept};
@@ -175,14 +175,14 @@ fn elem(dtype: Dtype) -> ElemType {
     })
 }
 
-fn noise(terms: &[SweepTerm]) -> Noise {
+fn noise(terms: &[SweepTerm]) -> Noises {
     let is = |noise| move |term: &SweepTerm| term.noise == noise;
     if terms.iter().all(is(Noise::Gaussian)) {
-        Noise::Gaussian
+        Noises::Gaussian
     } else if terms.iter().all(is(Noise::Rademacher)) {
-        Noise::Rademacher
+        Noises::Rademacher
     } else {
-        Noise::Both
+        Noises::Both
     }
 }
 

@@ -4,7 +4,7 @@ use burn_cubecl::cubecl;
 use cubecl::prelude::*;
 
 use super::noise::{Four, Words, blocks, gaussian, sign, word};
-use super::plan::{Noise, Numbers, Place, Plan, Term};
+use super::plan::{Noises, Numbers, Place, Plan, Term};
 
 /// The block of a place: the distribution's `values` rows share one for each lane.
 #[cube]
@@ -107,9 +107,9 @@ pub(super) fn four<N: Size>(
     place: &Place,
     #[comptime] plan: Plan,
 ) -> Four<N> {
-    if comptime!(plan.noise == Noise::Gaussian) {
+    if comptime!(plan.noise == Noises::Gaussian) {
         normal::<N>(term, numbers, place, plan)
-    } else if comptime!(plan.noise == Noise::Rademacher) {
+    } else if comptime!(plan.noise == Noises::Rademacher) {
         four_signs::<N>(term, numbers, place, plan)
     } else {
         let signs = four_signs::<N>(term, numbers, place, plan);

@@ -7,7 +7,7 @@ use cubecl::prelude::*;
 use super::draws::{four, random_at, row_of, row_of_bits, signs_at};
 use super::magnitude::{Threshold, move_chosen};
 use super::noise::sign;
-use super::plan::{Aim, Change, Layout, Noise, Numbers, Place, Plan, ROWS, SIGN_ROWS, Term};
+use super::plan::{Aim, Change, Layout, Noises, Numbers, Place, Plan, ROWS, SIGN_ROWS, Term};
 use super::round::{rounded, stored};
 use super::sums::{Sums, add, signs, tabled, zeros};
 
@@ -82,7 +82,7 @@ fn along<W: Float, N: Size>(
 ) {
     let from = Vector::<f32, N>::new(term.from);
     let to = Vector::<f32, N>::new(term.to);
-    if comptime!(plan.noise == Noise::Rademacher) {
+    if comptime!(plan.noise == Noises::Rademacher) {
         let (word, bit) = signs_at::<N>(term, numbers, place, plan);
         #[unroll]
         for k in 0..SIGN_ROWS {

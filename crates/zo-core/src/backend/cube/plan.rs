@@ -16,7 +16,7 @@ pub(super) const TERM: usize = 9;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct Plan {
     /// The distribution of all noise vectors, if it is the same.
-    pub(super) noise: Noise,
+    pub(super) noise: Noises,
     /// Whether the terms are in the table instead of the arguments.
     pub(super) table: bool,
     /// Whether some terms move random elements only.
@@ -36,7 +36,7 @@ pub(super) struct Plan {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(super) enum Noise {
+pub(super) enum Noises {
     Gaussian,
     Rademacher,
     Both,
@@ -61,13 +61,13 @@ impl Plan {
     pub(super) fn along(&self, terms: usize) -> bool {
         let masked = self.kept || self.small.is_some();
         let plain = !masked && !self.table && !self.stochastic && self.target == Aim::Sum;
-        plain && terms == 1 && self.noise != Noise::Both
+        plain && terms == 1 && self.noise != Noises::Both
     }
 
     /// Rows of 64 weights that a unit works on.
     pub(super) fn rows(&self, terms: usize) -> usize {
         match self.noise {
-            Noise::Rademacher if self.along(terms) => SIGN_ROWS,
+            Noises::Rademacher if self.along(terms) => SIGN_ROWS,
             _ => ROWS,
         }
     }
