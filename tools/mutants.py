@@ -26,12 +26,13 @@ METHODS = ["zo-mezo", "zo-gv", "zo-greedy", "zo-lezo", "zo-curvzo", "zo-variants
 def commands(file, features):
     """The tests that concern `file`: first those of its own crate, which are the fastest, then those of everything built on it."""
     crate = pathlib.PurePath(file).parts[1]
-    runs = [["-p", crate, "--lib"]]
+    # With zo-examples every run has the same features of burn, which is then built once.
+    runs = [["-p", crate, "-p", "zo-examples", "--lib"]]
     if crate == "zo-core":
-        runs.append([*(word for method in METHODS for word in ("-p", method)), "--lib"])
-    runs.append(["-p", "zo-optim"])
-    # The facade's features are those of every crate below.
-    return [run + (["--features", features] if features and "zo-optim" in run else []) for run in runs]
+        runs.append([*(word for method in METHODS for word in ("-p", method)), "-p", "zo-examples", "--lib"])
+    tests = sorted(path.stem for path in (ROOT / "crates/zo-optim/tests").glob("*.rs") if path.stem not in ("gpu", "train"))
+    runs.append(["-p", "zo-optim", "-p", "zo-examples", *(word for test in tests for word in ("--test", test))])
+    return [run + (["--features", features] if features else []) for run in runs]
 
 
 def copy_tree(to):
