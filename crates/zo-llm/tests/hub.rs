@@ -290,7 +290,7 @@ mod hub {
         let cache = tempfile::tempdir().unwrap();
         let missing = [
             ("config.json", "no config.json"),
-            ("model.safetensors.index.json", "no weights"),
+            ("model.safetensors.index.json", "no readable weights"),
         ];
         for (name, message) in missing {
             let mut files = files();
