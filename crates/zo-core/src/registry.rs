@@ -300,8 +300,19 @@ fn build<P: ?Sized>(
     let entry = entries.iter().find(|entry| entry.part.name == name);
     let entry = entry.ok_or_else(|| ConfigError::unknown(kind, name, names()))?;
     let base = own.map_or(&entry.part.settings, |own| &own.settings);
-    if base.is_empty() && part.settings.is_empty() {
-        return Ok((entry.default)());
+    if base.is_empty() {
+        return match part.settings.keys().next() {
+            None => Ok((entry.default)()),
+            Some(setting) => {
+                let place = format!("{kind}.{setting}");
+                let expected = format!("left out: `{name}` has no settings");
+                Err(ConfigError::setting(
+                    &place,
+                    &part.settings[setting],
+                    &expected,
+                ))
+            }
+        };
     }
     let place = format!("{kind}.");
     let names = || base.keys().map(String::as_str);

@@ -120,7 +120,7 @@ fn what_is_unknown_is_named_with_what_there_is() {
         ),
         (
             json!({ "mask": { "drop": 1 } }),
-            "unknown setting `mask.drop`",
+            "mask.drop is 1: it must be left out: `dense` has no settings",
         ),
         (
             json!({ "epsilom": 1 }),
