@@ -226,18 +226,20 @@ fn a_run_that_dies_goes_on_from_its_last_checkpoint() {
         // What it was writing does not count.
         std::fs::create_dir(dir.path().join("step-000012.tmp")).unwrap();
         std::fs::create_dir(dir.path().join("step-000011")).unwrap();
-        let mut resumed = Vec::new();
+        let (mut resumed, mut saved) = (Vec::new(), Vec::new());
         let observe = |event: Told<'_>| {
-            if let Event::Resumed {
-                step, evaluations, ..
-            } = event
-            {
-                resumed.push((step, evaluations.len()));
+            match event {
+                Event::Resumed {
+                    step, evaluations, ..
+                } => resumed.push((step, evaluations.len())),
+                Event::Saved { step, .. } => saved.push(step),
+                _ => {}
             }
             Ok(())
         };
         let end = run(net(1), &mut build(), &resuming(&config), observe).unwrap();
         assert_eq!(resumed, [(8, 3)], "evaluations after 0, 3 and 6 steps");
+        assert_eq!(saved, [12], "the one it came from is there");
         assert_eq!(end.evaluations, whole.evaluations, "{name}");
         assert!(bits(&end.model) == bits(&whole.model), "{name}");
         assert_eq!(names(dir.path()), ["step-000012"]);
