@@ -57,7 +57,7 @@ def cargo(tree, target_dir, arguments, limit):
     if done.returncode == 0:
         return "passes", ""
     said = done.stdout + done.stderr
-    return ("fails" if "test result: FAILED" in said or "panicked at" in said else "does not build"), said
+    return ("does not build" if "error: could not compile" in said else "fails"), said
 
 
 def verdict(tree, target_dir, runs, limit):

@@ -74,3 +74,26 @@ impl Change<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_undone_at_the_opposite_rate() {
+        let moments = Vec::new();
+        let adaptive = Change::Adaptive {
+            rate: -0.5,
+            epsilon: 1e-8,
+            moments,
+        };
+        let sign = Change::Sign {
+            rate: 0.25,
+            of: MaskedDirection::zero(),
+        };
+        assert!(
+            matches!(adaptive.reversed(), Some(Change::Adaptive { rate, epsilon, .. }) if rate == 0.5 && epsilon == 1e-8)
+        );
+        assert!(matches!(sign.reversed(), Some(Change::Sign { rate, .. }) if rate == -0.25));
+    }
+}
