@@ -22,8 +22,8 @@ pub enum Change<'a> {
         rate: f64,
         /// Keeps the quotient finite.
         epsilon: f64,
-        /// The estimates m and v are made of.
-        moments: Vec<Moment>,
+        /// The estimates d_k, each with its two weights, `[first, second]`.
+        moments: Vec<(MaskedDirection, [f64; 2])>,
     },
     /// Whatever the closure computes, for rules that keep buffers: called once for each tensor that moves.
     Custom {
@@ -40,17 +40,6 @@ pub enum Change<'a> {
 
 /// See [`Change::Custom`].
 pub(crate) type Apply<'a> = dyn FnMut(&TensorInfo, Tensor<1>, Tensor<1>) -> Tensor<1> + 'a;
-
-/// A past estimate and its weights in the two moments of an [adaptive change](Change::Adaptive).
-#[derive(Debug, Clone, PartialEq)]
-pub struct Moment {
-    /// The estimate.
-    pub gradient: MaskedDirection,
-    /// Its weight in m.
-    pub first: f64,
-    /// The weight of its square in v.
-    pub second: f64,
-}
 
 impl Change<'_> {
     /// The change that undoes this one; `None` if seeds alone cannot do that.

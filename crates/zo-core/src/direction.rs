@@ -47,7 +47,7 @@ impl Direction {
     }
 
     /// Whether this is the zero direction.
-    pub fn is_zero(&self) -> bool {
+    pub(crate) fn is_zero(&self) -> bool {
         self.terms.is_empty()
     }
 
@@ -81,6 +81,7 @@ impl Direction {
     /// The mean square of its elements on a tensor: 1 in expectation for one noise vector of coefficient 1. Computed exactly for tensors of
     /// up to 4096 elements; beyond that the expectation, which Gaussian noise meets within 2.2% (one standard deviation) and a Rademacher
     /// vector exactly.
+    #[doc(hidden)]
     pub fn mean_square(&self, tensor: TensorKey, elements: usize) -> f64 {
         const EXACT: usize = 1 << 12;
         if elements > EXACT || elements == 0 {

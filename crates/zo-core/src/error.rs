@@ -28,13 +28,13 @@ pub enum ConfigError {
         /// The names that exist.
         known: String,
     },
-    /// Two parts of a method do not go together.
+    /// Parts of a method do not go together, or one of them does not fit the module.
     #[error("{parts} cannot be combined: {reason}")]
     Incompatible {
         /// The parts.
-        parts: &'static str,
+        parts: String,
         /// Why not, and what to do instead.
-        reason: &'static str,
+        reason: String,
     },
 }
 
@@ -46,6 +46,12 @@ impl ConfigError {
             value: value.to_string(),
             expected: expected.to_owned(),
         }
+    }
+
+    /// `parts` cannot be combined, for this `reason`.
+    pub fn incompatible(parts: impl Into<String>, reason: impl Into<String>) -> Self {
+        let (parts, reason) = (parts.into(), reason.into());
+        Self::Incompatible { parts, reason }
     }
 
     /// An error about a setting unless `valid` holds.
@@ -140,14 +146,6 @@ pub enum ZoError {
         /// Why not, and what to do.
         reason: String,
     },
-    /// A mask does not fit the module.
-    #[error("the mask {mask} does not fit the module: {reason}")]
-    Mask {
-        /// The mask.
-        mask: String,
-        /// What is wrong, and what to do.
-        reason: String,
-    },
     /// The objective has not seen the displacement.
     #[error(
         "the objective used none of the weights perturbed on the fly, which only `Param::val` shows: module visitors, `Param::base` and \
@@ -163,16 +161,11 @@ pub enum ZoError {
         /// The loss.
         loss: f64,
     },
-    /// A sampler that decides among fresh directions was used to draw them.
-    #[error(
-        "the noise of this method is a sampler that draws from the noise: make it the method's sampler, and make its noise `Noise::Gaussian` or \
-         another one that draws on its own"
-    )]
-    NoNoise,
 }
 
 impl ZoError {
     /// Parameter `path` cannot be trained, for a `reason` that continues the sentence after its name.
+    #[doc(hidden)]
     pub fn parameter(path: &str, reason: impl Into<String>) -> Self {
         let (path, reason) = (path.to_owned(), reason.into());
         Self::Parameter { path, reason }
@@ -244,13 +237,11 @@ pub enum RecordError {
         source: std::io::Error,
     },
     /// A file is not what it should be.
-    #[error("{path} is not {what}: {reason}")]
+    #[error("{path}: {reason}")]
     Format {
         /// The file.
         path: PathBuf,
-        /// What it should be.
-        what: &'static str,
-        /// What is wrong with it.
+        /// What it should be, and what is wrong with it.
         reason: String,
     },
     /// The record was written by another method, with other settings, or by another version.

@@ -64,15 +64,15 @@ fn reach(change: &Change<'_>, number: usize) -> (f64, f64) {
             moments,
         } => {
             let (mut m, mut v, mut ratio) = (0.0, 0.0, 0.0f64);
-            for moment in moments {
-                let g = moment.gradient.bound(number);
+            for (gradient, [first, second]) in moments {
+                let g = gradient.bound(number);
                 if g == 0.0 {
                     continue;
                 }
-                m += moment.first.abs() * g;
-                v += moment.second * g * g;
+                m += first.abs() * g;
+                v += second * g * g;
                 // |sum a_e d_e| <= sqrt(sum a_e^2 / b_e) sqrt(sum b_e d_e^2)
-                ratio += moment.first * moment.first / moment.second;
+                ratio += first * first / second;
             }
             let quotient = (m / epsilon).min(ratio.sqrt());
             let largest = v.max(m).max(m * rate.abs());
@@ -142,7 +142,6 @@ mod tests {
     use burn::tensor::{Shape, TensorData};
 
     use super::*;
-    use crate::change::Moment;
     use crate::direction::Direction;
     use crate::masked::MaskedDirection;
     use crate::noise::Noise;
@@ -195,11 +194,7 @@ mod tests {
         let adaptive = |g| Change::Adaptive {
             rate: -1e-3,
             epsilon: 1e-8,
-            moments: vec![Moment {
-                gradient: along(g),
-                first: 0.1,
-                second: 0.001,
-            }],
+            moments: vec![(along(g), [0.1, 0.001])],
         };
         assert!(fits(&adaptive(1e10), DType::F16, 0.0));
         assert!(!fits(&adaptive(1e25), DType::F32, 0.0));

@@ -28,6 +28,7 @@ pub enum Layers {
 impl Layers {
     /// The layer of each tensor, numbered from 0 in the order of traversal, and how many there are. Tensors that do not train belong to
     /// none.
+    #[doc(hidden)]
     pub fn assign(&self, tensors: &[TensorInfo]) -> (Vec<Option<usize>>, usize) {
         let mut names: Vec<String> = Vec::new();
         let layers = tensors.iter().map(|tensor| {
@@ -69,6 +70,7 @@ impl Layers {
 }
 
 /// `floor(share * count)`, for shares as people write them: 0.29 of 100 is 29, though the product of the floats is a little less.
+#[doc(hidden)]
 pub fn share_of(share: f64, count: usize) -> usize {
     let exact = share * count as f64;
     let nearest = exact.round();

@@ -65,7 +65,7 @@ mod update;
 mod watch;
 
 pub use backend::ZoBackend;
-pub use change::{Change, Moment};
+pub use change::Change;
 pub use difference::Difference;
 pub use direction::{Direction, Term};
 pub use error::{ConfigError, ObjectiveError, RecordError, StepError, ZoError};

@@ -18,6 +18,7 @@ pub trait Loss {
     ///
     /// # Errors
     /// If the user's own computation failed.
+    #[doc(hidden)]
     fn into_tensor(self) -> Result<Option<Tensor<1>>, ObjectiveError>
     where
         Self: Sized,

@@ -40,7 +40,7 @@ impl MaskedDirection {
     }
 
     /// Whether this is the zero direction.
-    pub fn is_zero(&self) -> bool {
+    pub(crate) fn is_zero(&self) -> bool {
         self.parts.is_empty()
     }
 
@@ -95,6 +95,7 @@ impl MaskedDirection {
     }
 
     /// A bound on the magnitude of its elements on all tensors.
+    #[doc(hidden)]
     pub fn largest(&self) -> f64 {
         let of = |part: &Part| {
             let scales = part

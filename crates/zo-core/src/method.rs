@@ -146,11 +146,12 @@ impl Method {
         let stochastic = self.settings.rounding == Rounding::Stochastic;
         match refusal(needs, stochastic) {
             None => Ok(()),
-            Some((parts, reason)) => Err(ConfigError::Incompatible { parts, reason }),
+            Some((parts, reason)) => Err(ConfigError::incompatible(parts, reason)),
         }
     }
 
     /// The sampler, mask and update rule of another method, with these settings and this noise.
+    #[doc(hidden)]
     #[must_use]
     pub fn with_parts_of(self, other: &Self) -> Self {
         Self {
@@ -173,11 +174,13 @@ impl Method {
     }
 
     /// Which parameters train.
+    #[doc(hidden)]
     pub fn trainable(&self) -> &ParamGroup {
         &self.settings.trainable
     }
 
     /// What is done about a loss that is not finite.
+    #[doc(hidden)]
     pub fn non_finite(&self) -> NonFinite {
         self.settings.non_finite
     }

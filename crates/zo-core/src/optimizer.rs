@@ -149,6 +149,7 @@ impl<M: Module, O> Session<M, O> {
     /// The module as its weights are stored, and where these stand. With the optimizer's record this is all a run needs to go on with
     /// the same bits: saving it changes nothing, whereas [`model`](Self::model) moves the weights. To go on, load the record, begin a
     /// session on a module with the stored weights, and [`resume_at`](Self::resume_at) the position.
+    #[doc(hidden)]
     pub fn stored(&mut self) -> (&M, Position) {
         self.held.stored()
     }
@@ -157,6 +158,7 @@ impl<M: Module, O> Session<M, O> {
     ///
     /// # Errors
     /// If the position belongs to another module, or to a session that displaces weights in another way.
+    #[doc(hidden)]
     pub fn resume_at(&mut self, position: Position) -> Result<(), RecordError> {
         self.held.resume_at(position)
     }
@@ -168,6 +170,7 @@ impl<M: Module, O> Session<M, O> {
     }
 
     /// Passes so far, those of [`model`](Self::model) included, which no report counts.
+    #[doc(hidden)]
     pub fn passes(&self) -> usize {
         self.held.passes()
     }

@@ -119,6 +119,7 @@ impl<M: Module> Perturbed<M> {
 
     /// Changes the module itself, at its weights: for optimizers that write parameters which this one does not train. Shapes, ids and
     /// paths must stay.
+    #[doc(hidden)]
     pub fn replace(&mut self, change: impl FnOnce(M) -> M) {
         self.settle();
         self.module = self.module.take().map(change);
@@ -127,6 +128,7 @@ impl<M: Module> Perturbed<M> {
     /// The module as its weights are stored, and where these stand: what to save so that a run goes on with the same bits. Nothing is
     /// written, so saving does not change the run; [`at_rest`](Self::at_rest) would, in the last bits. See
     /// [`resume_at`](Self::resume_at).
+    #[doc(hidden)]
     pub fn stored(&mut self) -> (&M, Position) {
         if self.is_view() {
             // The weights themselves are at rest; visitors of a view might read it where it stands.
@@ -146,6 +148,7 @@ impl<M: Module> Perturbed<M> {
     ///
     /// # Errors
     /// If the position belongs to another module, or cannot be that of a module held in this way. Nothing has changed then.
+    #[doc(hidden)]
     pub fn resume_at(&mut self, position: Position) -> Result<(), RecordError> {
         position.check(self.tensors.len())?;
         match &mut self.mode {
@@ -161,6 +164,7 @@ impl<M: Module> Perturbed<M> {
 
     /// From now on, updates that are [linear](Change::Linear) wait for the next move and are made in its pass, as in a
     /// [`Session`](crate::Session). (On the fly there is no such pass.)
+    #[doc(hidden)]
     #[must_use]
     pub fn lazy(self) -> Self {
         let mode = match self.mode {
@@ -183,6 +187,7 @@ impl<M: Module> Perturbed<M> {
     }
 
     /// The module, at `theta + displacement`. (An update that waits is not in `theta` yet.)
+    #[doc(hidden)]
     pub fn module(&self) -> &M {
         let view = self.on_the_fly().and_then(OnTheFly::view);
         view.or(self.module.as_ref()).expect("no pass is under way")
@@ -357,6 +362,7 @@ impl<M: Module> Perturbed<M> {
     }
 
     /// The module, back at `theta` within rounding.
+    #[doc(hidden)]
     pub fn restore(mut self) -> M {
         self.move_to(&MaskedDirection::zero());
         self.module.take().expect("no pass is under way")

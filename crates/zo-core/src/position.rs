@@ -40,6 +40,7 @@ impl Position {
     }
 
     /// Whether the weights are `theta` itself, every update included.
+    #[doc(hidden)]
     pub fn is_at_rest(&self) -> bool {
         self.displacement.is_zero() && self.pending.is_none()
     }

@@ -8,7 +8,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::RecordError;
 
@@ -21,6 +21,7 @@ pub type Buffers = BTreeMap<String, TensorData>;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OptimizerRecord {
     /// Version of this layout: 3.
+    #[doc(hidden)]
     pub version: u32,
     /// The method: its [configuration](crate::Method::config).
     pub method: Value,
@@ -28,14 +29,9 @@ pub struct OptimizerRecord {
     pub model: Value,
     /// Steps done.
     pub step: u64,
-    /// The noise's state.
-    pub noise: Value,
-    /// The sampler's state.
-    pub sampler: Value,
-    /// The mask's state.
-    pub mask: Value,
-    /// The update rule's state.
-    pub update: Value,
+    /// The states of the parts: `noise`, `sampler`, `mask`, `update`.
+    #[serde(flatten)]
+    pub parts: Map<String, Value>,
     /// The update rule's buffers; none for rules without.
     #[serde(skip)]
     pub buffers: Buffers,
@@ -49,10 +45,7 @@ impl Default for OptimizerRecord {
             method: Value::Null,
             model: Value::Null,
             step: 0,
-            noise: Value::Null,
-            sampler: Value::Null,
-            mask: Value::Null,
-            update: Value::Null,
+            parts: Map::new(),
             buffers: Buffers::new(),
         }
     }
@@ -60,6 +53,7 @@ impl Default for OptimizerRecord {
 
 impl OptimizerRecord {
     /// The version this build reads and writes.
+    #[doc(hidden)]
     pub const VERSION: u32 = 3;
 
     /// Writes the record to `path` as JSON, and buffers to a safetensors file of the same name with the number of steps done in it
@@ -124,6 +118,7 @@ impl OptimizerRecord {
     ///
     /// # Errors
     /// [`RecordError::Mismatch`], naming the first setting that differs.
+    #[doc(hidden)]
     pub fn check_method(&self, method: &Value) -> Result<(), RecordError> {
         match difference(&self.method, method, String::new()) {
             None => Ok(()),
@@ -220,16 +215,14 @@ fn io_error(path: &Path, source: std::io::Error) -> RecordError {
 fn format_error(path: &Path, source: serde_json::Error) -> RecordError {
     RecordError::Format {
         path: path.to_owned(),
-        what: "an optimizer record",
-        reason: source.to_string(),
+        reason: format!("not an optimizer record: {source}"),
     }
 }
 
 fn buffers_error(path: &Path, reason: String) -> RecordError {
     RecordError::Format {
         path: path.to_owned(),
-        what: "a file of optimizer buffers",
-        reason,
+        reason: format!("not a file of optimizer buffers: {reason}"),
     }
 }
 
@@ -259,8 +252,10 @@ mod tests {
             .collect();
         OptimizerRecord {
             step,
-            noise: serde_json::json!([u64::MAX]),
-            mask: serde_json::json!(numbers),
+            parts: Map::from_iter([
+                ("noise".to_owned(), serde_json::json!([u64::MAX])),
+                ("mask".to_owned(), serde_json::json!(numbers)),
+            ]),
             buffers,
             ..OptimizerRecord::default()
         }

@@ -39,6 +39,7 @@ pub struct StepReport {
     pub skipped: bool,
     /// Writes of passes that were not in place, summed over passes and tensors, because something else (a clone of the module) shared the
     /// memory. 0 when all is well. On lazy devices writes are counted when they execute. Weights computed on the fly do not count as writes.
+    #[doc(hidden)]
     pub copied: usize,
     /// Seconds spent in the objective, which on the fly include those of the noise. Devices that execute lazily spend the passes' time
     /// here too.

@@ -114,7 +114,12 @@ impl<'a> SampleContext<'a> {
     /// # Errors
     /// If the noise evaluates the loss and that fails, or if this sampler *is* the method's noise.
     pub fn noise(&mut self) -> Result<Direction, ZoError> {
-        let noise = self.noise.as_deref_mut().ok_or(ZoError::NoNoise)?;
+        let noise = self.noise.as_deref_mut().ok_or_else(|| {
+            ConfigError::incompatible(
+                "a sampler that draws from the noise, and this method, whose noise it is",
+                "make it the method's sampler, and make its noise `Noise::Gaussian` or another one that draws on its own",
+            )
+        })?;
         noise.sample(&mut SampleContext {
             seeds: self.seeds,
             noise: None,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::ZoError;
+use crate::error::{ConfigError, ZoError};
 use crate::tensors::TensorInfo;
 
 /// Which elements of a tensor move. Never stored: each pass works them out anew.
@@ -96,9 +96,8 @@ impl Selection {
     /// # Errors
     /// If there is not exactly one entry per tensor, or a number in them makes no sense.
     pub(crate) fn check(&self, tensors: &[TensorInfo]) -> Result<(), ZoError> {
-        let bad = |reason| {
-            let mask = "given".to_owned();
-            Err(ZoError::Mask { mask, reason })
+        let bad = |reason: String| {
+            Err(ConfigError::incompatible("the mask and this module", reason).into())
         };
         if self.0.len() != tensors.len() {
             return bad(format!(

@@ -1,6 +1,7 @@
 //! The zeroth-order step. The whole algorithm is `ZeroOrder::estimate` and `ZeroOrder::descend`.
 
 use burn::module::Module;
+use serde_json::Map;
 
 use crate::error::{ConfigError, RecordError, StepError, ZoError};
 use crate::evaluator::Evaluator;
@@ -263,6 +264,13 @@ impl ZerothOrderOptimizer for ZeroOrder {
             update,
             ..
         } = &self.method;
+        let sampler = sampler.as_ref().map(|sampler| sampler.record());
+        let parts = [
+            ("noise", noise.record()),
+            ("sampler", sampler.unwrap_or_default()),
+            ("mask", mask.record()),
+            ("update", update.record()),
+        ];
         OptimizerRecord {
             version: OptimizerRecord::VERSION,
             method: self.method.config(),
@@ -270,13 +278,7 @@ impl ZerothOrderOptimizer for ZeroOrder {
                 .map(|model| serde_json::to_value(model).unwrap_or_default())
                 .unwrap_or_default(),
             step: self.step,
-            noise: noise.record(),
-            sampler: sampler
-                .as_ref()
-                .map(|sampler| sampler.record())
-                .unwrap_or_default(),
-            mask: mask.record(),
-            update: update.record(),
+            parts: Map::from_iter(parts.map(|(part, state)| (part.to_owned(), state))),
             buffers: update.buffers(),
         }
     }
@@ -296,14 +298,16 @@ impl ZerothOrderOptimizer for ZeroOrder {
 impl ZeroOrder {
     /// Restores each part; the update rule, which keeps what it was if that fails, is the last.
     fn load_parts(&mut self, record: OptimizerRecord) -> Result<(), RecordError> {
+        let mut parts = record.parts;
+        let mut state = |part: &str| parts.remove(part).unwrap_or_default();
         let model = from_record::<Option<ModelRecord>>("model", record.model)?;
         let method = &mut self.method;
-        method.noise.load_record(record.noise)?;
+        method.noise.load_record(state("noise"))?;
         if let Some(sampler) = &mut method.sampler {
-            sampler.load_record(record.sampler)?;
+            sampler.load_record(state("sampler"))?;
         }
-        method.mask.load_record(record.mask)?;
-        method.update.load_record(record.update, record.buffers)?;
+        method.mask.load_record(state("mask"))?;
+        method.update.load_record(state("update"), record.buffers)?;
         (self.step, self.model) = (record.step, model);
         (self.loaded, self.first) = (true, true);
         Ok(())

@@ -16,8 +16,10 @@ pub struct TensorInfo {
     /// The module path, components joined by `.`: `decoder.layers.0.fc1.weight`.
     pub path: String,
     /// The key of its noise.
+    #[doc(hidden)]
     pub key: TensorKey,
     /// burn's id: random in each process, so good for [`ParamGroup`]s only.
+    #[doc(hidden)]
     pub id: ParamId,
     /// The shape as stored.
     pub shape: Shape,
@@ -31,6 +33,7 @@ pub struct TensorInfo {
 
 impl TensorInfo {
     /// A trainable tensor.
+    #[doc(hidden)]
     pub fn new(path: &str, id: ParamId, shape: Shape, dtype: DType) -> Self {
         Self {
             path: path.to_owned(),

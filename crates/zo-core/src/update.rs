@@ -197,6 +197,7 @@ impl<'a> UpdateContext<'a> {
 ///
 /// # Errors
 /// If there is one.
+#[doc(hidden)]
 pub fn no_buffers(buffers: &Buffers) -> Result<(), RecordError> {
     match buffers.keys().next() {
         None => Ok(()),

@@ -92,13 +92,12 @@ impl SparsityMask for AdaptiveLayers {
             self.values = vec![0.0; count];
         }
         if self.values.len() != count {
-            return Err(ZoError::Mask {
-                mask: self.name(),
-                reason: format!(
-                    "it knows {} layers and the module has {count}: use the module it was trained with",
-                    self.values.len()
-                ),
-            });
+            let reason = format!(
+                "it knows {} layers and the module has {count}: use the module it was trained with",
+                self.values.len()
+            );
+            let parts = format!("the mask {} and this module", self.name());
+            return Err(ConfigError::incompatible(parts, reason).into());
         }
         let p = self.probabilities();
         let draws = share_of(self.share, count).max(1);

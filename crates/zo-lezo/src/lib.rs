@@ -111,13 +111,12 @@ fn layers_of(
     let (layer_of, count) = layers.assign(tensors);
     if count == 0 {
         let example = tensors.first().map_or("", |tensor| tensor.path.as_str());
-        return Err(ZoError::Mask {
-            mask,
-            reason: format!(
-                "no layer was found in its module paths (one of them is `{example}`): put the layers in a `Vec`, or name them with \
+        let reason = format!(
+            "no layer was found in its module paths (one of them is `{example}`): put the layers in a `Vec`, or name them with \
                  `Layers::Groups`"
-            ),
-        });
+        );
+        let parts = format!("the mask {mask} and this module");
+        return Err(ConfigError::incompatible(parts, reason).into());
     }
     Ok((layer_of, count))
 }

@@ -55,11 +55,15 @@ fn a_record_that_does_not_fit_changes_nothing() {
         r.buffers.insert("m.nobody".to_owned(), extra);
     };
     refuses(adam, add, "is `m.nobody`, expected none");
-    let late = |r: &mut OptimizerRecord| r.update["steps"]["embed"] = 6.into();
+    let late = |r: &mut OptimizerRecord| r.parts["update"]["steps"]["embed"] = 6.into();
     refuses(momentum, late, "`embed` at step 6");
     // Its mask fits and is restored before the update rule's state is refused.
     let lezo = || ada_lezo().init();
-    refuses(lezo, |r| r.update = true.into(), "expected no state");
+    refuses(
+        lezo,
+        |r| r.parts["update"] = true.into(),
+        "expected no state",
+    );
 }
 
 #[test]

@@ -335,7 +335,7 @@ fn curvzo_scores_are_the_formula() {
         module = next;
     }
     let record = optimizer.record();
-    let scores = record.mask["scores"].as_object().unwrap();
+    let scores = record.parts["mask"]["scores"].as_object().unwrap();
     assert!(scores.len() > 3 && scores.len() == expected.len());
     for (path, expected) in expected {
         let score = scores[&path].as_f64().unwrap();

@@ -84,7 +84,7 @@ fn curvzo_with_scores_of_its_own() {
     let make = |seed| {
         let mut optimizer = config.clone().with_seed(seed).init().unwrap();
         let mut record = optimizer.record();
-        record.mask["scores"] = scores.clone().into();
+        record.parts["mask"]["scores"] = scores.clone().into();
         optimizer.load_record(record).unwrap();
         optimizer
     };
@@ -110,7 +110,7 @@ fn adalezo_with_values_of_its_own() {
     let make = |seed| {
         let mut optimizer = config.clone().with_seed(seed).init().unwrap();
         let mut record = optimizer.record();
-        record.mask["values"] = vec![1.0, 0.0, 0.3, 1.4].into();
+        record.parts["mask"]["values"] = vec![1.0, 0.0, 0.3, 1.4].into();
         optimizer.load_record(record).unwrap();
         optimizer
     };

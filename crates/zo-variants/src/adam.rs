@@ -19,7 +19,7 @@ use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zo_core::{
-    Buffers, Change, ConfigError, Method, Moment, Needs, RecordError, TensorInfo, UpdateContext,
+    Buffers, Change, ConfigError, Method, Needs, RecordError, TensorInfo, UpdateContext,
     UpdateRule, ZoError, from_record, no_buffers,
 };
 
@@ -221,10 +221,9 @@ impl UpdateRule for AdamWindow {
         let weight = |beta: f64, age: i32| {
             (1.0 - beta) * beta.powi(age) / (1.0 - beta.powi(self.past.len() as i32))
         };
-        let moments = self.past.by_age().map(|(age, gradient)| Moment {
-            gradient: gradient.clone(),
-            first: weight(self.beta_1, age),
-            second: weight(self.beta_2, age),
+        let moments = self.past.by_age().map(|(age, gradient)| {
+            let weights = [self.beta_1, self.beta_2].map(|beta| weight(beta, age));
+            (gradient.clone(), weights)
         });
         Ok(Change::Adaptive {
             rate: -step.lr(),

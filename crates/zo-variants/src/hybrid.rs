@@ -218,7 +218,9 @@ impl<Z: ZerothOrderOptimizer> ZerothOrderOptimizer for Hybrid<Z> {
     fn record(&self) -> OptimizerRecord {
         let mut record = self.below.record();
         record.method = json!({ "hybrid": { "top_rate": self.top_rate }, "below": record.method });
-        record.update = json!({ "below": record.update });
+        let below = record.parts.remove("update");
+        let update = json!({ "below": below });
+        record.parts.insert("update".to_owned(), update);
         if let Ok(bytes) = self.optimizer.into_bytes() {
             let (bytes, length) = (bytes.to_vec(), bytes.len());
             let data = TensorData::from_bytes_vec(bytes, vec![length], DType::U8);
@@ -238,11 +240,9 @@ impl<Z: ZerothOrderOptimizer> ZerothOrderOptimizer for Hybrid<Z> {
             .buffers
             .remove(TOP)
             .ok_or_else(|| mismatch("missing"))?;
-        record.update = record
-            .update
-            .get_mut("below")
-            .map(serde_json::Value::take)
-            .unwrap_or_default();
+        if let Some(update) = record.parts.get_mut("update") {
+            *update = update["below"].take();
+        }
         let bytes = burn::tensor::Bytes::from_bytes_vec(top.as_bytes().to_vec());
         let loaded = self.optimizer.clone().from_bytes(bytes);
         let loaded = loaded.map_err(|error| mismatch(&error.to_string()))?;

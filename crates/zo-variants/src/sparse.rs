@@ -141,12 +141,13 @@ impl SparsityMask for Sparse {
                 return Ok(Some(Choice::some(Elements::Random { seed, keep })));
             }
             let known = self.thresholds.get(&tensor.path);
-            let threshold = *known.ok_or_else(|| ZoError::Mask {
-                mask: self.name(),
-                reason: format!(
+            let threshold = *known.ok_or_else(|| {
+                let reason = format!(
                     "it has no threshold for `{}`: use the module it was trained with",
                     tensor.path
-                ),
+                );
+                let parts = format!("the mask {} and this module", self.name());
+                ConfigError::incompatible(parts, reason)
             })?;
             let elements = match (threshold, self.kind) {
                 (None, _) => Elements::All,

@@ -144,13 +144,13 @@ impl Sweep {
                 epsilon,
                 moments,
             } => {
-                for (estimate, moment) in (0..).zip(moments) {
-                    sweep.add(number, &moment.gradient, estimate, |term, c| term.to += c);
+                for (estimate, (gradient, _)) in (0..).zip(moments) {
+                    sweep.add(number, gradient, estimate, |term, c| term.to += c);
                 }
                 sweep.target = Target::Adaptive {
                     rate: *rate,
                     epsilon: *epsilon,
-                    moments: moments.iter().map(|m| [m.first, m.second]).collect(),
+                    moments: moments.iter().map(|(_, weights)| *weights).collect(),
                 };
             }
             Change::Custom { .. } => {}

@@ -90,7 +90,7 @@ impl std::str::FromStr for Noise {
 /// FNV-1a with 64 bits over the path's UTF-8 bytes, path components joined by `.` (`decoder.layers.0.fc1.weight`). Unlike a
 /// parameter's id it is the same in every process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TensorKey(pub u64);
+pub struct TensorKey(#[doc(hidden)] pub u64);
 
 impl TensorKey {
     /// The key of the tensor at `path`.
@@ -121,6 +121,7 @@ pub fn value(noise: Noise, seed: u64, tensor: TensorKey, index: u64) -> f32 {
 
 /// Whether element `index` moves under a random mask that keeps elements with this probability: if its bits, taken like those of the
 /// Gaussian (word `k` of its block), are at most `probability 2^32 - 1`, the probability being rounded to a multiple of 2^-32, at least one.
+#[doc(hidden)]
 pub fn keeps(seed: u64, tensor: TensorKey, index: u64, probability: f64) -> bool {
     let (row, lane) = (index / LANES as u64, index % LANES as u64);
     let (tile, k) = (row / 4, (row % 4) as usize);
@@ -143,6 +144,7 @@ pub(crate) fn last_kept(probability: f64) -> u32 {
 /// `floor(2^16 f) + bits >= 2^16` with `f = (|x| - a) / (b - a)`, else to a. So b has probability f, exactly where f is a multiple of
 /// 2^-16: always, except for f16 below 2^-14, where the mean is up to 2^-40 too close to 0. What the dtype can hold stays as it is, and so do
 /// NaN and the infinities; beyond the largest finite number b is infinity, with the value it would have were exponents unbounded.
+#[doc(hidden)]
 pub fn rounding_bits(seed: u64, tensor: TensorKey, index: u64) -> u16 {
     let (row, lane) = (index / LANES as u64, index % LANES as u64);
     let values = ROUNDED_PER_BLOCK as u64;
@@ -154,6 +156,7 @@ pub fn rounding_bits(seed: u64, tensor: TensorKey, index: u64) -> u16 {
 /// Seed number `index` of step `step` of a run started from `seed`.
 ///
 /// Drawn with the noise generator itself, so the seeds of a run are a pure function too: to resume one, its step number is enough.
+#[doc(hidden)]
 pub fn derive_seed(seed: u64, step: u64, index: u64) -> u64 {
     let words = philox::block(&RoundKeys::new(seed), index, step);
     u64::from(words[0]) | u64::from(words[1]) << 32

@@ -151,7 +151,7 @@ impl LrScheduler for SharedScheduler {
 mod tests {
     use burn::lr_scheduler::exponential::ExponentialLrSchedulerConfig;
     use burn::tensor::DType;
-    use serde_json::json;
+    use serde_json::{Map, json};
     use zo_core::Buffers;
 
     use super::*;
@@ -162,7 +162,7 @@ mod tests {
         OptimizerRecord {
             step: 12,
             method: json!({ "seed": u64::MAX }),
-            mask: json!({ "scores": [0.1, 1.0 / 3.0] }),
+            parts: Map::from_iter([("mask".to_owned(), json!({ "scores": [0.1, 1.0 / 3.0] }))]),
             buffers: Buffers::from([("m.a.b".to_owned(), floats), ("mask".to_owned(), bytes)]),
             ..OptimizerRecord::default()
         }

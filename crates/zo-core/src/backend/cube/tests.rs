@@ -14,7 +14,7 @@ use crate::backend::cpu::tests::forms::{
     chosen_elements_are_found_again, steps_without_an_update_have_no_bias,
 };
 use crate::backend::{Sweep, Target, sweep};
-use crate::change::{Change, Moment};
+use crate::change::Change;
 use crate::direction::Direction;
 use crate::masked::MaskedDirection;
 use crate::noise::{self, Noise, TensorKey};
@@ -146,11 +146,7 @@ fn sweeps() -> Vec<Sweep> {
             of: all(d).plus(1.0, &some(&directions[0])),
         };
         sweeps.push(Sweep::changing(0, KEY, &all(d), &sign).decaying(0.9));
-        let moment = |gradient, first, second| Moment {
-            gradient,
-            first,
-            second,
-        };
+        let moment = |gradient, first, second| (gradient, [first, second]);
         let adaptive = Change::Adaptive {
             rate: -0.1,
             epsilon: 1e-2,

@@ -1,6 +1,7 @@
 //! Steps that fail, in a session.
 
 use super::*;
+use crate::error::ConfigError;
 use crate::settings::NonFinite;
 
 /// The scripted losses, but NaN at evaluation number `bad`, from 0.
@@ -61,8 +62,7 @@ impl SparsityMask for Stops {
         if step.step() < 3 {
             return Ok(Selection::all(step.tensors().len()));
         }
-        let (mask, reason) = (self.name(), "it stops".to_owned());
-        Err(ZoError::Mask { mask, reason })
+        Err(ConfigError::incompatible(self.name(), "it stops").into())
     }
 }
 

@@ -36,7 +36,7 @@ fn run(lr: f64) -> Value {
 fn record(step: u64) -> OptimizerRecord {
     OptimizerRecord {
         step,
-        noise: serde_json::json!([7]),
+        parts: serde_json::Map::from_iter([("noise".to_owned(), json!([7]))]),
         ..OptimizerRecord::default()
     }
 }

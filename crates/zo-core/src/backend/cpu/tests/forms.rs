@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use num_traits::ToPrimitive;
 
 use super::*;
-use crate::change::{Change, Moment};
+use crate::change::Change;
 use crate::masked::MaskedDirection;
 use crate::selection::{Choice, Elements, Selection};
 
@@ -93,11 +93,7 @@ fn sign_and_adaptive_targets_are_their_formulas() {
     check(&Change::Sign { rate: 0.01, of }, &|a, b| {
         0.01 * (0.25 * b - 2.0 * a).signum()
     });
-    let moment = |direction: &Direction, first, second| Moment {
-        gradient: all(direction),
-        first,
-        second,
-    };
+    let moment = |direction: &Direction, first, second| (all(direction), [first, second]);
     let change = Change::Adaptive {
         rate: -0.1,
         epsilon: 1e-2,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use half::{bf16, f16};
 
 use super::*;
-use crate::change::{Change, Moment};
+use crate::change::Change;
 use crate::masked::MaskedDirection;
 use crate::noise::{derive_seed, rounding_bits};
 use crate::selection::{Choice, Elements, Selection};
@@ -145,11 +145,7 @@ fn only_numbers_beyond_the_largest_become_infinite() {
 fn changes() -> Vec<Change<'static>> {
     let (a, b) = (draw(Noise::Gaussian, 1), draw(Noise::Rademacher, 2));
     let random = Elements::Random { seed: 3, keep: 0.3 };
-    let moment = |direction: &Direction, first, second| Moment {
-        gradient: all(direction),
-        first,
-        second,
-    };
+    let moment = |direction: &Direction, first, second| (all(direction), [first, second]);
     vec![
         Change::Linear(all(&a.scaled(1e-3))),
         Change::Linear(all(&b.scaled(1e-3))),
