@@ -16,6 +16,9 @@ pub enum Difference {
     Central,
     /// `(L(theta + eps z) - L(theta)) / eps`: error O(eps), 1 forward pass per query and 1 per step.
     OneSided,
+    /// `L(theta + eps z) / eps`, the one-point estimate of evolution strategies: 1 forward pass per query. Its variance grows with the loss
+    /// itself: give it a [coefficient rule](crate::CoefficientRule) that takes the losses' mean away.
+    OnePoint,
     /// The directional derivative itself, without a perturbation (forward gradient, Baydin et al. 2022): 1 evaluation per query. The
     /// objective has to offer it: a Jacobian-vector product by the user, or a loss on an autodiff device.
     Exact,
@@ -27,7 +30,7 @@ impl Difference {
         match self {
             Self::Central => 2 * queries,
             Self::OneSided => queries + 1,
-            Self::Exact => queries,
+            Self::OnePoint | Self::Exact => queries,
         }
     }
 
@@ -54,6 +57,15 @@ impl Difference {
             Self::OneSided => {
                 let here = oracle.loss_here()?;
                 (oracle.loss_at(&z.scaled(epsilon))?, here, epsilon)
+            }
+            Self::OnePoint => {
+                let loss = oracle.loss_at(&z.scaled(epsilon))?;
+                return Ok(Query {
+                    direction: z,
+                    loss_plus: loss,
+                    loss_other: loss,
+                    projected_gradient: loss / epsilon,
+                });
             }
         };
         let projected_gradient = (loss_plus - loss_other) / width;

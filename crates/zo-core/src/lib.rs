@@ -9,8 +9,9 @@
 //! pass       theta -> theta + d        one fused sweep over the weights, in place    (Perturbed)
 //! ```
 //!
-//! Start reading at `step.rs`: the algorithm on one screen. Four plug-ins make every method: a [`PerturbationSampler`] (along which
-//! direction?), a [`SparsityMask`] (which tensors?), a [`Difference`] (how do losses become a derivative?) and an [`UpdateRule`].
+//! Start reading at `step.rs`: the algorithm on one screen. Five parts make every method: a [`PerturbationSampler`] (along which
+//! direction?), a [`SparsityMask`] (which tensors?), a [`Difference`] (how do losses become a derivative?), a [`CoefficientRule`] (how much
+//! does each direction count?) and an [`UpdateRule`].
 //! Users of a library usually want the crate `zo-optim`, which re-exports this one.
 
 #![cfg_attr(
@@ -26,6 +27,7 @@ pub mod backend;
 #[cfg(feature = "autodiff")]
 mod backward;
 mod change;
+mod coefficients;
 mod difference;
 mod direction;
 mod error;
@@ -66,6 +68,7 @@ mod watch;
 
 pub use backend::ZoBackend;
 pub use change::Change;
+pub use coefficients::{CoefficientContext, CoefficientRule, Mean};
 pub use difference::Difference;
 pub use direction::{Direction, Term};
 pub use error::{ConfigError, ObjectiveError, RecordError, StepError, ZoError};

@@ -6,6 +6,7 @@ use burn::module::ParamGroup;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::coefficients::{self, CoefficientRule, Mean};
 use crate::difference::Difference;
 use crate::error::ConfigError;
 use crate::mask::{self, Dense, SparsityMask};
@@ -16,7 +17,7 @@ use crate::sampler::{self, PerturbationSampler};
 use crate::settings::{NonFinite, Rounding, Settings};
 use crate::update::{self, Sgd, UpdateRule};
 
-/// A zeroth-order method: the settings all methods share, its noise, and its sampler, mask and update rule.
+/// A zeroth-order method: the settings all methods share, its noise, and its sampler, mask, coefficient rule and update rule.
 ///
 /// The papers' methods are functions that return one of these: `mezo()`, `lezo()`, and so on. Parts combine freely, except for
 /// what `init` refuses, with the reason.
@@ -37,6 +38,8 @@ pub struct Method {
     pub(crate) sampler: Option<Box<dyn PerturbationSampler>>,
     /// What moves. Default [`Dense`].
     pub(crate) mask: Box<dyn SparsityMask>,
+    /// How losses become coefficients. Default [`Mean`].
+    pub(crate) coefficients: Box<dyn CoefficientRule>,
     /// How the estimate changes the weights. Default [`Sgd`].
     pub(crate) update: Box<dyn UpdateRule>,
 }
@@ -49,6 +52,7 @@ impl Default for Method {
             noise: Box::new(Noise::Gaussian),
             sampler: None,
             mask: Box::new(Dense),
+            coefficients: Box::new(Mean),
             update: Box::new(Sgd),
         }
     }
@@ -128,6 +132,16 @@ impl Method {
         Self { mask, ..self }
     }
 
+    /// How the losses of a step become the coefficients of its directions.
+    #[must_use]
+    pub fn with_coefficients(self, rule: impl CoefficientRule + 'static) -> Self {
+        let coefficients = Box::new(rule);
+        Self {
+            coefficients,
+            ..self
+        }
+    }
+
     /// How the estimate changes the weights.
     #[must_use]
     pub fn with_update(self, update: impl UpdateRule + 'static) -> Self {
@@ -141,6 +155,12 @@ impl Method {
         self.noise.validate()?;
         self.sampler.iter().try_for_each(|s| s.validate())?;
         self.mask.validate()?;
+        let Settings {
+            difference,
+            queries,
+            ..
+        } = self.settings;
+        self.coefficients.validate(difference, queries)?;
         self.update.validate()?;
         let needs = [self.mask.needs(), self.update.needs()];
         let stochastic = self.settings.rounding == Rounding::Stochastic;
@@ -150,13 +170,14 @@ impl Method {
         }
     }
 
-    /// The sampler, mask and update rule of another method, with these settings and this noise.
+    /// The sampler, mask, coefficient rule and update rule of another method, with these settings and this noise.
     #[doc(hidden)]
     #[must_use]
     pub fn with_parts_of(self, other: &Self) -> Self {
         Self {
             sampler: other.sampler.clone(),
             mask: other.mask.clone(),
+            coefficients: other.coefficients.clone(),
             update: other.update.clone(),
             ..self
         }
@@ -170,7 +191,8 @@ impl Method {
             .map_or(0, |sampler| sampler.forwards());
         let queries = self.settings.queries;
         let drawn = queries * (candidates + self.noise.forwards());
-        drawn + self.settings.difference.forwards(queries) + self.update.forwards()
+        let measured = self.settings.difference.forwards(queries);
+        drawn + measured + self.coefficients.forwards() + self.update.forwards()
     }
 
     /// Which parameters train.
@@ -197,6 +219,7 @@ impl Method {
             noise: sampler::config_of(&*self.noise),
             sampler: (self.sampler.as_ref()).map(|sampler| sampler::config_of(&**sampler)),
             mask: mask::config_of(&*self.mask),
+            coefficients: coefficients::config_of(&*self.coefficients),
             update: update::config_of(&*self.update),
         }
     }
@@ -238,5 +261,6 @@ pub(crate) struct MethodConfig {
     pub(crate) noise: PartConfig,
     pub(crate) sampler: Option<PartConfig>,
     pub(crate) mask: PartConfig,
+    pub(crate) coefficients: PartConfig,
     pub(crate) update: PartConfig,
 }

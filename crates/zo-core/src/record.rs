@@ -29,7 +29,7 @@ pub struct OptimizerRecord {
     pub model: Value,
     /// Steps done.
     pub step: u64,
-    /// The states of the parts: `noise`, `sampler`, `mask`, `update`.
+    /// The states of the parts: `noise`, `sampler`, `mask`, `coefficients`, `update`.
     #[serde(flatten)]
     pub parts: Map<String, Value>,
     /// The update rule's buffers; none for rules without.

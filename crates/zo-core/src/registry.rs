@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::coefficients::{CoefficientRule, Mean};
 use crate::error::ConfigError;
 use crate::mask::{Dense, SparsityMask};
 use crate::method::Method;
@@ -37,6 +38,7 @@ pub struct Registry {
     noises: Vec<Entry<dyn PerturbationSampler>>,
     samplers: Vec<Entry<dyn PerturbationSampler>>,
     masks: Vec<Entry<dyn SparsityMask>>,
+    coefficients: Vec<Entry<dyn CoefficientRule>>,
     updates: Vec<Entry<dyn UpdateRule>>,
     presets: Vec<Preset>,
 }
@@ -57,7 +59,7 @@ pub struct Preset {
 /// A part that can be named.
 #[derive(Debug, Clone)]
 pub struct PartEntry {
-    /// What it is: `noise`, `sampler`, `mask` or `update`.
+    /// What it is: `noise`, `sampler`, `mask`, `coefficients` or `update`.
     pub kind: &'static str,
     /// Its name in configurations.
     pub name: String,
@@ -140,11 +142,13 @@ impl Registry {
             ],
             samplers: Vec::new(),
             masks: Vec::new(),
+            coefficients: Vec::new(),
             updates: Vec::new(),
             presets: Vec::new(),
         };
         registry
             .with_mask::<Dense>("every tensor")
+            .with_coefficients::<Mean>("the derivatives themselves")
             .with_update::<Sgd>("along the estimate")
     }
 
@@ -170,6 +174,13 @@ impl Registry {
         with_mask
     );
     kind!(
+        "coefficients",
+        CoefficientRule,
+        coefficients,
+        /// Adds a coefficient rule under its [name](CoefficientRule::name); one of the same name is replaced.
+        with_coefficients
+    );
+    kind!(
         "update",
         UpdateRule,
         updates,
@@ -177,13 +188,14 @@ impl Registry {
         with_update
     );
 
-    /// Every part, in the order in which they were added: noises, samplers, masks, update rules.
+    /// Every part, in the order in which they were added: noises, samplers, masks, coefficient rules, update rules.
     pub fn parts(&self) -> impl Iterator<Item = &PartEntry> {
         let samplers = self.noises.iter().chain(&self.samplers);
         let samplers = samplers.map(|entry| &entry.part);
         let masks = self.masks.iter().map(|entry| &entry.part);
+        let coefficients = self.coefficients.iter().map(|entry| &entry.part);
         let updates = self.updates.iter().map(|entry| &entry.part);
-        samplers.chain(masks).chain(updates)
+        samplers.chain(masks).chain(coefficients).chain(updates)
     }
 
     /// Adds a method; one of the same name is replaced.
@@ -236,6 +248,10 @@ impl Registry {
         if let Some(part) = given.remove("mask") {
             method.mask = build("mask", &self.masks, Some(&base.mask), part)?;
         }
+        if let Some(part) = given.remove("coefficients") {
+            let (kind, own) = ("coefficients", Some(&base.coefficients));
+            method.coefficients = build(kind, &self.coefficients, own, part)?;
+        }
         if let Some(part) = given.remove("update") {
             method.update = build("update", &self.updates, Some(&base.update), part)?;
         }
@@ -270,7 +286,14 @@ fn settings(base: &Settings, given: Map<String, Value>) -> Result<Settings, Conf
     let Ok(Value::Object(known)) = serde_json::to_value(base) else {
         unreachable!("settings are a struct");
     };
-    let parts = ["method", "noise", "sampler", "mask", "update"];
+    let parts = [
+        "method",
+        "noise",
+        "sampler",
+        "mask",
+        "coefficients",
+        "update",
+    ];
     let names = || known.keys().map(String::as_str).chain(parts);
     let given = check_names("", given, names)?;
     let mut all = known.clone();

@@ -12,9 +12,10 @@ pub struct Query {
     /// L(theta + epsilon z).
     pub loss_plus: f64,
     /// The other loss: L(theta - epsilon z) of a central difference, L(theta) of a one-sided one. (An exact derivative has L(theta) in
-    /// both places.)
+    /// both places, a one-point estimate L(theta + epsilon z).)
     pub loss_other: f64,
-    /// The derivative along `z`, in units of loss.
+    /// The derivative along `z`, in units of loss. In an [`Estimate`](crate::Estimate): the coefficient that the method's
+    /// [coefficient rule](crate::CoefficientRule) made of it.
     pub projected_gradient: f64,
 }
 

@@ -3,6 +3,7 @@
 use burn::module::Module;
 use serde_json::Map;
 
+use crate::coefficients::CoefficientRule;
 use crate::error::{ConfigError, RecordError, StepError, ZoError};
 use crate::evaluator::Evaluator;
 use crate::journal::Journal;
@@ -42,6 +43,7 @@ struct Snapshot {
     noise: Box<dyn PerturbationSampler>,
     sampler: Option<Box<dyn PerturbationSampler>>,
     mask: Box<dyn SparsityMask>,
+    coefficients: Box<dyn CoefficientRule>,
     /// `None` for rules that keep buffers: those change when nothing can fail any more.
     update: Option<Box<dyn UpdateRule>>,
 }
@@ -101,7 +103,7 @@ impl ZeroOrder {
         Ok(())
     }
 
-    /// Selects, estimates, updates: once, or once for each round of the mask.
+    /// Selects, estimates, weighs, updates: once, or once for each round of the mask.
     fn descend<M: Module>(
         &mut self,
         lr: f64,
@@ -122,9 +124,16 @@ impl ZeroOrder {
             journal.select(selection, &tensors)?;
             self.estimate(&mut seeds, at, journal, &mut estimate)?;
             if round + 1 == rounds || updates_each_round {
+                let Method {
+                    settings,
+                    coefficients,
+                    update,
+                    ..
+                } = &mut self.method;
+                estimate.weigh(&mut **coefficients, settings.difference, at)?;
                 let mut context = UpdateContext::new(lr, &estimate, at);
-                let change = self.method.update.update(&mut context)?;
-                journal.update((step, lr), change, &self.method.settings, at)?;
+                let change = update.update(&mut context)?;
+                journal.update((step, lr), change, settings, at)?;
                 estimate = Estimate::new(step, self.settings().queries);
             }
         }
@@ -191,6 +200,7 @@ impl ZeroOrder {
             noise,
             sampler,
             mask,
+            coefficients,
             update,
             ..
         } = &self.method;
@@ -198,6 +208,7 @@ impl ZeroOrder {
             noise: noise.clone(),
             sampler: sampler.clone(),
             mask: mask.clone(),
+            coefficients: coefficients.clone(),
             update: (!update.needs().buffers).then(|| update.clone()),
         }
     }
@@ -206,6 +217,7 @@ impl ZeroOrder {
         self.method.noise = before.noise;
         self.method.sampler = before.sampler;
         self.method.mask = before.mask;
+        self.method.coefficients = before.coefficients;
         if let Some(update) = before.update {
             self.method.update = update;
         }
@@ -261,6 +273,7 @@ impl ZerothOrderOptimizer for ZeroOrder {
             noise,
             sampler,
             mask,
+            coefficients,
             update,
             ..
         } = &self.method;
@@ -269,6 +282,7 @@ impl ZerothOrderOptimizer for ZeroOrder {
             ("noise", noise.record()),
             ("sampler", sampler.unwrap_or_default()),
             ("mask", mask.record()),
+            ("coefficients", coefficients.record()),
             ("update", update.record()),
         ];
         OptimizerRecord {
@@ -307,6 +321,8 @@ impl ZeroOrder {
             sampler.load_record(state("sampler"))?;
         }
         method.mask.load_record(state("mask"))?;
+        let coefficients = state("coefficients");
+        method.coefficients.load_record(coefficients)?;
         method.update.load_record(state("update"), record.buffers)?;
         (self.step, self.model) = (record.step, model);
         (self.loaded, self.first) = (true, true);

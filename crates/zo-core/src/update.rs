@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::change::Change;
+use crate::coefficients::{CoefficientContext, CoefficientRule};
+use crate::difference::Difference;
 use crate::error::{ConfigError, RecordError, ZoError};
 use crate::masked::MaskedDirection;
 use crate::oracle::Oracle;
@@ -20,28 +22,55 @@ pub struct Estimate {
     pub step: u64,
     /// Random directions per step, q.
     share: f64,
-    /// The queries, those of all rounds since the last update, each with its direction as the mask shows it, factors included.
-    queries: Vec<(Query, MaskedDirection)>,
+    /// The queries, those of all rounds since the last update, with the coefficients of their directions for derivatives.
+    queries: Vec<Query>,
+    /// Their directions as the mask shows them, factors included.
+    along: Vec<MaskedDirection>,
 }
 
 impl Estimate {
     /// The estimate of step `step`, to be made of `queries` queries per round.
     pub(crate) fn new(step: u64, queries: usize) -> Self {
-        let (share, queries) = (1.0 / queries as f64, Vec::new());
         Self {
             step,
-            share,
-            queries,
+            share: 1.0 / queries as f64,
+            queries: Vec::new(),
+            along: Vec::new(),
         }
     }
 
     pub(crate) fn push(&mut self, query: Query, along: MaskedDirection) {
-        self.queries.push((query, along));
+        self.queries.push(query);
+        self.along.push(along);
     }
 
-    /// The queries, in order.
+    /// Takes what `rule` makes of the queries for their derivatives.
+    pub(crate) fn weigh(
+        &mut self,
+        rule: &mut dyn CoefficientRule,
+        difference: Difference,
+        oracle: &mut dyn Oracle,
+    ) -> Result<(), ZoError> {
+        let mut context = CoefficientContext::new(&self.queries, difference, oracle);
+        let coefficients = rule.coefficients(&mut context)?;
+        let (found, expected) = (coefficients.len(), self.queries.len());
+        if found != expected || coefficients.iter().any(|c| !c.is_finite()) {
+            let reason = format!(
+                "the coefficient rule {} gave {coefficients:?} for {expected} queries: it must give one finite number for each",
+                rule.name()
+            );
+            let step = self.step;
+            return Err(ZoError::NonFiniteGradient { step, reason });
+        }
+        for (query, coefficient) in self.queries.iter_mut().zip(coefficients) {
+            query.projected_gradient = coefficient;
+        }
+        Ok(())
+    }
+
+    /// The queries, in order; the projected gradient of each is what the method's [coefficient rule](CoefficientRule) made of it.
     pub fn queries(&self) -> impl Iterator<Item = &Query> {
-        self.queries.iter().map(|(query, _)| query)
+        self.queries.iter()
     }
 
     /// The gradient estimate `1/q sum_k g_k z_k`.
@@ -52,7 +81,8 @@ impl Estimate {
     /// `1/q sum_k f(query_k) z_k`.
     pub fn sum(&self, f: impl Fn(&Query) -> f64) -> MaskedDirection {
         let zero = MaskedDirection::zero();
-        (self.queries.iter()).fold(zero, |sum, (query, along)| {
+        let queries = self.queries.iter().zip(&self.along);
+        queries.fold(zero, |sum, (query, along)| {
             sum.plus(self.share * f(query), along)
         })
     }

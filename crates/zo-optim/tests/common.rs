@@ -12,6 +12,7 @@
 use Scaling::{Free, Linear};
 use burn::tensor::{DType, Device};
 use zo_optim::testing::{Common, Scaling, Setup, check_common};
+use zo_optim::variants::coefficients::{Clip, LeaveOneOut, Normalized, Shrinkage};
 use zo_optim::variants::*;
 use zo_optim::*;
 
@@ -97,6 +98,39 @@ methods! {
     sparse_magnitude_as_by_default: (0.05, 3000, 0.9, Linear), variants::sparse_magnitude();
     sparse_mezo: (0.02, 4000, 0.3, Linear), variants::sparse_mezo().with_mask(Sparse::new().with_kind(SparseKind::SmallWeights).with_sparsity(0.1).with_refresh(25));
     #[cfg(feature = "autodiff")] forward_gradient: (0.01, 1500, 0.02, Linear), variants::forward_gradient();
+}
+
+/// A row of a coefficient rule: at least as many queries as it compares, and its own difference.
+macro_rules! rules {
+    ($($name:ident: $run:expr, $method:expr, $queries:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            check($run, |setup: Setup| {
+                let method = setup.apply($method).with_queries(setup.queries + $queries);
+                method.init().unwrap()
+            });
+        }
+    )*};
+}
+
+rules! {
+    fzoo: (0.05, 1500, 0.02, Free), variants::fzoo().with_epsilon(1e-3), 3;
+    fzoo_of_pairs: (0.02, 2500, 0.02, Free), zo_optim::mezo().with_coefficients(Normalized), 0;
+    leave_one_out: (0.01, 2000, 0.02, Linear), variants::evolution_strategies().with_coefficients(LeaveOneOut), 3;
+    evolution_strategies: (0.05, 2000, 0.02, Free), variants::evolution_strategies(), 3;
+    clip: (0.01, 1500, 0.02, Scaling::Mixed), zo_optim::mezo().with_coefficients(Clip::new()), 0;
+    meazo: (0.02, 2500, 0.02, Free), variants::meazo(), 0;
+    shrinkage: (0.02, 1500, 0.02, Linear), zo_optim::mezo().with_coefficients(Shrinkage::new()), 0;
+}
+
+/// 1.5-SPSA takes central differences and no others.
+#[test]
+fn spsa_1_5() {
+    check((0.01, 1500, 0.02, Scaling::Mixed), |setup: Setup| {
+        let method = setup.apply(variants::spsa_1_5());
+        let method = method.with_difference(Difference::Central);
+        method.init().unwrap()
+    });
 }
 
 #[cfg(feature = "autodiff")]

@@ -232,6 +232,10 @@ fn forwards_and_passes_are_those_of_the_papers() {
     assert_eq!(cost(adam_window().init()), (2, 3));
     assert_eq!(cost(sign().init()), (2, 3));
     assert_eq!(cost(sparse_random().init()), (2, 3));
+    assert_eq!(cost(fzoo().init()), (9, 9));
+    assert_eq!(cost(spsa_1_5().init()), (9, 10));
+    assert_eq!(cost(meazo().init()), (2, 3));
+    assert_eq!(cost(evolution_strategies().init()), (30, 31));
     let small = sparse_mezo();
     assert_eq!(cost(small.init()), (2, 3));
     // to +eps, -eps, theta, -u, +u, where it stays; one-sided: +eps, -u, +u

@@ -11,6 +11,7 @@
 )]
 
 use zo_optim::testing::{Target, Unbiased, check_unbiased, estimates};
+use zo_optim::variants::coefficients::LeaveOneOut;
 use zo_optim::variants::*;
 use zo_optim::*;
 
@@ -61,6 +62,8 @@ unbiased! {
     // A budget so small that in a third of the steps no tensor enters, and the likeliest one has to.
     curvzo_of_a_tiny_budget: zo_optim::curvzo().with_mask(CurvatureSampling::new().with_budget(0.07)).with_noise(Noise::Rademacher), |_| 1.0;
     random_sparsity: variants::sparse_random().with_mask(Sparse::new().with_sparsity(0.6)), |_| 0.4;
+    leave_one_out: variants::evolution_strategies().with_queries(3).with_coefficients(LeaveOneOut), |_| 1.0;
+    leave_one_out_one_sided: zo_optim::mezo().with_difference(Difference::OneSided).with_queries(2).with_coefficients(LeaveOneOut), |_| 1.0;
     all_blocks: variants::block_wise().with_mask(Blocks::new().with_order(BlockOrder::AllAfter)), |_| 1.0;
     // The first step of the cycle takes layer 0.
     one_block: variants::block_wise(), |t| if t.path.contains("layers.0.") { 1.0 } else { 0.0 };

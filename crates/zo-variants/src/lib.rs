@@ -1,4 +1,4 @@
-//! The zeroth-order methods of ZO-Bench.
+//! The zeroth-order methods of ZO-Bench, and rules on the losses of a step.
 //!
 //! Zhang et al. 2024 (arXiv 2402.11592), and Sparse-MeZO (arXiv 2402.15751). Each module is one method; each is a plug-in for one of the
 //! core's traits, so that all of them combine with each other and with the other crates.
@@ -12,10 +12,12 @@
 //! | block-wise | [`block_wise`] | mask | 2q, or 2q for each block | - |
 //! | gradient sparsity, Sparse-MeZO | [`sparse_random`], [`sparse_magnitude`], [`sparse_mezo`] | mask | 2q | one threshold per tensor |
 //! | Forward-Grad | [`forward_gradient`] | difference | q derivatives | - |
+//! | FZOO, 1.5-SPSA, MEAZO, evolution strategies | [`fzoo`], [`spsa_1_5`], [`meazo`], [`evolution_strategies`] | [coefficients] | q + 1, 2q + 1, 2q, q | MEAZO: one number |
 //! | hybrid ZO-FO | `HybridConfig` (feature `autodiff`) | wraps an optimizer | 2q + 1 | the first-order optimizer's |
 
 mod adam;
 mod blocks;
+pub mod coefficients;
 mod conservative;
 mod forward;
 #[cfg(feature = "autodiff")]
@@ -28,6 +30,7 @@ mod window;
 
 pub use adam::{Adam, AdamWindow, adam, adam_window};
 pub use blocks::{BlockOrder, Blocks, block_wise};
+pub use coefficients::{evolution_strategies, fzoo, meazo, spsa_1_5};
 pub use conservative::{Conservative, conservative};
 pub use forward::forward_gradient;
 #[cfg(feature = "autodiff")]
@@ -36,13 +39,16 @@ pub use momentum::{Momentum, MomentumWindow, momentum, momentum_window};
 pub use sign::{Sign, SignKind, sign, sign_elementwise};
 pub use sparse::{Sparse, SparseKind, sparse_magnitude, sparse_mezo, sparse_random};
 
+use coefficients::{
+    Clip, CurvatureWeight, LeaveOneOut, Normalized, RunningScale, Shrinkage, ZScore,
+};
 use zo_core::{Method, Preset, Registry};
 
 /// Adds this crate's methods and parts.
 pub fn register(registry: Registry) -> Registry {
     /// Name, one line, method, learning rate as a multiple of MeZO's.
     type Row = (&'static str, &'static str, fn() -> Method, f64);
-    let rows: [Row; 12] = [
+    let rows: [Row; 16] = [
         ("momentum", "momentum in a buffer", momentum, 0.1),
         (
             "momentum-window",
@@ -100,10 +106,41 @@ pub fn register(registry: Registry) -> Registry {
             forward_gradient,
             1.0,
         ),
+        (
+            "fzoo",
+            "one-sided queries, divided by the standard deviation of their losses",
+            fzoo,
+            1.0,
+        ),
+        (
+            "spsa-1.5",
+            "directions along which the loss curves count less",
+            spsa_1_5,
+            1.0,
+        ),
+        (
+            "meazo",
+            "divided by the running scale of the projected gradient",
+            meazo,
+            1.0,
+        ),
+        (
+            "es",
+            "evolution strategies: standardized losses at displaced weights alone",
+            evolution_strategies,
+            1.0,
+        ),
     ];
     let registry = registry
         .with_mask::<Blocks>("one block of weights at a time")
         .with_mask::<Sparse>("a share of the elements, at random or by magnitude")
+        .with_coefficients::<Normalized>("divided by the standard deviation of the losses (FZOO)")
+        .with_coefficients::<LeaveOneOut>("each loss against the mean of the others")
+        .with_coefficients::<ZScore>("standardized losses (evolution strategies)")
+        .with_coefficients::<Clip>("each derivative within a bound (QZO)")
+        .with_coefficients::<CurvatureWeight>("less along curved directions (1.5-SPSA)")
+        .with_coefficients::<RunningScale>("divided by a running scale (MEAZO)")
+        .with_coefficients::<Shrinkage>("the posterior mean under noise (BSZO)")
         .with_update::<Momentum>("momentum in a buffer")
         .with_update::<MomentumWindow>("momentum from the seeds of the last steps")
         .with_update::<Adam>("Adam with its moments in buffers")
