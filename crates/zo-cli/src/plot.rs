@@ -47,13 +47,15 @@ pub fn training(
         .filter(|l| l.is_finite())
         .fold(0.1, f64::max)
         * 1.05;
+    // A reward is maximised: its negative may be below 0.
+    let bottom = losses.iter().map(|l| l.1).fold(0.0, f64::min) * 1.05;
     let mut chart = ChartBuilder::on(&root)
         .caption(title, ("sans-serif", 20))
         .margin(12)
         .x_label_area_size(40)
         .y_label_area_size(56)
         .right_y_label_area_size(56)
-        .build_cartesian_2d(0.0..last, 0.0..top)?
+        .build_cartesian_2d(0.0..last, bottom..top)?
         .set_secondary_coord(0.0..last, 0.0..1.0);
     chart
         .configure_mesh()
