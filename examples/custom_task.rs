@@ -10,7 +10,7 @@ use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
 
-use zo_examples::exit::exit;
+use zo_cli::exit::exit;
 use zo_llm::dataset::Split;
 use zo_llm::task::rows::read_examples;
 use zo_llm::task::{Answer, Example, Fields, Kind, Task, TaskError};
@@ -27,15 +27,15 @@ impl Task for Urgency {
         Kind::Classification
     }
 
-    fn label_words(&self) -> &[&str] {
-        &[" later", " now"]
+    fn label_words(&self) -> Vec<&str> {
+        vec![" later", " now"]
     }
 
     fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
         let (customer, text) = (row.object("customer")?, row.text("text")?);
         let prompt = format!("{} writes: {text} I answer", customer.text("name")?);
         let label = row.class("answer", &["later", "now"])?;
-        Ok(vec![Example::choice(prompt, self.label_words(), label)])
+        Ok(vec![Example::choice(prompt, &self.label_words(), label)])
     }
 }
 

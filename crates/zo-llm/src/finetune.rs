@@ -5,6 +5,7 @@
 
 mod config;
 mod objective;
+mod reward;
 mod task;
 
 use std::path::Path;
@@ -22,6 +23,7 @@ use task::LmTask;
 
 pub use config::{FinetuneConfig, Objective};
 pub use objective::LossValue;
+pub use reward::{Reward, RewardError, RowAnswer};
 pub use task::RowsError;
 pub use zo_optim::trainer::{
     CheckpointError, Evaluated, Finish, SavedRun, Schedule, UnknownSchedule, last_checkpoint,

@@ -1,0 +1,305 @@
+//! `zo train`: fine-tunes an OPT or Llama model on a SuperGLUE-style task by forward passes alone.
+//!
+//! Without arguments: a tiny pretrained OPT and a synthetic task, both bundled, on the CPU. `--model` takes a Hugging Face folder
+//! (its `config.json` decides between OPT and Llama), or with the feature `hub` a name to download; `--data` takes the folder of a data
+//! set as its authors or Hugging Face publish it. Ctrl-C finishes the step under way, saves and reports.
+
+mod args;
+mod dry;
+mod report;
+mod resolved;
+mod setup;
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::module::Module;
+use clap::{CommandFactory, Parser};
+use zo_llm::CausalLm;
+use zo_llm::dataset::evaluate;
+use zo_llm::finetune::{Event, FinetuneError, Finish, Outcome, RunError, finetune};
+use zo_llm::replace::replace_bytes;
+
+use crate::bundled;
+use crate::card::card;
+use crate::config::expand;
+use crate::exit::{Interrupted, Usage, exit, text};
+use crate::methods;
+use crate::run::{Folder, Run};
+
+pub use self::args::TrainArgs;
+use self::report::{Ending, Report, Test};
+use self::resolved::Resolved;
+use self::setup::{CHECKPOINTS, Plan, Setup, setup};
+
+pub use self::report::BURN;
+
+type Failure = Box<dyn Error>;
+
+/// What stands above the file of a run's settings.
+const RUN: &str = "This run with every default: zo train --config run.toml";
+
+/// `zo train` as a program of its own, for `examples/opt_superglue`.
+pub fn main() -> ExitCode {
+    exit(parse(std::env::args_os().collect(), 1).and_then(|args| run(&args)))
+}
+
+/// The flags of a command line whose own flags begin at `first`, with those of its `--config`. What clap refuses ends the program, as does
+/// `--help`.
+fn parse(argv: Vec<OsString>, first: usize) -> Result<TrainArgs, Failure> {
+    let command = TrainArgs::command();
+    let argv = expand(&command, &command, argv, first).map_err(Usage::of)?;
+    Ok(TrainArgs::parse_from(argv))
+}
+
+/// The settings that the flags come to, as the text of a file for `--config`. The model is not loaded.
+///
+/// # Errors
+/// What is wrong with them, or with the model's configuration, where that decides the learning rate.
+pub fn resolved(args: &TrainArgs) -> Result<String, Failure> {
+    let plan = Plan::new(args)?;
+    let lr = match args.lr {
+        Some(lr) => lr,
+        None => {
+            // Its parameters are lazy: nothing is drawn.
+            let model = CausalLm::new(&args.model.config()?, &plan.device)?;
+            plan.rate(args, model.num_params())
+        }
+    };
+    Ok(Resolved::new(args, &plan, lr).to_toml(RUN)?)
+}
+
+/// Trains as the flags say.
+///
+/// # Errors
+/// What is wrong with them, or what went wrong.
+pub fn run(args: &TrainArgs) -> Result<(), Failure> {
+    if args.method_help {
+        print!("{}", methods::help());
+        return Ok(());
+    }
+    // Everything that can be wrong is found before a file is touched.
+    let (mut setup, model) = setup(args)?;
+    if args.dry_run {
+        return dry::run(args, setup, model);
+    }
+    let stop = stop_on_ctrl_c()?;
+    let folder = match &args.out {
+        Some(out) if args.resume => Folder::of_resumed(out),
+        out => Folder::claim(out.as_deref())?,
+    };
+    if setup.plan.saves {
+        setup.plan.config.checkpoint_dir = Some(folder.path().join(CHECKPOINTS));
+    }
+    let name = args.model.name(setup.model_dir.as_deref());
+    let Setup { plan, rows, .. } = &mut setup;
+    let steps = plan.config.steps;
+    let title = format!("{} on {}, {steps} steps", args.method, rows.about.name);
+    let about = format!(
+        "{title} at learning rate {}: {} tuning of {name}",
+        plan.config.lr, plan.tuning
+    );
+    let resolved = Resolved::new(args, plan, plan.config.lr).to_toml(RUN)?;
+    let mut run = Run::start(folder, &about, &plan.config, args.quiet);
+    let observe = |event: Event<'_>| {
+        // A run that is refused leaves nothing.
+        if !run.has_begun() {
+            let path = run.out().join("run.toml");
+            replace_bytes(&path, resolved.as_bytes()).map_err(|e| e.to_string())?;
+        }
+        run.observe(&event).map_err(|e| e.to_string())
+    };
+    let outcome = finetune(
+        model,
+        &mut plan.optimizer,
+        [&rows.train, &rows.dev],
+        &plan.config,
+        &plan.device,
+        &stop,
+        observe,
+    );
+    match outcome {
+        Ok(outcome) => done(args, &setup, run, &title, outcome),
+        Err(failed) if !run.has_begun() => {
+            run.refused();
+            Err(failed.error.into())
+        }
+        Err(failed) => Err(failure(args, &setup, run, &title, failed)),
+    }
+}
+
+/// A flag that the first Ctrl-C raises. The second exits at once.
+fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        if asked.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("finishing this step; press Ctrl-C again to exit at once");
+    })?;
+    Ok(stop)
+}
+
+/// The end of a run that was completed.
+fn done(
+    args: &TrainArgs,
+    setup: &Setup,
+    mut run: Run,
+    title: &str,
+    outcome: Outcome,
+) -> Result<(), Failure> {
+    let Outcome {
+        model,
+        finish,
+        best,
+        ..
+    } = outcome;
+    let (batch, pad) = (setup.plan.config.eval_batch, setup.plan.config.pad);
+    let on = |rows| evaluate(&model, rows, batch, pad, &setup.plan.device);
+    if let (true, Some(best)) = (args.keep_best && finish != Finish::Interrupted, &best) {
+        run.kept(best, || on(&setup.rows.dev))?;
+    }
+    let mut test = None;
+    if let Some(rows) = &setup.rows.test {
+        let found = on(rows)?;
+        if let Some(note) = found.note() {
+            run.note(format!("test rows: {note}"));
+        }
+        test = Some(Test {
+            rows: rows.len(),
+            accuracy: found.accuracy,
+            f1: found.f1,
+        });
+    }
+    // If saving fails, there is still a report.
+    let wanted = args.save || finish == Finish::Interrupted && !setup.plan.saves;
+    let saved = wanted.then(|| match run.ends_finite() {
+        true => save(args, setup, run.out(), &model),
+        false => {
+            Err("the loss on the held-out rows is not finite: such weights are not saved".into())
+        }
+    });
+    let saved = saved.transpose();
+    let ending = Ending {
+        finish: report::finish_name(finish),
+        error: saved.as_ref().err().map(|error| text(error.as_ref())),
+        best,
+        saved: saved.as_ref().ok().cloned().flatten(),
+        test,
+    };
+    write_report(args, setup, run, title, ending)?;
+    saved?;
+    match finish {
+        Finish::Interrupted => Err(Interrupted.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The end of a run that failed: what it has found so far is kept, and the weights if they were asked for and are worth keeping. The
+/// run's error is the one to end with.
+fn failure(
+    args: &TrainArgs,
+    setup: &Setup,
+    mut run: Run,
+    title: &str,
+    failed: RunError,
+) -> Failure {
+    let diverged = failed.error.is_divergence();
+    match &failed.best {
+        None => run.ends_early(failed.step),
+        Some(best) => {
+            let (batch, pad) = (setup.plan.config.eval_batch, setup.plan.config.pad);
+            let again = || {
+                evaluate(
+                    &failed.model,
+                    &setup.rows.dev,
+                    batch,
+                    pad,
+                    &setup.plan.device,
+                )
+            };
+            if let Err(error) = run.kept(best, again) {
+                told(&error);
+            }
+        }
+    }
+    let mut saved = None;
+    if args.save && (!diverged || failed.best.is_some()) {
+        match save(args, setup, run.out(), &failed.model) {
+            Ok(dir) => saved = Some(dir),
+            Err(error) => told(error.as_ref()),
+        }
+    }
+    if args.save && saved.is_none() {
+        run.note("the weights were not saved".to_owned());
+    }
+    let error: Failure = match failed.error {
+        FinetuneError::Step(error) if diverged => format!(
+            "the run diverged after {} steps: {}",
+            failed.step,
+            text(&error)
+        )
+        .into(),
+        error => error.into(),
+    };
+    let ending = Ending {
+        finish: if diverged { "diverged" } else { "failed" },
+        error: Some(text(error.as_ref())),
+        best: failed.best,
+        saved,
+        test: None,
+    };
+    if let Err(unwritten) = write_report(args, setup, run, title, ending) {
+        told(unwritten.as_ref());
+    }
+    error
+}
+
+fn told(error: &dyn Error) {
+    eprintln!("error: {}", text(error));
+}
+
+fn save(args: &TrainArgs, setup: &Setup, out: &Path, model: &CausalLm) -> Result<PathBuf, Failure> {
+    let name = args.model.model.as_deref().unwrap_or(bundled::MODEL);
+    let (config, tuning) = (&setup.model_config, &setup.plan.tuning);
+    let unpacked;
+    let source = match &setup.model_dir {
+        Some(dir) => dir,
+        None => {
+            unpacked = bundled::model()?;
+            unpacked.path()
+        }
+    };
+    let (dtype, max_shard) = (args.model.dtype, (args.max_shard * 1e9) as u64);
+    args.tune
+        .save(out, source, name, config, model, tuning, dtype, max_shard)
+}
+
+fn write_report(
+    args: &TrainArgs,
+    setup: &Setup,
+    run: Run,
+    title: &str,
+    ending: Ending,
+) -> Result<(), Failure> {
+    let out = run.out().to_owned();
+    let measured = run.finish(title)?;
+    let report = Report::new(args, setup, ending, &measured);
+    replace_bytes(
+        &out.join("report.json"),
+        serde_json::to_string_pretty(&report)?.as_bytes(),
+    )?;
+    if let Some(saved) = report.saved() {
+        let card = card(&serde_json::to_value(&report)?, saved);
+        replace_bytes(&saved.join("README.md"), card.as_bytes())?;
+    }
+    if !args.quiet {
+        report.print(&out);
+    }
+    Ok(())
+}
