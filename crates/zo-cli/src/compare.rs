@@ -7,13 +7,14 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
+use burn::module::Module;
 use burn::tensor::Device;
 use clap::Parser;
 use serde::Serialize;
 use zo_llm::dataset::{Dataset, Evaluation, Split};
 use zo_llm::finetune::{Event, FinetuneConfig, finetune};
 use zo_llm::replace::replace_bytes;
-use zo_llm::{Checkpoint, Dtype, load, task};
+use zo_llm::{Checkpoint, Dtype, Tuning, load, task};
 use zo_optim::Noise;
 
 use crate::bundled;
@@ -213,7 +214,10 @@ fn chosen_methods(names: &[String]) -> Result<Vec<Choice>, Box<dyn Error>> {
 impl Bench {
     /// Tries the grid, then runs every seed at the best learning rate.
     fn method(&self, method: &Choice, mezo_lr: f64) -> Result<Row, Box<dyn Error>> {
-        let middle = mezo_lr * method.lr_factor;
+        let middle = match self.build(method, 0)?.scale_free {
+            Some(queries) => self.default_rate(method, Some(queries)),
+            None => mezo_lr * method.lr_factor,
+        };
         let mut grid = Vec::new();
         for factor in &self.args.grid {
             let lr = methods::rounded(middle * factor);
@@ -241,6 +245,15 @@ impl Bench {
             row.seconds += seconds / self.args.seeds as f64;
         }
         Ok(row)
+    }
+
+    /// Of a method whose rate is the length of a step, and so not a multiple of MeZO's.
+    fn default_rate(&self, method: &Choice, scale_free: Option<usize>) -> f64 {
+        let (bundled, parameters) = (
+            self.args.model.is_none(),
+            self.checkpoint.model.num_params(),
+        );
+        methods::learning_rate(method, &Tuning::Full, parameters, bundled, scale_free)
     }
 
     fn build(&self, method: &Choice, seed: u64) -> Result<Built, Box<dyn Error>> {

@@ -2,6 +2,7 @@
 
 mod flags;
 mod optimizer;
+mod rate;
 
 use std::error::Error;
 
@@ -17,19 +18,17 @@ pub(crate) use flags::TABLE;
 
 pub use flags::Flags;
 pub use optimizer::AnyOptimizer;
+pub use rate::{BUNDLED_LR, learning_rate, rounded};
 
 type Failure = Box<dyn Error>;
-
-/// The learning rate of MeZO for the bundled model.
-pub const BUNDLED_LR: f64 = 1e-4;
 
 /// The settings that every method shares.
 #[derive(Debug, Clone)]
 pub struct Shared {
     /// The perturbation radius.
     pub epsilon: f64,
-    /// Random directions per step.
-    pub queries: usize,
+    /// Random directions per step, if they are not the method's own.
+    pub queries: Option<usize>,
     /// The noise, if it is not the method's own.
     pub noise: Option<String>,
     /// The seed of the run.
@@ -118,28 +117,6 @@ pub fn find(name: &str) -> Result<Choice, Failure> {
     found.ok_or_else(|| Usage(format!("unknown method `{name}`: use one of {known}")).into())
 }
 
-/// The default learning rate. For the bundled model it is the method's own. For others it is 5e-6 up to half a billion
-/// parameters and 1e-6 beyond (MeZO's grid for full fine-tuning of OPT holds 1e-6 and 1e-7), times the method's factor. Virtual tokens
-/// multiply it by 1000 and LoRA by 100, as in MeZO's grids; smaller models have LoRA factors of their own.
-pub fn learning_rate(choice: &Choice, tuning: &Tuning, parameters: usize, bundled: bool) -> f64 {
-    let (full, lora) = match (bundled, parameters) {
-        (true, _) => (BUNDLED_LR, 50.0),
-        (_, ..500_000_000) => (5e-6, 200.0),
-        _ => (1e-6, 100.0),
-    };
-    let factor = match tuning {
-        Tuning::Full | Tuning::Head => 1.0,
-        Tuning::Lora(_) => lora,
-        Tuning::Prefix { .. } | Tuning::Prompt { .. } => 1000.0,
-    };
-    rounded(full * factor * choice.lr_factor)
-}
-
-/// The number as a person would write it: 1e-4 where products of decimal fractions come to 0.00010000000000000002.
-pub fn rounded(value: f64) -> f64 {
-    format!("{value:.9e}").parse().unwrap_or(value)
-}
-
 /// A setting of one of a method's parts: the part's kind and name, the setting as a flag, its value.
 struct Setting {
     kind: &'static str,
@@ -152,7 +129,7 @@ struct Setting {
 fn settings(method: &Method) -> Vec<Setting> {
     let config = method.config();
     let mut all = Vec::new();
-    for kind in ["noise", "sampler", "mask", "update"] {
+    for kind in ["noise", "sampler", "mask", "coefficients", "update"] {
         let Value::Object(part) = &config[kind] else {
             continue;
         };
@@ -173,8 +150,10 @@ pub fn help() -> String {
     let registry = registry();
     let mut text = String::from("Methods, each with its own flags and their defaults:\n");
     for choice in choices() {
-        let (name, about, lr) = (choice.name, choice.about, BUNDLED_LR * choice.lr_factor);
-        let lr = rounded(lr);
+        let (name, about) = (choice.name, choice.about);
+        let built = choice.build(&Shared::default(), &Flags::default()).ok();
+        let scale_free = built.and_then(|built| built.scale_free);
+        let lr = learning_rate(&choice, &Tuning::Full, 0, true, scale_free);
         text += &format!("\n  --method {name:18} {about} (--lr {lr:e} for the bundled model)\n");
         let Ok(preset) = registry.preset(name) else {
             continue;
@@ -191,13 +170,13 @@ pub fn help() -> String {
     }
     text +=
         "\nThe four runs at the end have --top, --top-rate (hybrid) and --demonstrations (icl).\n";
-    text += "\nParts, which combine with any method: --noise, --sampler, --mask, --update NAME, --difference central or one-sided.\n";
+    text += "\nParts, which combine with any method: --noise, --sampler, --mask, --coefficients, --update NAME, --difference central, one-sided or\none-point.\n";
     let mut kind = "";
     for part in registry.parts() {
         if part.kind != std::mem::replace(&mut kind, part.kind) {
             text.push('\n');
         }
-        text += &format!("  --{:8} {:20} {}\n", part.kind, part.name, part.about);
+        text += &format!("  --{:12} {:20} {}\n", part.kind, part.name, part.about);
     }
     text
 }
@@ -222,12 +201,27 @@ pub struct Built {
     pub forwards_per_step: usize,
     /// Whether it needs an objective that can be differentiated.
     pub differentiates: bool,
+    /// Whether the learning rate is the length of a step, whatever the scale of the loss, and how many directions share it.
+    pub scale_free: Option<usize>,
 }
 
 impl Choice {
     /// Whether it changes the model at all.
     pub fn trains(&self) -> bool {
         self.kind != Kind::Evaluation
+    }
+
+    /// By how much its own perturbation radius differs from MeZO's.
+    pub fn epsilon_factor(&self) -> f64 {
+        let radius = |method: &Method| method.config()["epsilon"].as_f64();
+        let own = registry()
+            .preset(self.name)
+            .ok()
+            .map(|preset| (preset.method)());
+        match (own.as_ref().and_then(radius), radius(&Method::new())) {
+            (Some(own), Some(usual)) => own / usual,
+            _ => 1.0,
+        }
     }
 
     /// Whether it is a method of the registry.
@@ -248,13 +242,15 @@ impl Choice {
         let registry = registry();
         let mut config = json!({
             "epsilon": shared.epsilon,
-            "queries": shared.queries,
             "seed": shared.seed,
             "perturbation": shared.perturbation,
             "rounding": shared.rounding,
         });
         if self.kind == Kind::Preset {
             config["method"] = self.name.into();
+        }
+        if let Some(queries) = shared.queries {
+            config["queries"] = queries.into();
         }
         if let Some(noise) = &shared.noise {
             config["noise"] = noise.as_str().into();
@@ -306,7 +302,7 @@ impl Choice {
         let method = self.method(shared, flags)?;
         let settings = method.config();
         let table = table(&settings);
-        let forwards = method.forwards();
+        let (forwards, scale_free) = (method.forwards(), method.scale_free());
         let exact = settings["difference"] == "exact";
         if exact || matches!(self.kind, Kind::Hybrid | Kind::FirstOrder) {
             self.need_autodiff()?;
@@ -318,6 +314,7 @@ impl Choice {
                 table,
                 forwards_per_step: if self.trains() { forwards } else { 0 },
                 differentiates: exact,
+                scale_free,
             }),
             Kind::Hybrid => Ok(Built {
                 optimizer: AnyOptimizer::hybrid(&method, flags)?,
@@ -325,6 +322,7 @@ impl Choice {
                 settings: json!({ "below": settings, "top": flags.top, "top_rate": flags.top_rate() }),
                 forwards_per_step: forwards + 1,
                 differentiates: true,
+                scale_free,
             }),
             Kind::FirstOrder => {
                 AnyOptimizer::first_order(shared).map(|(optimizer, settings)| Built {
@@ -333,6 +331,7 @@ impl Choice {
                     table: Value::Null,
                     forwards_per_step: 1,
                     differentiates: true,
+                    scale_free: None,
                 })
             }
         }
@@ -405,7 +404,7 @@ impl Default for Shared {
     fn default() -> Self {
         Self {
             epsilon: 1e-3,
-            queries: 1,
+            queries: None,
             noise: None,
             seed: 0,
             perturbation: Perturbation::InPlace,

@@ -65,7 +65,7 @@ pub(crate) const ROUNDINGS: [&str; 2] = ["nearest", "stochastic"];
 pub(crate) const PERTURBATIONS: [&str; 2] = ["in-place", "on-the-fly"];
 
 /// How losses become a derivative, where that can be chosen.
-pub(crate) const DIFFERENCES: [&str; 3] = ["central", "one-sided", "exact"];
+pub(crate) const DIFFERENCES: [&str; 4] = ["central", "one-sided", "one-point", "exact"];
 
 #[cfg(test)]
 mod tests {

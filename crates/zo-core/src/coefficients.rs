@@ -53,6 +53,11 @@ pub trait CoefficientRule: DynClone + erased_serde::Serialize + Send {
         name_of::<Self>()
     }
 
+    /// Whether the coefficients are about 1 whatever the scale of the loss, so that the learning rate is the length of a step. By default not.
+    fn is_scale_free(&self) -> bool {
+        false
+    }
+
     /// Evaluations of the loss in a step, beyond those of the queries. By default none.
     fn forwards(&self) -> usize {
         0

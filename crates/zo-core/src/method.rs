@@ -195,6 +195,13 @@ impl Method {
         drawn + measured + self.coefficients.forwards() + self.update.forwards()
     }
 
+    /// Whether the learning rate is the length of a step in each weight, whatever the scale of the loss, and how many directions share it.
+    #[doc(hidden)]
+    pub fn scale_free(&self) -> Option<usize> {
+        let free = self.coefficients.is_scale_free();
+        free.then_some(self.settings.queries)
+    }
+
     /// Which parameters train.
     #[doc(hidden)]
     pub fn trainable(&self) -> &ParamGroup {

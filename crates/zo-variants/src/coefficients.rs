@@ -9,7 +9,7 @@
 //! clip               c_k = g_k within [-bound, bound]             QZO
 //! curvature-weight   c_k = g_k / max(1, |L+ - 2 L + L-| / eps^2)^exponent      1.5-SPSA
 //! running-scale      c_k = g_k / sqrt(v),  v the running mean of mean(g)^2     MEAZO (arXiv 2605.03869)
-//! shrinkage          c_k = g_k prior^2 / (prior^2 + noise^2)                   BSZO (arXiv 2601.01452)
+//! shrinkage          c_k = g_k prior_deviation^2 / (prior_deviation^2 + noise_deviation^2)    BSZO (arXiv 2601.01452)
 //! ```
 //!
 //! Two losses at `+eps z` and `-eps z` are each other's baseline: with central differences `L` and the mean drop out, `l_k - L` is

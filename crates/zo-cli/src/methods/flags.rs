@@ -19,7 +19,7 @@ const HEADING: &str = "Method";
 /// Settings of methods and their parts. Those that are not given have the defaults of the method.
 #[derive(Debug, Clone, Default)]
 pub struct Flags {
-    /// `--sampler`, `--mask`, `--update`, `--noise` and `--difference` by name.
+    /// `--sampler`, `--mask`, `--coefficients`, `--update`, `--noise` and `--difference` by name.
     parts: BTreeMap<&'static str, String>,
     /// Settings of parts by flag, in the order of the flags' names.
     settings: Vec<(String, Value)>,
@@ -34,9 +34,13 @@ pub struct Flags {
     pub demonstrations: Option<usize>,
 }
 
-const PARTS: [(&str, &str); 4] = [
+const PARTS: [(&str, &str); 5] = [
     ("noise", "Noise [default: the method's]"),
     ("mask", "Mask, instead of the method's"),
+    (
+        "coefficients",
+        "Rule on the losses, instead of the method's",
+    ),
     ("update", "Update rule, instead of the method's"),
     ("difference", "How losses become a derivative"),
 ];

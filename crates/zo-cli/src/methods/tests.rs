@@ -91,7 +91,7 @@ fn learning_rates_are_round_numbers() {
     for choice in choices() {
         for tuning in ["full", "lora", "prefix"] {
             let tuning = tuning.parse().unwrap();
-            let lr = learning_rate(&choice, &tuning, 1_000_000, true);
+            let lr = learning_rate(&choice, &tuning, 1_000_000, true, None);
             assert!(lr.to_string().len() < 9, "{} {lr}", choice.name);
         }
     }

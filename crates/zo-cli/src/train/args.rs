@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{ArgAction, Parser};
+use serde_json::Value;
 use zo_llm::finetune::{Objective, Schedule};
 use zo_llm::task::Kind;
 use zo_optim::{Perturbation, Rounding};
@@ -78,9 +79,9 @@ pub struct TrainArgs {
     /// Rows computed at once: a batch in parts takes the memory of one part [default: the whole batch]
     #[arg(long, help_heading = "Training")]
     pub micro_batch: Option<usize>,
-    /// Random directions per step
-    #[arg(long, help_heading = "Training", default_value_t = 1)]
-    pub queries: usize,
+    /// Random directions per step [default: the method's, usually 1]
+    #[arg(long, help_heading = "Training")]
+    pub queries: Option<usize>,
     /// Seed of the noise and of the order of the rows
     #[arg(long, help_heading = "Training", default_value_t = 0)]
     pub seed: u64,
@@ -130,6 +131,12 @@ pub struct TrainArgs {
 }
 
 impl TrainArgs {
+    /// Random directions per step, with this configuration of the method.
+    pub(super) fn queries_of(&self, method: &Value) -> usize {
+        let configured = method["queries"].as_u64().map(|queries| queries as usize);
+        configured.or(self.queries).unwrap_or(1)
+    }
+
     /// What a step minimises.
     ///
     /// # Errors

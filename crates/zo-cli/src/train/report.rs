@@ -189,7 +189,7 @@ impl<'a> Report<'a> {
             batch: *batch,
             micro_batch: micro_batch.unwrap_or(*batch),
             eval_batch: *eval_batch,
-            queries: args.queries,
+            queries: args.queries_of(method),
             order: *order,
             group_by_length: *group_by_length,
             max_steps: *steps,

@@ -135,7 +135,7 @@ impl<'a> Resolved<'a> {
             reward: args.reward.as_deref(),
             batch: config.batch,
             micro_batch: config.micro_batch,
-            queries: args.queries,
+            queries: args.queries_of(&config.method),
             seed: config.seed,
             rounding: args.rounding.to_string(),
             perturb: args.perturb.to_string(),
@@ -184,6 +184,7 @@ mod tests {
             "noise",
             "sampler",
             "mask",
+            "coefficients",
             "update",
             "difference",
         ];

@@ -39,6 +39,8 @@ pub(super) struct Plan {
     pub(super) config: FinetuneConfig,
     /// Whether there is such a folder.
     pub(super) saves: bool,
+    /// See [`Built::scale_free`].
+    pub(super) scale_free: Option<usize>,
 }
 
 /// A run that can begin.
@@ -79,9 +81,10 @@ impl Plan {
         let resumed = resumed(args)?;
         // A score moves only if answers change; the bundled model, which begins with the same answer to everything, must be moved far.
         let far = bundled && objective != Objective::Loss;
-        let epsilon = args
-            .epsilon
-            .unwrap_or_else(|| rounded(tuning.epsilon() * if far { 30.0 } else { 1.0 }));
+        let epsilon = args.epsilon.unwrap_or_else(|| {
+            let far = if far { 30.0 } else { 1.0 };
+            rounded(tuning.epsilon() * method.epsilon_factor() * far)
+        });
         let shared = Shared {
             epsilon,
             queries: args.queries,
@@ -96,6 +99,7 @@ impl Plan {
             settings,
             table,
             differentiates,
+            scale_free,
             ..
         } = method.build(&shared, &args.flags)?;
         let demonstrations = match method.name {
@@ -153,6 +157,7 @@ impl Plan {
             resumed,
             config,
             saves,
+            scale_free,
         })
     }
 
@@ -160,7 +165,13 @@ impl Plan {
     pub(super) fn rate(&self, args: &TrainArgs, parameters: usize) -> f64 {
         let bundled = args.model.model.is_none();
         args.lr.unwrap_or_else(|| {
-            let lr = methods::learning_rate(&self.method, &self.tuning, parameters, bundled);
+            let lr = methods::learning_rate(
+                &self.method,
+                &self.tuning,
+                parameters,
+                bundled,
+                self.scale_free,
+            );
             match bundled && self.config.objective != Objective::Loss {
                 true => rounded(3.0 * lr),
                 false => lr,

@@ -103,6 +103,10 @@ impl CoefficientRule for Normalized {
         })
     }
 
+    fn is_scale_free(&self) -> bool {
+        true
+    }
+
     fn validate(&self, difference: Difference, queries: usize) -> Result<(), ConfigError> {
         let allowed = [Difference::OneSided, Difference::Central];
         check(&self.name(), difference, queries, &allowed)
@@ -142,6 +146,10 @@ impl CoefficientRule for ZScore {
         each(step.queries(), |query| {
             scale * spread.centred(query.loss_plus)
         })
+    }
+
+    fn is_scale_free(&self) -> bool {
+        true
     }
 
     fn validate(&self, difference: Difference, queries: usize) -> Result<(), ConfigError> {

@@ -137,6 +137,10 @@ impl CoefficientRule for RunningScale {
         Ok(derivatives().map(|g| g / scale).collect())
     }
 
+    fn is_scale_free(&self) -> bool {
+        true
+    }
+
     fn validate(&self, _: Difference, _: usize) -> Result<(), ConfigError> {
         let valid = (0.0..1.0).contains(&self.beta);
         ConfigError::check("beta", self.beta, valid, "from 0 to below 1")?;
@@ -165,16 +169,16 @@ impl CoefficientRule for RunningScale {
 #[setters(prefix = "with_")]
 pub struct Shrinkage {
     /// The standard deviation of derivatives. Default 1.
-    pub prior: f64,
+    pub prior_deviation: f64,
     /// The standard deviation of the noise in a measured derivative. 0 is plain SPSA. Default 1.
-    pub noise: f64,
+    pub noise_deviation: f64,
 }
 
 impl Default for Shrinkage {
     fn default() -> Self {
         Self {
-            prior: 1.0,
-            noise: 1.0,
+            prior_deviation: 1.0,
+            noise_deviation: 1.0,
         }
     }
 }
@@ -188,15 +192,16 @@ impl Shrinkage {
 
 impl CoefficientRule for Shrinkage {
     fn coefficients(&mut self, step: &mut CoefficientContext<'_>) -> Result<Vec<f64>, ZoError> {
-        let kept = 1.0 / (1.0 + (self.noise / self.prior).powi(2));
+        let kept = 1.0 / (1.0 + (self.noise_deviation / self.prior_deviation).powi(2));
         let queries = step.queries().iter();
         Ok(queries.map(|q| kept * q.projected_gradient).collect())
     }
 
     fn validate(&self, _: Difference, _: usize) -> Result<(), ConfigError> {
-        let valid = self.prior > 0.0 && self.prior.is_finite();
-        ConfigError::check("prior", self.prior, valid, "finite and above 0")?;
-        let valid = self.noise >= 0.0 && self.noise.is_finite();
-        ConfigError::check("noise", self.noise, valid, "finite and not negative")
+        let (prior, noise) = (self.prior_deviation, self.noise_deviation);
+        let valid = prior > 0.0 && prior.is_finite();
+        ConfigError::check("prior_deviation", prior, valid, "finite and above 0")?;
+        let valid = noise >= 0.0 && noise.is_finite();
+        ConfigError::check("noise_deviation", noise, valid, "finite and not negative")
     }
 }

@@ -194,7 +194,7 @@ fn reductions_to_the_mean() {
     let (plain, _) = one_step(&central(), loss(1.0, 0.0));
     for method in [
         central().with_coefficients(CurvatureWeight::new().with_exponent(0.0)),
-        central().with_coefficients(Shrinkage::new().with_noise(0.0)),
+        central().with_coefficients(Shrinkage::new().with_noise_deviation(0.0)),
         central().with_coefficients(Clip::new().with_bound(1e9)),
         central().with_coefficients(LeaveOneOut),
     ] {
@@ -231,7 +231,9 @@ fn curvature_shrinkage_and_clipping_by_the_formula() {
         central().with_coefficients(rule).forwards()
     );
     assert_eq!(weighed.loss_unperturbed, Some(here));
-    let rule = Shrinkage::new().with_prior(2.0).with_noise(4.0);
+    let rule = Shrinkage::new()
+        .with_prior_deviation(2.0)
+        .with_noise_deviation(4.0);
     let (change, _) = one_step(&central().with_coefficients(rule), loss(1.0, 0.0));
     assert!(close(
         &change,
@@ -252,7 +254,10 @@ fn clipping_obeys_the_erf_law() {
     let method = Method::new()
         .with_queries(queries)
         .with_coefficients(Clip::new().with_bound(0.75));
-    let along = |net: &Net| f64::from(flat(net)[3]);
+    let along = |net: &Net| {
+        let values: Vec<f64> = net.w.val().into_data().iter().collect();
+        values[3]
+    };
     let (change, _) = one_step(&method, along);
     let mean = -change[3] / LR;
     // The variance of clip(d) d is at most E[d^2 clip^2] <= 0.75^2.
@@ -329,8 +334,8 @@ fn what_a_rule_cannot_work_with_is_refused_with_the_reason() {
         ["bound is NaN", "above 0"],
     );
     refused(
-        meazo().with_coefficients(Shrinkage::new().with_prior(0.0)),
-        ["prior is 0", "above 0"],
+        meazo().with_coefficients(Shrinkage::new().with_prior_deviation(0.0)),
+        ["prior_deviation is 0", "above 0"],
     );
     assert!(
         fzoo()
