@@ -49,3 +49,8 @@ pub use model::{CausalLm, Llama, Opt};
 pub use save::{SaveError, save_checkpoint, save_model};
 pub use tokenizer::{LmTokenizer, TokenizerError};
 pub use tuning::Tuning;
+
+/// The README's example, as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -115,3 +115,8 @@ pub mod prelude {
     pub use zo_lezo::{AdaptiveLayers, RandomLayers, ada_lezo, lezo};
     pub use zo_mezo::mezo;
 }
+
+/// The README's example, as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
