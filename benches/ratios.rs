@@ -8,7 +8,7 @@ mod common;
 use burn::tensor::{DType, Device};
 use clap::Parser;
 use common::{Floor, InPlace, Passes, decay, plain};
-use zo_examples::device::{describe, devices};
+use zo_cli::device::{describe, devices};
 use zo_optim::Noise::{Gaussian, Rademacher};
 use zo_optim::backend::Sweep;
 use zo_optim::noise::SimdLevel;

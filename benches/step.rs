@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use burn::module::Module;
 use burn::tensor::{DType, Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use zo_examples::device::{devices, is_host};
+use zo_cli::device::{devices, is_host};
 use zo_examples::random::random_model;
 use zo_llm::dataset::{Dataset, Split, TrainBatch, option_loss};
 use zo_llm::task::BoolQ;
@@ -38,7 +38,7 @@ struct Case {
 
 /// The bundled model and the first rows of its task.
 fn tiny_opt(dtype: Dtype, device: &Device) -> Result<Case, Box<dyn Error>> {
-    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/zo-cli/assets");
     let Checkpoint {
         config,
         model,

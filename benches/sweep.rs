@@ -12,7 +12,7 @@ use criterion::measurement::WallTime;
 use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
-use zo_examples::device::devices;
+use zo_cli::device::devices;
 use zo_optim::backend::Sweep;
 use zo_optim::{Elements, Noise};
 

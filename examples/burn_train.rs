@@ -41,7 +41,7 @@ use burn::train::{
 use clap::Parser;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
-use zo_examples::exit::exit;
+use zo_cli::exit::exit;
 use zo_optim::prelude::*;
 use zo_optim::train::{ForwardOnly, StepMetric, ZeroOrderStrategy};
 

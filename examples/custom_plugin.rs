@@ -8,7 +8,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
-use zo_examples::exit::exit;
+use zo_cli::exit::exit;
 use zo_optim::testing::{Common, Setup, Unbiased, check_common, check_unbiased};
 use zo_optim::*;
 

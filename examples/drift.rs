@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Tensor};
 use clap::Parser;
-use zo_examples::exit::exit;
+use zo_cli::exit::exit;
 use zo_optim::backend::{Sweep, sweep};
 use zo_optim::prelude::*;
 use zo_optim::{Direction, TensorKey};

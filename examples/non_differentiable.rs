@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use burn::tensor::Device;
-use zo_examples::exit::exit;
+use zo_cli::exit::exit;
 use zo_llm::batches::{BatchSampler, Order};
 use zo_llm::dataset::{Dataset, Split, evaluate};
 use zo_llm::{CausalLm, Checkpoint, Dtype, PaddingSide, TokenBatch, load, task};
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Box<dyn Error>> {
-    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/zo-cli/assets");
     let device = Device::default();
     let Checkpoint {
         config,

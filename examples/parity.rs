@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use burn::tensor::Device;
 use clap::Parser;
 use safetensors::{Dtype as FileDtype, SafeTensors};
-use zo_examples::exit::text;
+use zo_cli::exit::text;
 use zo_llm::{Dtype, TokenBatch, load_model};
 
 /// Largest difference allowed.

@@ -1,4 +1,4 @@
-//! Makes everything in `assets/`: the synthetic task, and a tiny OPT pretrained on the synthetic corpus.
+//! Makes everything in `crates/zo-cli/assets/`: the synthetic task, and a tiny OPT pretrained on the synthetic corpus.
 //!
 //! ```text
 //! cargo run --release --features autodiff --example pretrain_tiny_opt
@@ -26,7 +26,7 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, Tokenizer};
-use zo_examples::exit::exit;
+use zo_cli::exit::exit;
 use zo_llm::config::OptConfig;
 use zo_llm::dataset::{Dataset, Split, evaluate};
 use zo_llm::replace::replace_bytes;
@@ -43,7 +43,7 @@ const END: u32 = 2;
 /// Generate the synthetic task and pretrain the tiny OPT on its corpus.
 #[derive(Parser)]
 struct Args {
-    /// Folder to write to [default: the repository's assets]
+    /// Folder to write to [default: the repository's crates/zo-cli/assets]
     #[arg(long)]
     out: Option<PathBuf>,
     /// Training steps
@@ -67,7 +67,8 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
     let out = args.out.clone();
-    let out = out.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("assets"));
+    let out =
+        out.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/zo-cli/assets"));
     let (data_dir, model_dir) = (out.join("synthetic"), out.join("tiny-opt"));
     std::fs::create_dir_all(&data_dir)?;
     std::fs::create_dir_all(&model_dir)?;

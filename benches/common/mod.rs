@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::{DType, Device, ExecutionError, Tensor};
 use rayon::prelude::*;
-use zo_examples::device::is_host;
+use zo_cli::device::is_host;
 use zo_examples::random::weights;
 use zo_optim::backend::{Sweep, SweepTerm, Target, sweep};
 use zo_optim::{Choice, Direction, Elements, MaskedDirection, Noise, Selection, TensorKey};

@@ -1,22 +1,6 @@
-//! What the examples and benches share: devices, models and data, the report of a run, its plot, and the memory it took.
+//! What only the examples and benches share; the rest is the library of `zo`, [`zo_cli`].
 
-#![cfg_attr(
-    feature = "ndarray",
-    allow(
-        deprecated,
-        reason = "burn deprecates its ndarray backend; it is supported here as long as burn has it"
-    )
-)]
-
-pub mod data;
-pub mod device;
-pub mod exit;
-pub mod memory;
-pub mod methods;
-pub mod plot;
 pub mod random;
-pub mod run;
-pub mod tune;
 
 /// The README's examples, as doctests.
 #[cfg(doctest)]

@@ -14,11 +14,7 @@ use zo_llm::task::rows::read_examples;
 use zo_llm::task::split::{SplitSizes, sample_per_class};
 use zo_llm::task::{Kind, Task};
 
-/// The folder of the bundled rows in `assets`.
-pub const BUNDLED: &str = "synthetic";
-
-/// The task whose layout the bundled rows have.
-const LAYOUT: &str = "boolq";
+use crate::bundled::{self, LAYOUT};
 
 /// The task and its rows.
 #[derive(Args, Debug, Clone)]
@@ -133,15 +129,21 @@ impl DataArgs {
     pub fn rows(
         &self,
         task: &dyn Task,
-        assets: &Path,
         tokenizer: &LmTokenizer,
         context: usize,
         demonstrations: usize,
         seed: u64,
     ) -> Result<Rows, Box<dyn Error>> {
-        let dir = self.data.clone().unwrap_or_else(|| assets.join(BUNDLED));
-        let mut train = read_examples(task, &dir, Split::Train, self.train_rows)?;
-        let mut dev = read_examples(task, &dir, Split::Dev, self.eval_rows)?;
+        let unpacked;
+        let dir = match &self.data {
+            Some(dir) => dir,
+            None => {
+                unpacked = bundled::rows()?;
+                unpacked.path()
+            }
+        };
+        let mut train = read_examples(task, dir, Split::Train, self.train_rows)?;
+        let mut dev = read_examples(task, dir, Split::Dev, self.eval_rows)?;
         let mut test = None;
         if self.mezo_split {
             let sizes = SplitSizes::of_task(task.name());
@@ -188,7 +190,7 @@ impl DataArgs {
         let test = test.map(|test| encode(&test, &shown)).transpose()?;
         let folder = self.data.as_ref();
         let about = About {
-            name: rows_name(self.data.as_deref(), task, assets),
+            name: rows_name(self.data.as_deref(), task),
             folder: folder.map(|dir| dir.canonicalize().unwrap_or_else(|_| dir.clone())),
             train_rows: self.train_rows,
             eval_rows: self.eval_rows,
@@ -208,12 +210,11 @@ impl DataArgs {
     }
 }
 
-/// What the rows in the folder `data` are called, or those that are bundled in `assets`. These share nothing
-/// with a data set but its layout, so they never go by its name alone.
-pub fn rows_name(data: Option<&Path>, task: &dyn Task, assets: &Path) -> String {
-    let bundled = assets.join(BUNDLED).canonicalize().ok();
-    match data.map(|dir| dir.canonicalize().ok()) {
-        Some(folder) if folder.is_none() || folder != bundled => task.name().to_owned(),
+/// What the rows in the folder `data` are called, or the bundled ones. These share nothing with a data set but its layout, so they never go by
+/// its name alone.
+pub fn rows_name(data: Option<&Path>, task: &dyn Task) -> String {
+    match data {
+        Some(dir) if !bundled::are_rows(dir) => task.name().to_owned(),
         _ => format!("bundled synthetic rows ({}'s layout)", task.name()),
     }
 }

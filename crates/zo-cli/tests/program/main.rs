@@ -1,4 +1,4 @@
-//! `opt_superglue` as its users meet it: what it leaves behind is true, and what it refuses destroys nothing.
+//! `zo` as its users meet it: what it leaves behind is true, and what it refuses destroys nothing.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod finite;
@@ -9,30 +9,8 @@ mod resume;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::Once;
 
 use serde_json::Value;
-
-/// The built example of this name. Cargo builds examples before it runs the tests of a package, but not if it is told to run this test
-/// alone.
-pub(crate) fn example(name: &str) -> PathBuf {
-    static BUILT: Once = Once::new();
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().unwrap().parent().unwrap();
-    let file = format!("{name}{}", std::env::consts::EXE_SUFFIX);
-    let path = profile.join("examples").join(file);
-    BUILT.call_once(|| {
-        if !path.exists() {
-            let mut cargo = Command::new(env!("CARGO"));
-            cargo.args(["build", "--package", env!("CARGO_PKG_NAME"), "--examples"]);
-            if profile.ends_with("release") {
-                cargo.arg("--release");
-            }
-            assert!(cargo.status().unwrap().success());
-        }
-    });
-    path
-}
 
 /// The settings of a short run of the bundled model.
 pub(crate) const SHORT: [&str; 8] = [
@@ -46,11 +24,16 @@ pub(crate) const SHORT: [&str; 8] = [
     "6",
 ];
 
-/// `opt_superglue` with these arguments, in a folder.
-pub(crate) fn command(dir: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(example("opt_superglue"));
+/// `zo` with these arguments, in a folder.
+pub(crate) fn zo(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zo"));
     command.args(args).current_dir(dir);
     command
+}
+
+/// `zo train` with these arguments, in a folder.
+pub(crate) fn command(dir: &Path, args: &[&str]) -> Command {
+    zo(dir, &[&["train"], args].concat())
 }
 
 pub(crate) fn run(dir: &Path, args: &[&str]) -> Output {

@@ -224,6 +224,11 @@ impl Choice {
         self.kind != Kind::Evaluation
     }
 
+    /// Whether it is a method of the registry.
+    pub fn is_preset(&self) -> bool {
+        self.kind == Kind::Preset
+    }
+
     /// Whether burn's optimizer trains a part of the model.
     pub fn has_top(&self) -> bool {
         self.kind == Kind::Hybrid

@@ -1,47 +1,48 @@
 //! From the command line to a run in which everything that can be checked has been, and no file written.
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use crate::bundled;
+use crate::data::Rows;
+use crate::device::device;
+use crate::methods::{self, AnyOptimizer, Built, Choice, Shared, autodiff, rounded};
 use burn::module::Module;
 use burn::tensor::Device;
 use serde_json::json;
-use zo_examples::data::Rows;
-use zo_examples::device::device;
-use zo_examples::methods::{self, AnyOptimizer, Built, Choice, Shared, autodiff, rounded};
 use zo_llm::batches::Order;
 use zo_llm::finetune::{FinetuneConfig, Objective, SavedRun, last_checkpoint};
 use zo_llm::{CausalLm, Checkpoint, ModelConfig, Tuning, hub, load};
 use zo_optim::tensors;
 
-use crate::args::Args;
+use super::args::TrainArgs;
 
 /// The folder of checkpoints in a run's folder.
-pub(crate) const CHECKPOINTS: &str = "checkpoints";
+pub(super) const CHECKPOINTS: &str = "checkpoints";
 
 /// A run that can begin.
-pub(crate) struct Setup {
-    pub(crate) method: Choice,
-    pub(crate) optimizer: AnyOptimizer,
-    pub(crate) tuning: Tuning,
-    pub(crate) device: Device,
-    pub(crate) model_dir: PathBuf,
-    pub(crate) model_config: ModelConfig,
-    pub(crate) parameters: usize,
-    pub(crate) trained_parameters: usize,
-    pub(crate) rows: Rows,
+pub(super) struct Setup {
+    pub(super) method: Choice,
+    pub(super) optimizer: AnyOptimizer,
+    pub(super) tuning: Tuning,
+    pub(super) device: Device,
+    /// The model's folder; `None` for the bundled one.
+    pub(super) model_dir: Option<PathBuf>,
+    pub(super) model_config: ModelConfig,
+    pub(super) parameters: usize,
+    pub(super) trained_parameters: usize,
+    pub(super) rows: Rows,
     /// The checkpoint that the run continues from.
-    pub(crate) resumed: Option<SavedRun>,
+    pub(super) resumed: Option<SavedRun>,
     /// The settings, except for the folder of checkpoints.
-    pub(crate) config: FinetuneConfig,
+    pub(super) config: FinetuneConfig,
     /// Whether there is such a folder.
-    pub(crate) saves: bool,
+    pub(super) saves: bool,
 }
 
 /// What `args` ask for, and the model.
-pub(crate) fn setup(args: &Args) -> Result<(Setup, CausalLm), Box<dyn Error>> {
+pub(super) fn setup(args: &TrainArgs) -> Result<(Setup, CausalLm), Box<dyn Error>> {
     let bundled = args.model.is_none();
-    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
     let method = methods::find(&args.method)?;
     let tuning = args.tune.tuning()?;
     if method.has_top() && tuning != Tuning::Full {
@@ -121,14 +122,17 @@ pub(crate) fn setup(args: &Args) -> Result<(Setup, CausalLm), Box<dyn Error>> {
     config.validate()?;
 
     let model_dir = match &args.model {
-        Some(name) => hub::resolve(name)?,
-        None => assets.join("tiny-opt"),
+        Some(name) => Some(hub::resolve(name)?),
+        None => None,
     };
     let Checkpoint {
         config: mut model_config,
         model,
         tokenizer,
-    } = load(&model_dir, args.dtype, &device)?;
+    } = match &model_dir {
+        Some(dir) => load(dir, args.dtype, &device)?,
+        None => load(bundled::model()?.path(), args.dtype, &device)?,
+    };
     let parameters = model.num_params();
     let (model, tuning) = args.tune.apply(model, tuning, args.seed)?;
     if tuning == Tuning::Head {
@@ -139,7 +143,6 @@ pub(crate) fn setup(args: &Args) -> Result<(Setup, CausalLm), Box<dyn Error>> {
     let trained_parameters = trained.map(|tensor| tensor.elements()).sum();
     let rows = args.data.rows(
         task.as_ref(),
-        &assets,
         &tokenizer,
         model.context(),
         demonstrations,
@@ -169,7 +172,7 @@ pub(crate) fn setup(args: &Args) -> Result<(Setup, CausalLm), Box<dyn Error>> {
 }
 
 /// The checkpoint in `--out` that `--resume` is to continue from.
-fn resumed(args: &Args) -> Result<Option<SavedRun>, Box<dyn Error>> {
+fn resumed(args: &TrainArgs) -> Result<Option<SavedRun>, Box<dyn Error>> {
     let Some(out) = args.out.as_ref().filter(|_| args.resume) else {
         return Ok(None);
     };

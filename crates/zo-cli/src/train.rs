@@ -1,10 +1,4 @@
-//! Fine-tunes an OPT or Llama model on a SuperGLUE-style task by forward passes alone.
-//!
-//! ```text
-//! cargo run --release --example opt_superglue
-//! cargo run --release --example opt_superglue -- --model DIR --data DIR --task sst2
-//! cargo run --release --features hub --example opt_superglue -- --model facebook/opt-125m --data DIR --task rte --tuning lora
-//! ```
+//! `zo train`: fine-tunes an OPT or Llama model on a SuperGLUE-style task by forward passes alone.
 //!
 //! Without arguments: a tiny pretrained OPT and a synthetic task, both bundled, on the CPU. `--model` takes a Hugging Face folder
 //! (its `config.json` decides between OPT and Llama), or with the feature `hub` a name to download; `--data` takes the folder of a data
@@ -16,35 +10,36 @@ mod setup;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::Parser;
-use zo_examples::exit::{exit, text};
-use zo_examples::methods;
-use zo_examples::run::{Folder, Run};
 use zo_llm::CausalLm;
 use zo_llm::dataset::evaluate;
 use zo_llm::finetune::{Event, FinetuneError, Finish, Outcome, RunError, finetune};
 use zo_llm::replace::replace_bytes;
 
-use self::args::Args;
+use crate::bundled;
+use crate::exit::text;
+use crate::methods;
+use crate::run::{Folder, Run};
+
+pub use self::args::TrainArgs;
 use self::report::{Ending, Report, Test};
 use self::setup::{CHECKPOINTS, Setup, setup};
 
+pub use self::report::BURN;
+
 type Failure = Box<dyn Error>;
 
-fn main() -> ExitCode {
-    let args = Args::parse();
+/// Trains as the flags say.
+///
+/// # Errors
+/// What is wrong with them, or what went wrong.
+pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     if args.method_help {
         print!("{}", methods::help());
-        return ExitCode::SUCCESS;
+        return Ok(());
     }
-    exit(run(&args))
-}
-
-fn run(args: &Args) -> Result<(), Failure> {
     // Everything that can be wrong is found before a file is touched.
     let (mut setup, model) = setup(args)?;
     let stop = stop_on_ctrl_c()?;
@@ -56,7 +51,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         setup.config.checkpoint_dir = Some(folder.path().join(CHECKPOINTS));
     }
     let (steps, rows) = (setup.config.steps, &setup.rows);
-    let name = report::model_name(args, &setup.model_dir);
+    let name = report::model_name(args, setup.model_dir.as_deref());
     let title = format!("{} on {}, {steps} steps", args.method, rows.about.name);
     let about = format!(
         "{title} at learning rate {}: {} tuning of {name}",
@@ -98,7 +93,7 @@ fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>, Failure> {
 
 /// The end of a run that was completed.
 fn done(
-    args: &Args,
+    args: &TrainArgs,
     setup: &Setup,
     mut run: Run,
     title: &str,
@@ -150,7 +145,13 @@ fn done(
 
 /// The end of a run that failed: what it has found so far is kept, and the weights if they were asked for and are worth keeping. The
 /// run's error is the one to end with.
-fn failure(args: &Args, setup: &Setup, mut run: Run, title: &str, failed: RunError) -> Failure {
+fn failure(
+    args: &TrainArgs,
+    setup: &Setup,
+    mut run: Run,
+    title: &str,
+    failed: RunError,
+) -> Failure {
     let diverged = failed.error.is_divergence();
     match &failed.best {
         None => run.ends_early(failed.step),
@@ -198,16 +199,23 @@ fn told(error: &dyn Error) {
     eprintln!("error: {}", text(error));
 }
 
-fn save(args: &Args, setup: &Setup, out: &Path, model: &CausalLm) -> Result<PathBuf, Failure> {
-    let name = args.model.as_deref().unwrap_or("tiny-opt");
+fn save(args: &TrainArgs, setup: &Setup, out: &Path, model: &CausalLm) -> Result<PathBuf, Failure> {
+    let name = args.model.as_deref().unwrap_or(bundled::MODEL);
     let (config, tuning) = (&setup.model_config, &setup.tuning);
-    let source = &setup.model_dir;
+    let unpacked;
+    let source = match &setup.model_dir {
+        Some(dir) => dir,
+        None => {
+            unpacked = bundled::model()?;
+            unpacked.path()
+        }
+    };
     args.tune
         .save(out, source, name, config, model, tuning, args.dtype)
 }
 
 fn write_report(
-    args: &Args,
+    args: &TrainArgs,
     setup: &Setup,
     run: Run,
     title: &str,

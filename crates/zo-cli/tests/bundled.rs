@@ -10,7 +10,7 @@ use zo_llm::task::BoolQ;
 use zo_llm::{Checkpoint, Dtype, load};
 
 fn assets() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("assets")
 }
 
 fn bytes(path: &Path) -> u64 {

@@ -1,0 +1,27 @@
+//! The program `zo`, as a library: what its commands do, devices, data, the report of a run, its plot, and the memory it took.
+//!
+//! `zo train` is [`train::run`] on the flags of [`train::TrainArgs`].
+
+#![cfg_attr(
+    feature = "ndarray",
+    allow(
+        deprecated,
+        reason = "burn deprecates its ndarray backend; it is supported here as long as burn has it"
+    )
+)]
+
+pub mod bundled;
+pub mod compare;
+pub mod data;
+pub mod device;
+pub mod exit;
+pub mod memory;
+pub mod methods;
+pub mod plot;
+pub mod run;
+pub mod train;
+pub mod tune;
+
+mod cli;
+
+pub use cli::main;
