@@ -12,6 +12,7 @@
 
 pub mod bundled;
 pub mod compare;
+pub mod dashboard;
 pub mod data;
 pub mod device;
 pub mod exit;

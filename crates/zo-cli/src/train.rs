@@ -19,6 +19,7 @@ use zo_llm::finetune::{Event, FinetuneError, Finish, Outcome, RunError, finetune
 use zo_llm::replace::replace_bytes;
 
 use crate::bundled;
+use crate::dashboard;
 use crate::exit::text;
 use crate::methods;
 use crate::run::{Folder, Run};
@@ -58,6 +59,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         setup.config.lr, setup.tuning
     );
     let mut run = Run::start(folder, &about, steps, args.quiet);
+    run.log_to(args.log.iter().map(|log| log.in_folder(run.out())).collect());
     let observe = |event: Event<'_>| run.observe(&event).map_err(|e| e.to_string());
     let outcome = finetune(
         model,
@@ -222,12 +224,14 @@ fn write_report(
     ending: Ending,
 ) -> Result<(), Failure> {
     let out = run.out().to_owned();
-    let measured = run.finish(title)?;
-    let report = Report::new(args, setup, ending, &measured);
+    let ended = run.finish(title)?;
+    let report = Report::new(args, setup, ending, &ended.measured);
     replace_bytes(
         &out.join("report.json"),
         serde_json::to_string_pretty(&report)?.as_bytes(),
     )?;
+    let page = dashboard::page(title, &report, &ended, &setup.rows.dev)?;
+    replace_bytes(&out.join(dashboard::FILE), page.as_bytes())?;
     if !args.quiet {
         report.print(&out);
     }

@@ -73,6 +73,7 @@
 #[cfg(feature = "autodiff")]
 pub mod backpropagation;
 pub mod config;
+pub mod logger;
 #[cfg(feature = "train")]
 pub mod train;
 pub mod trainer;

@@ -11,9 +11,12 @@ use thiserror::Error;
 pub(super) const METRICS: &str = "metrics.jsonl";
 
 /// What runs leave in their folders.
-const RECORD: [&str; 7] = [
+const RECORD: [&str; 10] = [
     METRICS,
+    "metrics.csv",
+    "tensorboard",
     "report.json",
+    "report.html",
     "predictions.json",
     "training.svg",
     "model",

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::data::DataArgs;
 use crate::methods::Flags;
+use crate::run::Log;
 use crate::tune::TuneArgs;
 use clap::Parser;
 use zo_llm::Dtype;
@@ -98,7 +99,10 @@ pub struct TrainArgs {
     /// Put rows of similar length into a batch, to reduce padding: true or false
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     pub group_by_length: bool,
-    /// Folder for report.json, metrics.jsonl, predictions.json and training.svg [default: runs/<time>]; one with the record of another run is refused
+    /// Write what metrics.jsonl holds in other forms as well: csv (metrics.csv), tensorboard (a folder of event files)
+    #[arg(long, value_name = "FORM", value_delimiter = ',')]
+    pub log: Vec<Log>,
+    /// Folder for report.json, report.html, metrics.jsonl, predictions.json and training.svg [default: runs/<time>]; one with the record of another run is refused
     #[arg(long)]
     pub out: Option<PathBuf>,
     /// Print only errors, and notes about numbers that are not finite

@@ -289,7 +289,7 @@ impl<'a> Report<'a> {
             println!("  saved to {}", saved.display());
         }
         println!(
-            "  {}: report.json, metrics.jsonl, predictions.json, training.svg",
+            "  {}: report.json, report.html, metrics.jsonl, predictions.json, training.svg",
             out.display()
         );
     }

@@ -5,6 +5,7 @@ mod error;
 mod evaluate;
 mod example;
 mod fingerprint;
+mod show;
 mod train_batch;
 
 use std::path::Path;
