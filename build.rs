@@ -16,7 +16,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     for page in pages {
         let name = page.with_extension("").to_string_lossy().to_lowercase();
         let name = name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "_");
-        fs::write(out.join(format!("{name}.md")), rust(&fs::read_to_string(page)?))?;
+        fs::write(
+            out.join(format!("{name}.md")),
+            rust(&fs::read_to_string(page)?),
+        )?;
         modules += &format!(
             "#[doc = include_str!(concat!(env!(\"OUT_DIR\"), \"/{name}.md\"))] pub mod {name} {{}}\n"
         );
@@ -45,7 +48,11 @@ fn rust(page: &str) -> String {
         let begins = !inside && line.starts_with("```rust");
         let kept = inside || begins;
         inside = begins || inside && line != "```";
-        if kept { format!("{line}\n") } else { "\n".to_owned() }
+        if kept {
+            format!("{line}\n")
+        } else {
+            "\n".to_owned()
+        }
     };
     page.lines().map(line).collect()
 }

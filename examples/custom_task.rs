@@ -10,7 +10,7 @@ use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
 
-use zo_examples::exit::exit;
+use zo_cli::exit::exit;
 use zo_llm::dataset::Split;
 use zo_llm::task::rows::read_examples;
 use zo_llm::task::{Answer, Example, Fields, Kind, Task, TaskError};

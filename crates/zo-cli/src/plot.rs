@@ -110,10 +110,14 @@ pub fn training(path: &Path, title: &str, curves: &Curves) -> Result<(), Failure
 
 /// The legend, above the curves.
 fn legend(head: &DrawingArea<SVGBackend<'_>, Shift>, score: &str) -> Result<(), Failure> {
-    let style = LEGEND.into_text_style(head).pos(Pos::new(HPos::Left, VPos::Center));
+    let style = LEGEND
+        .into_text_style(head)
+        .pos(Pos::new(HPos::Left, VPos::Center));
     let (y, mut x) = (50, 70);
     let mut name = |text: &str| {
-        let width = head.estimate_text_size(text, &style).map(|size| size.0 as i32);
+        let width = head
+            .estimate_text_size(text, &style)
+            .map(|size| size.0 as i32);
         head.draw(&Text::new(text.to_owned(), (x + 26, y), style.clone()))?;
         let at = x;
         x += 26 + width.unwrap_or(150) + 28;

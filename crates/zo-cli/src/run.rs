@@ -133,6 +133,7 @@ impl Run {
                 report,
                 seconds,
                 tokens,
+                ..
             } => {
                 self.counted += 1;
                 let m = &mut self.measured;

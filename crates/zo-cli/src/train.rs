@@ -59,7 +59,12 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         setup.config.lr, setup.tuning
     );
     let mut run = Run::start(folder, &about, steps, args.quiet);
-    run.log_to(args.log.iter().map(|log| log.in_folder(run.out())).collect());
+    run.log_to(
+        args.log
+            .iter()
+            .map(|log| log.in_folder(run.out()))
+            .collect(),
+    );
     let observe = |event: Event<'_>| run.observe(&event).map_err(|e| e.to_string());
     let outcome = finetune(
         model,

@@ -115,8 +115,12 @@ mod tests {
         assert_eq!(curves.learning_rates, [(1.0, 0.1), (2.0, 0.2)]);
         assert_eq!(finite(&curves.scores), [(0.0, 0.5)]);
         assert_eq!((curves.scores.len(), curves.eval_losses.len()), (2, 2));
-        assert_eq!((curves.eval_losses[0], curves.score_name()), ((0.0, 0.7), "accuracy"));
-        curves.take_up(&json!({"step": 3, "eval_accuracy": 0.0, "eval_f1": 0.25, "eval_loss": 1.0}));
+        assert_eq!(
+            (curves.eval_losses[0], curves.score_name()),
+            ((0.0, 0.7), "accuracy")
+        );
+        curves
+            .take_up(&json!({"step": 3, "eval_accuracy": 0.0, "eval_f1": 0.25, "eval_loss": 1.0}));
         assert_eq!((curves.scores[2], curves.score_name()), ((3.0, 0.25), "F1"));
     }
 

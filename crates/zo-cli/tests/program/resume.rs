@@ -39,7 +39,10 @@ fn the_bundled_model_goes_on_for_longer() {
     succeeds(dir.path(), &args("20", &logs));
     let first = json(&dir.path().join("a/report.json"));
     let chosen = json(&dir.path().join("a/predictions.json"));
-    succeeds(dir.path(), &args("30", &[&logs[..], &["--resume"]].concat()));
+    succeeds(
+        dir.path(),
+        &args("30", &[&logs[..], &["--resume"]].concat()),
+    );
     // Steps, and evaluations after every second and before all.
     let table = std::fs::read_to_string(dir.path().join("a/metrics.csv")).unwrap();
     assert_eq!(table.lines().count(), 1 + 30 + 16);

@@ -51,7 +51,9 @@ impl Csv {
             path: self.path.clone(),
             reason,
         };
-        let header = reader.headers().map_err(|error| format(error.to_string()))?;
+        let header = reader
+            .headers()
+            .map_err(|error| format(error.to_string()))?;
         let mut columns: Vec<String> = header.iter().map(str::to_owned).collect();
         if columns.is_empty() {
             columns.push(STEP.to_owned());
@@ -103,7 +105,11 @@ impl Logger for Csv {
 
     fn log(&mut self, record: &Record) -> Result<(), LogError> {
         let mut cells = vec![(STEP.to_owned(), record.step.to_string())];
-        cells.extend(record.numbers().map(|(name, number)| (name, number.to_string())));
+        cells.extend(
+            record
+                .numbers()
+                .map(|(name, number)| (name, number.to_string())),
+        );
         for (name, value) in &record.values {
             if let Value::Text(text) = value {
                 cells.push((name.clone(), text.clone()));
@@ -124,10 +130,15 @@ impl Logger for Csv {
             Some(_) => {}
         }
         let place = |column: &String| cells.iter().find(|(name, _)| name == column);
-        let cells = self.columns.iter().map(|column| place(column).map_or("", |(_, cell)| cell));
+        let cells = self
+            .columns
+            .iter()
+            .map(|column| place(column).map_or("", |(_, cell)| cell));
         let row = row(cells);
         match &mut self.file {
-            Some(file) => file.write_all(row.as_bytes()).map_err(LogError::io(&self.path)),
+            Some(file) => file
+                .write_all(row.as_bytes())
+                .map_err(LogError::io(&self.path)),
             None => Ok(()),
         }
     }

@@ -77,7 +77,8 @@ impl TensorBoard {
         let mut event = Vec::new();
         double(&mut event, 1, now);
         bytes(&mut event, 3, b"brain.Event:2");
-        file.write_all(&frame(&event)).map_err(LogError::io(&path))?;
+        file.write_all(&frame(&event))
+            .map_err(LogError::io(&path))?;
         Ok((path, file))
     }
 }

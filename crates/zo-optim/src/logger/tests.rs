@@ -66,7 +66,10 @@ fn several_numbers_are_one_by_their_mean_absolute_value() {
         .with("missing", None::<u64>);
     let numbers: Vec<_> = record.numbers().collect();
     let expected = [("mean_abs_g", 2.0), ("skipped", 1.0), ("count", 3.0)];
-    assert_eq!(numbers, expected.map(|(name, number)| (name.to_owned(), number)));
+    assert_eq!(
+        numbers,
+        expected.map(|(name, number)| (name.to_owned(), number))
+    );
 }
 
 #[test]
@@ -127,7 +130,10 @@ fn tables_have_a_column_for_each_name() {
     let mut logger = Csv::new(&path);
     logger.resume(1).unwrap();
     logger.log(&Record::new(2).with("loss", 0.5)).unwrap();
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), "step,loss\n2,0.5\n");
+    assert_eq!(
+        std::fs::read_to_string(&path).unwrap(),
+        "step,loss\n2,0.5\n"
+    );
 }
 
 #[test]
@@ -136,7 +142,10 @@ fn what_is_not_a_table_of_a_run_is_refused() {
     let path = dir.path().join("metrics.csv");
     std::fs::write(&path, "a,b\n1,2\n").unwrap();
     let error = Csv::new(&path).resume(1).unwrap_err().to_string();
-    assert!(error.contains("metrics.csv") && error.contains("`step`"), "{error}");
+    assert!(
+        error.contains("metrics.csv") && error.contains("`step`"),
+        "{error}"
+    );
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "a,b\n1,2\n");
 }
 
@@ -154,7 +163,10 @@ fn errors_name_the_file() {
     for logger in &mut loggers {
         for failed in [logger.log(&step(1)), logger.resume(1)] {
             let error = failed.unwrap_err().to_string();
-            assert!(error.contains("a-file") && error.contains("inside"), "{error}");
+            assert!(
+                error.contains("a-file") && error.contains("inside"),
+                "{error}"
+            );
         }
     }
 }

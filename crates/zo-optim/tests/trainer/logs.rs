@@ -53,14 +53,21 @@ fn a_resumed_run_logs_each_step_once() {
         ..config(10)
     };
     let [whole, cut] = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    assert!(logged(&saving(plan.clone(), &whole.path().join("a")), whole.path(), 99));
+    assert!(logged(
+        &saving(plan.clone(), &whole.path().join("a")),
+        whole.path(),
+        99
+    ));
     let expected = lines(whole.path());
     // Evaluations after 0, 4, 8 and 10 steps.
     assert_eq!(expected.len(), 10 + 4);
     let values = |line: &Value, names: &[&str]| -> Vec<Value> {
         names.iter().map(|name| line[*name].clone()).collect()
     };
-    let first = values(&expected[1], &["step", "forwards", "learning_rate", "skipped"]);
+    let first = values(
+        &expected[1],
+        &["step", "forwards", "learning_rate", "skipped"],
+    );
     assert_eq!(first, [json!(1), json!(2), json!(1e-2), json!(false)]);
     assert_eq!(expected[2]["learning_rate"], json!(1e-2 * 0.9));
     let [score, loss] = ["eval_score", "eval_loss"].map(|name| expected[0][name].as_f64().unwrap());

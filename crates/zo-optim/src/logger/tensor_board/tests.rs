@@ -30,7 +30,11 @@ fn hex(bytes: &[u8]) -> String {
 
 /// The file, which is the only one in the folder.
 fn file(dir: &Path) -> Vec<u8> {
-    let entries: Vec<_> = dir.read_dir().unwrap().map(|entry| entry.unwrap()).collect();
+    let entries: Vec<_> = dir
+        .read_dir()
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .collect();
     assert_eq!(entries.len(), 1);
     let name = entries[0].file_name().into_string().unwrap();
     assert!(name.starts_with("events.out.tfevents.1700000000"), "{name}");
@@ -57,7 +61,14 @@ fn a_run_goes_on_after_the_steps_it_has_done() {
     let dir = tempfile::tempdir().unwrap();
     log_three(&mut logger(dir.path()));
     let whole = file(dir.path());
-    let path = dir.path().read_dir().unwrap().next().unwrap().unwrap().path();
+    let path = dir
+        .path()
+        .read_dir()
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
     let record = Record::new(300).with("loss", 0.5);
     for (step, kept) in [(300, 177), (299, 40 + 45), (0, 40 + 45)] {
         fs::write(&path, &whole).unwrap();
