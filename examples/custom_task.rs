@@ -27,15 +27,15 @@ impl Task for Urgency {
         Kind::Classification
     }
 
-    fn label_words(&self) -> &[&str] {
-        &[" later", " now"]
+    fn label_words(&self) -> Vec<&str> {
+        vec![" later", " now"]
     }
 
     fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
         let (customer, text) = (row.object("customer")?, row.text("text")?);
         let prompt = format!("{} writes: {text} I answer", customer.text("name")?);
         let label = row.class("answer", &["later", "now"])?;
-        Ok(vec![Example::choice(prompt, self.label_words(), label)])
+        Ok(vec![Example::choice(prompt, &self.label_words(), label)])
     }
 }
 

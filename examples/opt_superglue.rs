@@ -8,10 +8,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use zo_cli::exit::exit;
-use zo_cli::train::{TrainArgs, run};
-
 fn main() -> ExitCode {
-    exit(run(&TrainArgs::parse()))
+    zo_cli::train::main()
 }

@@ -21,6 +21,7 @@ use crate::data::rows_name;
 use crate::methods::{self, Built, Choice, Flags, Shared, autodiff};
 use crate::plot;
 use crate::run::new_folder;
+use crate::values;
 
 /// Compare the methods at an equal number of forwards.
 #[derive(Parser, Debug)]
@@ -32,11 +33,11 @@ pub struct CompareArgs {
     /// Folder of the data set: train.* and dev.* [default: bundled synthetic rows in the layout of boolq]
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Task: sst2, rte, cb, boolq, wsc, wic, multirc, copa, record, squad or drop
-    #[arg(long, default_value = "boolq")]
+    /// Task
+    #[arg(long, default_value = "boolq", value_parser = values::tasks())]
     task: String,
     /// Methods, separated by commas [default: every method this build has]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = values::methods(), hide_possible_values = true)]
     methods: Vec<String>,
     /// Evaluations of the objective in a run
     #[arg(long, default_value_t = 400)]
@@ -50,8 +51,8 @@ pub struct CompareArgs {
     /// Seeds of the final runs: 0, 1, ..
     #[arg(long, default_value_t = 3)]
     seeds: u64,
-    /// Noise: gaussian or rademacher
-    #[arg(long, alias = "sampler", default_value = "gaussian")]
+    /// Noise
+    #[arg(long, alias = "sampler", default_value = "gaussian", value_parser = values::of::<Noise>(&["gaussian", "rademacher"]))]
     noise: Noise,
     /// Rows in a batch
     #[arg(long, default_value_t = 16)]

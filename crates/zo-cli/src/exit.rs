@@ -1,15 +1,47 @@
-//! How an example ends.
+//! How a program ends.
 
 use std::error::Error;
 use std::process::ExitCode;
 
-/// The exit code of `main`. An error goes to standard error in readable form: its text and those of its sources, not its `Debug` form.
+use thiserror::Error;
+use zo_optim::ConfigError;
+
+/// The exit code of a command line that makes no sense, as clap's.
+const USAGE: u8 = 2;
+
+/// The exit code of a run that Ctrl-C ended.
+pub const INTERRUPTED: u8 = 130;
+
+/// What was asked for makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+impl Usage {
+    /// This error, as one of usage.
+    pub fn of(error: impl Error) -> Self {
+        Self(text(&error))
+    }
+}
+
+/// Ctrl-C ended a run, which was saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("interrupted")]
+pub struct Interrupted;
+
+/// The exit code of `main`: 0, 1 if it failed, 2 if what was asked for makes no sense, 130 if it was interrupted. An error goes to standard
+/// error in readable form: its text and those of its sources, not its `Debug` form.
 pub fn exit(result: Result<(), Box<dyn Error>>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        // The report has said so.
+        Err(error) if error.is::<Interrupted>() => ExitCode::from(INTERRUPTED),
         Err(error) => {
             eprintln!("error: {}", text(error.as_ref()));
-            ExitCode::FAILURE
+            match error.is::<Usage>() || error.is::<ConfigError>() {
+                true => ExitCode::from(USAGE),
+                false => ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -12,17 +12,26 @@
 
 pub mod bundled;
 pub mod compare;
+pub mod config;
 pub mod dashboard;
 pub mod data;
 pub mod device;
+pub mod eval;
 pub mod exit;
+pub mod generate;
 pub mod memory;
 pub mod methods;
+pub mod model;
 pub mod plot;
+pub mod predict;
+pub mod reward;
 pub mod run;
+pub mod task;
 pub mod train;
 pub mod tune;
 
+mod card;
 mod cli;
+mod values;
 
 pub use cli::main;

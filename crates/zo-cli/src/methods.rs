@@ -11,6 +11,10 @@ use serde_json::{Value, json};
 use zo_llm::Tuning;
 use zo_optim::{Method, Noise, Perturbation, Registry, Rounding, registry};
 
+use crate::exit::Usage;
+
+pub(crate) use flags::TABLE;
+
 pub use flags::Flags;
 pub use optimizer::AnyOptimizer;
 
@@ -111,7 +115,7 @@ pub fn find(name: &str) -> Result<Choice, Failure> {
     let known: Vec<_> = choices.iter().map(|choice| choice.name).collect();
     let known = known.join(", ");
     let found = choices.into_iter().find(|choice| choice.name == name);
-    found.ok_or_else(|| format!("unknown method `{name}`: use one of {known}").into())
+    found.ok_or_else(|| Usage(format!("unknown method `{name}`: use one of {known}")).into())
 }
 
 /// The default learning rate. For the bundled model it is the method's own. For others it is 5e-6 up to half a billion
@@ -212,6 +216,8 @@ pub struct Built {
     pub optimizer: AnyOptimizer,
     /// Its configuration as JSON, defaults included.
     pub settings: Value,
+    /// The method as the registry reads it, without what all methods share; null if it is not one of the registry.
+    pub table: Value,
     /// Evaluations of the objective in a step (block-wise: for each block of a step).
     pub forwards_per_step: usize,
     /// Whether it needs an objective that can be differentiated.
@@ -253,6 +259,11 @@ impl Choice {
         if let Some(noise) = &shared.noise {
             config["noise"] = noise.as_str().into();
         }
+        if let Some(Value::Object(table)) = &flags.table {
+            for (key, value) in table {
+                config[key.as_str()] = value.clone();
+            }
+        }
         flags.choose_parts(&registry, &mut config);
         self.apply(&registry, flags, &mut config)?;
         let method = registry.method(&config)?;
@@ -273,9 +284,9 @@ impl Choice {
                     false => own.join(", "),
                 };
                 let name = self.name;
-                return Err(format!(
+                return Err(Usage(format!(
                     "--{flag} has no effect on --method {name}: the settings of its parts are {own} (see --method-help)"
-                )
+                ))
                 .into());
             };
             put(config, &format!("{kind}.{flag}"), value)?;
@@ -294,6 +305,7 @@ impl Choice {
         flags.check_others(self.name)?;
         let method = self.method(shared, flags)?;
         let settings = method.config();
+        let table = table(&settings);
         let forwards = method.forwards();
         let exact = settings["difference"] == "exact";
         if exact || matches!(self.kind, Kind::Hybrid | Kind::FirstOrder) {
@@ -303,11 +315,13 @@ impl Choice {
             Kind::Preset | Kind::Evaluation => Ok(Built {
                 optimizer: AnyOptimizer::ZerothOrder(Box::new(method.init()?)),
                 settings,
+                table,
                 forwards_per_step: if self.trains() { forwards } else { 0 },
                 differentiates: exact,
             }),
             Kind::Hybrid => Ok(Built {
                 optimizer: AnyOptimizer::hybrid(&method, flags)?,
+                table,
                 settings: json!({ "below": settings, "top": flags.top, "top_rate": flags.top_rate() }),
                 forwards_per_step: forwards + 1,
                 differentiates: true,
@@ -316,6 +330,7 @@ impl Choice {
                 AnyOptimizer::first_order(shared).map(|(optimizer, settings)| Built {
                     optimizer,
                     settings,
+                    table: Value::Null,
                     forwards_per_step: 1,
                     differentiates: true,
                 })
@@ -335,6 +350,37 @@ impl Choice {
     }
 }
 
+/// The parts of a method and what else belongs in a file's `[method]`. A sampler that is not there is `none`, since TOML has no null.
+fn table(settings: &Value) -> Value {
+    let shared = ["epsilon", "queries", "seed", "perturbation", "rounding"];
+    let Value::Object(all) = settings else {
+        return Value::Null;
+    };
+    let own = all
+        .iter()
+        .filter(|(key, _)| !shared.contains(&key.as_str()));
+    let value = |(key, value): (&String, &Value)| {
+        let value = match (key.as_str(), value) {
+            ("sampler", Value::Null) => json!("none"),
+            (_, value) => without_nulls(value),
+        };
+        (key.clone(), value)
+    };
+    let kept = own.map(value).filter(|(_, value)| !value.is_null());
+    Value::Object(kept.collect())
+}
+
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let kept = map.iter().filter(|(_, value)| !value.is_null());
+            let kept = kept.map(|(key, value)| (key.clone(), without_nulls(value)));
+            Value::Object(kept.collect())
+        }
+        value => value.clone(),
+    }
+}
+
 /// Sets `config.a.b` for the path `a.b`; a part given by its name becomes a table.
 fn put(config: &mut Value, path: &str, value: Value) -> Result<(), Failure> {
     let Some((place, setting)) = path.split_once('.') else {
@@ -347,7 +393,9 @@ fn put(config: &mut Value, path: &str, value: Value) -> Result<(), Failure> {
     }
     match part {
         Value::Null | Value::Object(_) => part[setting.replace('-', "_")] = value,
-        other => return Err(format!("{place} is {other}: it has no setting `{setting}`").into()),
+        other => {
+            return Err(Usage(format!("{place} is {other}: it has no setting `{setting}`")).into());
+        }
     }
     Ok(())
 }

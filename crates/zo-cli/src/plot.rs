@@ -57,6 +57,12 @@ pub fn training(path: &Path, title: &str, curves: &Curves) -> Result<(), Failure
     let last = [&losses, &eval_losses, &scores];
     let last = last.iter().filter_map(|points| points.last()).map(|p| p.0);
     let last = last.fold(1.0, f64::max) as u64;
+    // A reward may be anything, the others are shares.
+    let shares = curves.score_name() != "reward";
+    let right = match shares {
+        true => -0.03..1.03,
+        false => range(scores.iter().map(|point| point.1)),
+    };
     let shown = smoothed.iter().chain(&eval_losses).map(|point| point.1);
     let heights = range(common(&losses).chain(shown));
 
@@ -74,7 +80,7 @@ pub fn training(path: &Path, title: &str, curves: &Curves) -> Result<(), Failure
         .y_label_area_size(64)
         .right_y_label_area_size(64)
         .build_cartesian_2d(0..last, heights)?
-        .set_secondary_coord(0..last, -0.03..1.03);
+        .set_secondary_coord(0..last, right);
     chart
         .configure_mesh()
         .x_desc("step")
@@ -89,7 +95,10 @@ pub fn training(path: &Path, title: &str, curves: &Curves) -> Result<(), Failure
         .configure_secondary_axes()
         .y_desc(format!("{} on held-out rows", curves.score_name()))
         .y_labels(6)
-        .y_label_formatter(&|score| format!("{score:.1}"))
+        .y_label_formatter(&|score| match shares {
+            true => format!("{score:.1}"),
+            false => score.to_string(),
+        })
         .axis_style(BLACK.mix(0.5))
         .label_style(("sans-serif", 13))
         .draw()?;

@@ -13,12 +13,12 @@ use std::time::Instant;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zo_llm::dataset::Evaluation;
-use zo_llm::finetune::{Evaluated, Event};
+use zo_llm::finetune::{Evaluated, Event, FinetuneConfig};
 use zo_llm::replace::replace_bytes;
 use zo_optim::logger::{JsonLines, LogError, Logger};
 
 use self::folder::METRICS;
-use self::progress::Progress;
+use self::progress::{Progress, Standing};
 use crate::memory::peak_rss_mib;
 
 pub use curves::{Curves, Point};
@@ -26,6 +26,7 @@ pub(crate) use curves::{finite, smooth, thin};
 pub use folder::{Folder, FolderError, new_folder};
 pub use log::Log;
 pub use measured::{Measured, Tokens};
+pub(crate) use progress::duration;
 
 /// The file that holds what was chosen or written for each held-out row.
 const PREDICTIONS: &str = "predictions.json";
@@ -58,6 +59,10 @@ pub struct Run {
     evaluated_at: Option<usize>,
     /// The best evaluation, with predictions and answers.
     best: Option<(Evaluated, Evaluation)>,
+    /// The settings, for the learning rate of a step.
+    config: FinetuneConfig,
+    /// The name of the score, its last value, and the step.
+    held_out: Option<(&'static str, f64, usize)>,
     /// Steps of this process, and the sums over them: seconds; in forwards, in passes.
     counted: usize,
     sums: [f64; 3],
@@ -67,12 +72,12 @@ pub struct Run {
 }
 
 impl Run {
-    /// Starts following a run of `steps` steps whose files go to `folder`. `title` says what it is.
-    pub fn start(mut folder: Folder, title: &str, steps: usize, quiet: bool) -> Self {
+    /// Starts following a run whose files go to `folder`. `title` says what it is.
+    pub fn start(mut folder: Folder, title: &str, config: &FinetuneConfig, quiet: bool) -> Self {
         let path = folder.path().join(METRICS);
         let metrics = folder.take_metrics();
         let lines = metrics.map(|file| JsonLines::with_file(path, file));
-        let progress = Progress::new(steps, quiet);
+        let progress = Progress::new(config.steps, quiet);
         progress.say(&format!("{title}; files go to {}", folder.path().display()));
         Self {
             untouched: true,
@@ -86,6 +91,8 @@ impl Run {
             answers: Default::default(),
             evaluated_at: None,
             best: None,
+            config: config.clone(),
+            held_out: None,
             counted: 0,
             sums: [0.0; 3],
             started: Instant::now(),
@@ -161,12 +168,12 @@ impl Run {
         self.loggers.log(&record)?;
         self.take_up(&record.to_json());
         if let Event::Stepped { .. } = event {
-            let (losses, accuracy) = (&self.curves.losses, self.measured.accuracy_after);
-            self.progress.stepped(self.measured.steps, || {
-                let recent = mean(&losses[losses.len().saturating_sub(20)..]);
-                let loss = recent.map_or(String::from("-"), |loss| format!("{loss:.4}"));
-                let accuracy = accuracy.map_or(String::new(), |a| format!("  accuracy {a:.3}"));
-                format!("loss {loss}{accuracy}")
+            let (losses, step) = (&self.curves.losses, self.measured.steps);
+            let (held_out, config) = (self.held_out, &self.config);
+            self.progress.stepped(step, || Standing {
+                loss: mean(&losses[losses.len().saturating_sub(20)..]),
+                held_out,
+                lr: config.rate(step.saturating_sub(1)),
             });
         }
         Ok(())
@@ -176,9 +183,12 @@ impl Run {
         let f1 = evaluation
             .f1
             .map_or(String::new(), |f1| format!("  F1 {f1:.3}"));
+        let reward = evaluation
+            .reward
+            .map_or(String::new(), |reward| format!("  reward {reward:.3}"));
         let (accuracy, loss) = (evaluation.accuracy, evaluation.loss);
         self.progress.say(&format!(
-            "held-out rows after {step} steps: accuracy {accuracy:.3}{f1}  loss {loss:.4}"
+            "held-out rows after {step} steps: accuracy {accuracy:.3}{f1}{reward}  loss {loss:.4}"
         ));
         if let Some(note) = evaluation.note() {
             self.note(format!("held-out rows after {step} steps: {note}"));
@@ -217,15 +227,20 @@ impl Run {
         let step = count("step");
         if line.get("eval_loss").is_some() {
             self.evaluated_at = Some(step);
-            // Null means not finite; F1 is absent for most tasks.
+            // Null means not finite; F1 and reward are absent for most tasks.
             let [accuracy, loss] =
                 ["eval_accuracy", "eval_loss"].map(|name| number(name).unwrap_or(f64::NAN));
-            let (f1, m) = (number("eval_f1"), &mut self.measured);
+            let (f1, reward) = (number("eval_f1"), number("eval_reward"));
+            let m = &mut self.measured;
             if step == 0 {
                 (m.accuracy_before, m.eval_loss_before) = (Some(accuracy), Some(loss));
-                m.f1_before = f1;
+                (m.f1_before, m.reward_before) = (f1, reward);
             }
-            (m.accuracy_after, m.eval_loss_after, m.f1_after) = (Some(accuracy), Some(loss), f1);
+            (m.accuracy_after, m.eval_loss_after) = (Some(accuracy), Some(loss));
+            (m.f1_after, m.reward_after) = (f1, reward);
+            let named = [("reward", reward), ("F1", f1), ("accuracy", Some(accuracy))];
+            self.held_out =
+                (named.into_iter()).find_map(|(name, score)| Some((name, score?, step)));
             return;
         }
         let m = &mut self.measured;
@@ -283,6 +298,7 @@ impl Run {
         let m = &mut self.measured;
         m.accuracy_after = Some(evaluation.accuracy);
         m.f1_after = evaluation.f1;
+        m.reward_after = evaluation.reward;
         m.eval_loss_after = Some(evaluation.loss);
         self.predictions[1] = evaluation.predictions;
         self.answers[1] = evaluation.answers;
@@ -294,6 +310,7 @@ impl Run {
         if self.evaluated_at != Some(step) {
             let m = &mut self.measured;
             (m.accuracy_after, m.f1_after, m.eval_loss_after) = (None, None, None);
+            m.reward_after = None;
             self.predictions[1].clear();
             self.answers[1].clear();
         }

@@ -5,32 +5,74 @@
 //! set as its authors or Hugging Face publish it. Ctrl-C finishes the step under way, saves and reports.
 
 mod args;
+mod dry;
 mod report;
+mod resolved;
 mod setup;
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use burn::module::Module;
+use clap::{CommandFactory, Parser};
 use zo_llm::CausalLm;
 use zo_llm::dataset::evaluate;
 use zo_llm::finetune::{Event, FinetuneError, Finish, Outcome, RunError, finetune};
 use zo_llm::replace::replace_bytes;
 
 use crate::bundled;
+use crate::card::card;
+use crate::config::expand;
 use crate::dashboard;
-use crate::exit::text;
+use crate::exit::{Interrupted, Usage, exit, text};
 use crate::methods;
 use crate::run::{Folder, Run};
 
 pub use self::args::TrainArgs;
 use self::report::{Ending, Report, Test};
-use self::setup::{CHECKPOINTS, Setup, setup};
+use self::resolved::Resolved;
+use self::setup::{CHECKPOINTS, Plan, Setup, setup};
 
 pub use self::report::BURN;
 
 type Failure = Box<dyn Error>;
+
+/// What stands above the file of a run's settings.
+const RUN: &str = "This run with every default: zo train --config run.toml";
+
+/// `zo train` as a program of its own, for `examples/opt_superglue`.
+pub fn main() -> ExitCode {
+    exit(parse(std::env::args_os().collect(), 1).and_then(|args| run(&args)))
+}
+
+/// The flags of a command line whose own flags begin at `first`, with those of its `--config`. What clap refuses ends the program, as does
+/// `--help`.
+fn parse(argv: Vec<OsString>, first: usize) -> Result<TrainArgs, Failure> {
+    let command = TrainArgs::command();
+    let argv = expand(&command, &command, argv, first).map_err(Usage::of)?;
+    Ok(TrainArgs::parse_from(argv))
+}
+
+/// The settings that the flags come to, as the text of a file for `--config`. The model is not loaded.
+///
+/// # Errors
+/// What is wrong with them, or with the model's configuration, where that decides the learning rate.
+pub fn resolved(args: &TrainArgs) -> Result<String, Failure> {
+    let plan = Plan::new(args)?;
+    let lr = match args.lr {
+        Some(lr) => lr,
+        None => {
+            // Its parameters are lazy: nothing is drawn.
+            let model = CausalLm::new(&args.model.config()?, &plan.device)?;
+            plan.rate(args, model.num_params())
+        }
+    };
+    Ok(Resolved::new(args, &plan, lr).to_toml(RUN)?)
+}
 
 /// Trains as the flags say.
 ///
@@ -43,35 +85,43 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     }
     // Everything that can be wrong is found before a file is touched.
     let (mut setup, model) = setup(args)?;
+    if args.dry_run {
+        return dry::run(args, setup, model);
+    }
     let stop = stop_on_ctrl_c()?;
     let folder = match &args.out {
         Some(out) if args.resume => Folder::of_resumed(out),
         out => Folder::claim(out.as_deref())?,
     };
-    if setup.saves {
-        setup.config.checkpoint_dir = Some(folder.path().join(CHECKPOINTS));
+    if setup.plan.saves {
+        setup.plan.config.checkpoint_dir = Some(folder.path().join(CHECKPOINTS));
     }
-    let (steps, rows) = (setup.config.steps, &setup.rows);
-    let name = report::model_name(args, setup.model_dir.as_deref());
+    let name = args.model.name(setup.model_dir.as_deref());
+    let Setup { plan, rows, .. } = &mut setup;
+    let steps = plan.config.steps;
     let title = format!("{} on {}, {steps} steps", args.method, rows.about.name);
     let about = format!(
         "{title} at learning rate {}: {} tuning of {name}",
-        setup.config.lr, setup.tuning
+        plan.config.lr, plan.tuning
     );
-    let mut run = Run::start(folder, &about, steps, args.quiet);
-    run.log_to(
-        args.log
-            .iter()
-            .map(|log| log.in_folder(run.out()))
-            .collect(),
-    );
-    let observe = |event: Event<'_>| run.observe(&event).map_err(|e| e.to_string());
+    let resolved = Resolved::new(args, plan, plan.config.lr).to_toml(RUN)?;
+    let mut run = Run::start(folder, &about, &plan.config, args.quiet);
+    let loggers = args.log.iter().map(|log| log.in_folder(run.out()));
+    run.log_to(loggers.collect());
+    let observe = |event: Event<'_>| {
+        // A run that is refused leaves nothing.
+        if !run.has_begun() {
+            let path = run.out().join("run.toml");
+            replace_bytes(&path, resolved.as_bytes()).map_err(|e| e.to_string())?;
+        }
+        run.observe(&event).map_err(|e| e.to_string())
+    };
     let outcome = finetune(
         model,
-        &mut setup.optimizer,
+        &mut plan.optimizer,
         [&rows.train, &rows.dev],
-        &setup.config,
-        &setup.device,
+        &plan.config,
+        &plan.device,
         &stop,
         observe,
     );
@@ -112,8 +162,8 @@ fn done(
         best,
         ..
     } = outcome;
-    let (batch, pad) = (setup.config.eval_batch, setup.config.pad);
-    let on = |rows| evaluate(&model, rows, batch, pad, &setup.device);
+    let (batch, pad) = (setup.plan.config.eval_batch, setup.plan.config.pad);
+    let on = |rows| evaluate(&model, rows, batch, pad, &setup.plan.device);
     if let (true, Some(best)) = (args.keep_best && finish != Finish::Interrupted, &best) {
         run.kept(best, || on(&setup.rows.dev))?;
     }
@@ -130,7 +180,7 @@ fn done(
         });
     }
     // If saving fails, there is still a report.
-    let wanted = args.save || finish == Finish::Interrupted && !setup.saves;
+    let wanted = args.save || finish == Finish::Interrupted && !setup.plan.saves;
     let saved = wanted.then(|| match run.ends_finite() {
         true => save(args, setup, run.out(), &model),
         false => {
@@ -147,7 +197,10 @@ fn done(
     };
     write_report(args, setup, run, title, ending)?;
     saved?;
-    Ok(())
+    match finish {
+        Finish::Interrupted => Err(Interrupted.into()),
+        _ => Ok(()),
+    }
 }
 
 /// The end of a run that failed: what it has found so far is kept, and the weights if they were asked for and are worth keeping. The
@@ -163,8 +216,16 @@ fn failure(
     match &failed.best {
         None => run.ends_early(failed.step),
         Some(best) => {
-            let (batch, pad) = (setup.config.eval_batch, setup.config.pad);
-            let again = || evaluate(&failed.model, &setup.rows.dev, batch, pad, &setup.device);
+            let (batch, pad) = (setup.plan.config.eval_batch, setup.plan.config.pad);
+            let again = || {
+                evaluate(
+                    &failed.model,
+                    &setup.rows.dev,
+                    batch,
+                    pad,
+                    &setup.plan.device,
+                )
+            };
             if let Err(error) = run.kept(best, again) {
                 told(&error);
             }
@@ -207,8 +268,8 @@ fn told(error: &dyn Error) {
 }
 
 fn save(args: &TrainArgs, setup: &Setup, out: &Path, model: &CausalLm) -> Result<PathBuf, Failure> {
-    let name = args.model.as_deref().unwrap_or(bundled::MODEL);
-    let (config, tuning) = (&setup.model_config, &setup.tuning);
+    let name = args.model.model.as_deref().unwrap_or(bundled::MODEL);
+    let (config, tuning) = (&setup.model_config, &setup.plan.tuning);
     let unpacked;
     let source = match &setup.model_dir {
         Some(dir) => dir,
@@ -217,8 +278,9 @@ fn save(args: &TrainArgs, setup: &Setup, out: &Path, model: &CausalLm) -> Result
             unpacked.path()
         }
     };
+    let (dtype, max_shard) = (args.model.dtype, (args.max_shard * 1e9) as u64);
     args.tune
-        .save(out, source, name, config, model, tuning, args.dtype)
+        .save(out, source, name, config, model, tuning, dtype, max_shard)
 }
 
 fn write_report(
@@ -237,6 +299,10 @@ fn write_report(
     )?;
     let page = dashboard::page(title, &report, &ended, &setup.rows.dev)?;
     replace_bytes(&out.join(dashboard::FILE), page.as_bytes())?;
+    if let Some(saved) = report.saved() {
+        let card = card(&serde_json::to_value(&report)?, saved);
+        replace_bytes(&saved.join("README.md"), card.as_bytes())?;
+    }
     if !args.quiet {
         report.print(&out);
     }

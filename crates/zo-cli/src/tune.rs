@@ -5,28 +5,31 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use zo_llm::tuning::{load_adapter, save_adapter};
-use zo_llm::{CausalLm, Dtype, ModelConfig, Tuning, save_checkpoint};
+use zo_llm::{CausalLm, Dtype, ModelConfig, Tuning, save_checkpoint_in_shards};
+
+use crate::exit::Usage;
+use crate::values;
 
 /// What is tuned.
 #[derive(Args, Debug, Clone)]
 pub struct TuneArgs {
-    /// What is tuned: full, lora, prefix, prompt or head
-    #[arg(long, default_value = "full")]
+    /// What is tuned
+    #[arg(long, help_heading = "Tuning", default_value = "full", value_parser = clap::builder::PossibleValuesParser::new(values::TUNINGS))]
     pub tuning: String,
     /// lora: the rank [default: 8]
-    #[arg(long)]
+    #[arg(long, help_heading = "Tuning")]
     pub lora_rank: Option<usize>,
     /// lora: alpha; the adapter is scaled by alpha / rank [default: 16]
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long, help_heading = "Tuning", allow_hyphen_values = true)]
     pub lora_alpha: Option<f64>,
     /// lora: the layers, separated by commas [default: q_proj,v_proj]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, help_heading = "Tuning", value_delimiter = ',')]
     pub lora_targets: Option<Vec<String>>,
     /// prefix, prompt: virtual tokens [default: 5]
-    #[arg(long)]
+    #[arg(long, help_heading = "Tuning")]
     pub virtual_tokens: Option<usize>,
     /// Begin with the adapter in this folder, whose files say how it is tuned
-    #[arg(long, conflicts_with_all = ["tuning", "lora_rank", "lora_alpha", "lora_targets", "virtual_tokens"])]
+    #[arg(long, help_heading = "Tuning", conflicts_with_all = ["tuning", "lora_rank", "lora_alpha", "lora_targets", "virtual_tokens"])]
     pub adapter: Option<PathBuf>,
 }
 
@@ -50,7 +53,9 @@ impl TuneArgs {
                     config.targets.clone_from(targets);
                 }
             }
-            _ if lora => return Err(format!("--lora-* has no effect on --tuning {tuning}").into()),
+            _ if lora => {
+                return Err(Usage(format!("--lora-* has no effect on --tuning {tuning}")).into());
+            }
             Tuning::Prefix { length } | Tuning::Prompt { length } => {
                 *length = self.virtual_tokens.unwrap_or(*length);
             }
@@ -59,7 +64,10 @@ impl TuneArgs {
         if self.virtual_tokens.is_some()
             && !matches!(tuning, Tuning::Prefix { .. } | Tuning::Prompt { .. })
         {
-            return Err(format!("--virtual-tokens has no effect on --tuning {tuning}").into());
+            return Err(Usage(format!(
+                "--virtual-tokens has no effect on --tuning {tuning}"
+            ))
+            .into());
         }
         Ok(tuning)
     }
@@ -97,13 +105,16 @@ impl TuneArgs {
         model: &CausalLm,
         tuning: &Tuning,
         dtype: Dtype,
+        max_shard: u64,
     ) -> Result<PathBuf, Box<dyn Error>> {
         let dir = match tuning {
             Tuning::Full | Tuning::Head => out.join("model"),
             _ => out.join("adapter"),
         };
         match tuning {
-            Tuning::Full | Tuning::Head => save_checkpoint(&dir, source, config, model, dtype)?,
+            Tuning::Full | Tuning::Head => {
+                save_checkpoint_in_shards(&dir, source, config, model, dtype, max_shard)?;
+            }
             _ => save_adapter(&dir, model, tuning, name)?,
         }
         Ok(dir)

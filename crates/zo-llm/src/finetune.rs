@@ -5,6 +5,7 @@
 
 mod config;
 mod objective;
+mod reward;
 mod task;
 
 use std::path::Path;
@@ -23,6 +24,7 @@ use task::LmTask;
 
 pub use config::{FinetuneConfig, Objective};
 pub use objective::LossValue;
+pub use reward::{Reward, RewardError, RowAnswer};
 pub use task::RowsError;
 pub use zo_optim::trainer::{
     CheckpointError, Evaluated, Finish, SavedRun, Schedule, UnknownSchedule, last_checkpoint,
@@ -111,7 +113,7 @@ impl<'a> Event<'a> {
     }
 
     /// What is logged of it; `None` for what is not a step or an evaluation. An evaluation has `eval_accuracy`, `eval_f1` (missing if the
-    /// task has none) and `eval_loss`, and a `note` if something in it is not finite.
+    /// task has none) and `eval_loss`, an `eval_reward` if that is what is trained for, and a `note` if something in it is not finite.
     pub fn record(&self) -> Option<Record> {
         match *self {
             Self::Evaluated { step, evaluation } => {
@@ -119,6 +121,10 @@ impl<'a> Event<'a> {
                     .with("eval_accuracy", evaluation.accuracy)
                     .with("eval_f1", evaluation.f1)
                     .with("eval_loss", evaluation.loss);
+                let record = match evaluation.reward {
+                    Some(reward) => record.with("eval_reward", reward),
+                    None => record,
+                };
                 Some(match evaluation.note() {
                     Some(note) => record.with("note", note),
                     None => record,

@@ -46,7 +46,9 @@ pub use config::{
 };
 pub use load::{Checkpoint, Dtype, LoadError, load, load_model};
 pub use model::{CausalLm, Llama, Opt};
-pub use save::{SaveError, save_checkpoint, save_model};
+pub use save::{
+    SaveError, save_checkpoint, save_checkpoint_in_shards, save_model, save_model_in_shards,
+};
 pub use tokenizer::{LmTokenizer, TokenizerError};
 pub use tuning::Tuning;
 

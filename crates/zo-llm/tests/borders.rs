@@ -65,8 +65,8 @@ impl Task for Ask {
     fn kind(&self) -> Kind {
         self.0
     }
-    fn label_words(&self) -> &[&str] {
-        &[" P", " R"]
+    fn label_words(&self) -> Vec<&str> {
+        vec![" P", " R"]
     }
     fn read(&self, _: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
         Ok(Vec::new())

@@ -3,9 +3,18 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 use serde_json::{Value, json};
 use zo_optim::{Registry, registry};
+
+use crate::exit::Usage;
+use crate::values;
+
+/// The flag that hands over `[method]` of a file; not for people.
+pub(crate) const TABLE: &str = "method-table";
+
+const HEADING: &str = "Method";
 
 /// Settings of methods and their parts. Those that are not given have the defaults of the method.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +25,8 @@ pub struct Flags {
     settings: Vec<(String, Value)>,
     /// `--set`.
     set: Vec<String>,
+    /// `[method]` of a file, as the registry reads it.
+    pub(super) table: Option<Value>,
     /// hybrid: the tensors that Adam trains, those with this text in their path.
     pub top: Option<String>,
     top_rate: Option<f64>,
@@ -24,19 +35,10 @@ pub struct Flags {
 }
 
 const PARTS: [(&str, &str); 4] = [
-    (
-        "noise",
-        "Noise: gaussian or rademacher [default: the method's]",
-    ),
-    ("mask", "Mask, instead of the method's: see --method-help"),
-    (
-        "update",
-        "Update rule, instead of the method's: see --method-help",
-    ),
-    (
-        "difference",
-        "How losses become a derivative: central or one-sided",
-    ),
+    ("noise", "Noise [default: the method's]"),
+    ("mask", "Mask, instead of the method's"),
+    ("update", "Update rule, instead of the method's"),
+    ("difference", "How losses become a derivative"),
 ];
 
 /// Other spellings of flags, with the value for those that take none.
@@ -77,8 +79,19 @@ impl Args for Flags {
             }
         };
         let settings = known(&registry()).into_iter().map(setting);
-        let part =
-            |(name, help): (&'static str, &'static str)| Arg::new(name).long(name).help(help);
+        let part = |(name, help): (&'static str, &'static str)| {
+            let known = match name {
+                "difference" => PossibleValuesParser::new(values::DIFFERENCES),
+                kind => values::parts(&[kind], &[]),
+            };
+            let hide = !["noise", "difference"].contains(&name);
+            Arg::new(name)
+                .long(name)
+                .help(help)
+                .help_heading(HEADING)
+                .value_parser(known)
+                .hide_possible_values(hide)
+        };
         let alias = |(name, _, value): (&'static str, &'static str, Option<&'static str>)| {
             let arg = Arg::new(name).long(name).hide(true);
             match value {
@@ -92,12 +105,17 @@ impl Args for Flags {
             .arg(
                 Arg::new("sampler")
                     .long("sampler")
-                    .help("Sampler, instead of the method's: see --method-help (the name of a noise is taken as --noise)"),
+                    .help_heading(HEADING)
+                    .value_parser(values::parts(&["sampler", "noise"], &["none"]))
+                    .hide_possible_values(true)
+                    .help("Sampler, instead of the method's (the name of a noise is taken as --noise)"),
             )
             .arg(
                 Arg::new("set")
                     .long("set")
                     .action(ArgAction::Append)
+                    .value_name("PLACE=VALUE")
+                    .help_heading(HEADING)
                     .help("A setting by its place: --set mask.drop=0.5"),
             )
             .args(settings)
@@ -109,6 +127,7 @@ impl Args for Flags {
                     .value_parser(clap::value_parser!(f64)),
             )
             .arg(hidden("demonstrations").value_parser(clap::value_parser!(usize)))
+            .arg(hidden(TABLE).value_parser(|text: &str| serde_json::from_str::<Value>(text)))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -129,6 +148,7 @@ impl FromArgMatches for Flags {
             top: text("top"),
             top_rate: matches.get_one("top-rate").copied(),
             demonstrations: matches.get_one("demonstrations").copied(),
+            table: matches.get_one(TABLE).cloned(),
             ..Self::default()
         };
         for (name, _) in PARTS.into_iter().chain([("sampler", "")]) {
@@ -193,15 +213,16 @@ impl Flags {
     pub(super) fn set(&self) -> Result<Vec<(String, Value)>, Box<dyn Error>> {
         let split = |text: &String| match text.split_once('=') {
             Some((path, given)) => Ok((path.trim().to_owned(), value(given.trim()))),
-            None => Err(
-                format!("--set {text}: give a setting and its value, as in mask.drop=0.5").into(),
-            ),
+            None => Err(Usage(format!(
+                "--set {text}: give a setting and its value, as in mask.drop=0.5"
+            ))
+            .into()),
         };
         self.set.iter().map(split).collect()
     }
 
     /// Adam's learning rate as a multiple of the method's.
-    pub(super) fn top_rate(&self) -> f64 {
+    pub(crate) fn top_rate(&self) -> f64 {
         self.top_rate.unwrap_or(10.0)
     }
 
@@ -217,9 +238,9 @@ impl Flags {
             .find(|(_, given, owner)| *given && *owner != name)
         {
             None => Ok(()),
-            Some((flag, _, owner)) => Err(format!(
+            Some((flag, _, owner)) => Err(Usage(format!(
                 "--{flag} has no effect on --method {name}: it belongs to {owner}"
-            )
+            ))
             .into()),
         }
     }

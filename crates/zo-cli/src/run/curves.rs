@@ -14,12 +14,12 @@ pub struct Curves {
     pub gradients: Vec<Point>,
     /// Learning rate.
     pub learning_rates: Vec<Point>,
-    /// Score on the held-out rows: F1 for generation, else accuracy. NaN where it is not finite.
+    /// Score on the held-out rows: the reward if there is one, F1 for generation, else accuracy. NaN where it is not finite.
     pub scores: Vec<Point>,
     /// Loss on the held-out rows. NaN where it is not finite.
     pub eval_losses: Vec<Point>,
-    /// Whether the score is F1.
-    pub generates: bool,
+    /// What the score is, unless it is accuracy.
+    score: Option<&'static str>,
 }
 
 impl Curves {
@@ -28,10 +28,13 @@ impl Curves {
         let number = |name: &str| line[name].as_f64();
         let step = number("step").unwrap_or(0.0);
         if line.get("eval_loss").is_some() {
-            let f1 = number("eval_f1");
-            self.generates |= f1.is_some();
-            // Null means not finite.
-            let score = f1.or_else(|| number("eval_accuracy")).unwrap_or(f64::NAN);
+            let special = [("reward", "eval_reward"), ("F1", "eval_f1")];
+            let special = special.into_iter();
+            let found = special.filter_map(|(name, field)| Some((name, number(field)?)));
+            let accuracy = ("accuracy", number("eval_accuracy").unwrap_or(f64::NAN));
+            // Null means not finite, or that the task has none.
+            let (name, score) = found.chain([accuracy]).next().unwrap_or(accuracy);
+            self.score = Some(name).filter(|name| *name != "accuracy").or(self.score);
             self.scores.push((step, score));
             let loss = number("eval_loss").unwrap_or(f64::NAN);
             self.eval_losses.push((step, loss));
@@ -60,7 +63,7 @@ impl Curves {
 
     /// What the score is called.
     pub fn score_name(&self) -> &'static str {
-        if self.generates { "F1" } else { "accuracy" }
+        self.score.unwrap_or("accuracy")
     }
 }
 

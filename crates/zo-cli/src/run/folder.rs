@@ -11,10 +11,11 @@ use thiserror::Error;
 pub(super) const METRICS: &str = "metrics.jsonl";
 
 /// What runs leave in their folders.
-const RECORD: [&str; 10] = [
+const RECORD: [&str; 11] = [
     METRICS,
     "metrics.csv",
     "tensorboard",
+    "run.toml",
     "report.json",
     "report.html",
     "predictions.json",
@@ -72,11 +73,7 @@ impl Folder {
     pub fn claim(out: Option<&Path>) -> Result<Self, FolderError> {
         let (path, made) = match out {
             Some(out) => {
-                let taken = RECORD.iter().find(|name| out.join(name).exists());
-                if let Some(file) = taken {
-                    let path = out.to_owned();
-                    return Err(FolderError::Taken { path, file });
-                }
+                Self::check(out)?;
                 let made = missing(out);
                 create_dir_all(out).map_err(io(out))?;
                 (out.to_owned(), made)
@@ -102,6 +99,18 @@ impl Folder {
             path,
             made,
             metrics,
+        })
+    }
+
+    /// Whether a new run may use the folder `out`. Nothing is made.
+    ///
+    /// # Errors
+    /// If another run left something there.
+    pub fn check(out: &Path) -> Result<(), FolderError> {
+        let taken = RECORD.iter().find(|name| out.join(name).exists());
+        let path = || out.to_owned();
+        taken.map_or(Ok(()), |file| {
+            Err(FolderError::Taken { path: path(), file })
         })
     }
 

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use clap::ValueEnum;
+use serde::Serialize;
 use zo_optim::logger::{Csv, Logger, TensorBoard};
 
 /// A form in which steps and evaluations are written beside `metrics.jsonl`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Log {
     /// `metrics.csv`.
     Csv,

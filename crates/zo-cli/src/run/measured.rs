@@ -33,6 +33,10 @@ pub struct Measured {
     pub f1_before: Option<f64>,
     /// F1 on the held-out rows after the last step, for generation.
     pub f1_after: Option<f64>,
+    /// Mean reward on the held-out rows before the first step, with `--reward`.
+    pub reward_before: Option<f64>,
+    /// Mean reward on the held-out rows after the last step, with `--reward`.
+    pub reward_after: Option<f64>,
     /// Loss on the held-out rows before the first step.
     pub eval_loss_before: Option<f64>,
     /// Loss on the held-out rows after the last step.

@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::bundled;
-use crate::data::About;
+use crate::data::{About, in_full};
 use crate::run::Measured;
 use serde::Serialize;
 use serde_json::Value;
@@ -38,14 +37,6 @@ pub(super) fn finish_name(finish: Finish) -> &'static str {
     }
 }
 
-/// The model's name: its folder's, or its name on the hub.
-pub(super) fn model_name(args: &TrainArgs, dir: Option<&Path>) -> String {
-    let asked = args.model.as_deref().unwrap_or(bundled::MODEL);
-    let named = dir.filter(|_| Path::new(asked).is_dir());
-    let folder = named.and_then(Path::file_name);
-    folder.map_or(asked.to_owned(), |folder| folder.to_string_lossy().into())
-}
-
 /// `report.json`: what was asked for, with every default resolved, and what was measured.
 #[derive(Serialize)]
 pub(super) struct Report<'a> {
@@ -68,6 +59,8 @@ pub(super) struct Report<'a> {
     /// The folder of the adapter that it began with.
     adapter: Option<&'a Path>,
     objective: &'a str,
+    /// The command that gives the reward.
+    reward: Option<&'a str>,
     schedule: String,
     warmup: usize,
     rounding: String,
@@ -147,6 +140,7 @@ impl<'a> Report<'a> {
             seed,
             pad: _,
             autodiff_device: _,
+            reward: _,
             keep_best,
             patience,
             checkpoint_dir: _,
@@ -154,38 +148,41 @@ impl<'a> Report<'a> {
             resume: _,
             trained: _,
             method,
-        } = &setup.config;
-        let lora = match &setup.tuning {
+        } = &setup.plan.config;
+        let lora = match &setup.plan.tuning {
             Tuning::Lora(config) => Some(config),
             _ => None,
         };
-        let virtual_tokens = match &setup.tuning {
+        let virtual_tokens = match &setup.plan.tuning {
             Tuning::Prefix { length } | Tuning::Prompt { length } => Some(*length),
             _ => None,
         };
-        let in_full = |dir: &Path| dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         Self {
-            model: model_name(args, setup.model_dir.as_deref()),
+            model: args.model.name(setup.model_dir.as_deref()),
             model_folder: setup.model_dir.as_deref().map(in_full),
             architecture: setup.model_config.architecture().to_string(),
             task: &setup.rows.about.name,
             data: &setup.rows.about,
-            method: setup.method.name,
+            method: setup.plan.method.name,
             method_settings: &method["settings"],
             demonstrations: &method["demonstrations"],
-            tuning: setup.tuning.to_string(),
+            tuning: setup.plan.tuning.to_string(),
             lora_rank: lora.map(|config| config.rank),
             lora_alpha: lora.map(|config| config.alpha),
             lora_targets: lora.map(|config| &config.targets[..]),
             virtual_tokens,
             adapter: args.tune.adapter.as_deref(),
-            objective: &args.objective,
+            objective: match &args.reward {
+                Some(_) => "reward",
+                None => &args.objective,
+            },
+            reward: args.reward.as_deref(),
             schedule: schedule.to_string(),
             warmup: *warmup,
             rounding: args.rounding.to_string(),
             perturb: args.perturb.to_string(),
-            device: &args.device,
-            dtype: args.dtype.to_string(),
+            device: &args.model.device,
+            dtype: args.model.dtype.to_string(),
             seed: *seed,
             lr: *lr,
             epsilon: &method["epsilon"],
@@ -200,7 +197,7 @@ impl<'a> Report<'a> {
             keep_best: *keep_best,
             patience: *patience,
             checkpoint_every: *checkpoint_every,
-            resumed_from: setup.resumed.as_ref().map(|saved| saved.step),
+            resumed_from: setup.plan.resumed.as_ref().map(|saved| saved.step),
             versions: Versions {
                 zo_optim: env!("CARGO_PKG_VERSION"),
                 burn: BURN,
@@ -218,6 +215,11 @@ impl<'a> Report<'a> {
             test: ending.test,
             measured,
         }
+    }
+
+    /// The folder of what was saved.
+    pub(super) fn saved(&self) -> Option<&Path> {
+        self.saved.as_deref()
     }
 
     /// The table at the end of a run.
@@ -243,6 +245,9 @@ impl<'a> Report<'a> {
             number(m.accuracy_after, 3),
             report.eval_rows
         );
+        if let (Some(before), Some(after)) = (m.reward_before, m.reward_after) {
+            println!("  reward             {before:8.3}  {after:8.3}   on the same rows");
+        }
         if let (Some(before), Some(after)) = (m.f1_before, m.f1_after) {
             println!("  F1                 {before:8.3}  {after:8.3}   on the same rows");
         }
@@ -289,7 +294,7 @@ impl<'a> Report<'a> {
             println!("  saved to {}", saved.display());
         }
         println!(
-            "  {}: report.json, report.html, metrics.jsonl, predictions.json, training.svg",
+            "  {}: run.toml, report.json, report.html, metrics.jsonl, predictions.json, training.svg",
             out.display()
         );
     }

@@ -1,7 +1,10 @@
 //! `zo` as its users meet it: what it leaves behind is true, and what it refuses destroys nothing.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod commands;
+mod config;
 mod finite;
+mod own;
 mod record;
 mod refused;
 mod resume;
@@ -60,7 +63,7 @@ pub(crate) fn fails(dir: &Path, args: &[&str]) -> String {
     errors
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 

@@ -5,6 +5,7 @@ mod error;
 mod evaluate;
 mod example;
 mod fingerprint;
+mod predict;
 mod show;
 mod train_batch;
 
@@ -22,6 +23,7 @@ pub use encode::{Demonstration, Encoding};
 pub use error::DatasetError;
 pub use evaluate::{Evaluation, evaluate, evaluate_rows};
 pub use example::{EncodedExample, Sequence};
+pub use predict::{Prediction, predict};
 pub use train_batch::{TrainBatch, option_loss, predictions};
 
 /// The rows of one split.

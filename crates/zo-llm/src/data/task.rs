@@ -1,7 +1,7 @@
 //! Tasks: how a row of a data set becomes prompts, what may follow them, and what is right.
 //!
 //! [`rows`] reads the files of a data set, a [`Task`] turns each row into [`Example`]s, [`split`] draws rows by seed. [`task()`] finds
-//! MeZO's eleven tasks by name. Your own task defines how to read a row:
+//! MeZO's eleven tasks by name. Your own is a [`TemplateTask`], or defines how to read a row:
 //!
 //! ```
 //! use serde_json::json;
@@ -16,12 +16,12 @@
 //!     fn kind(&self) -> Kind {
 //!         Kind::Classification
 //!     }
-//!     fn label_words(&self) -> &[&str] {
-//!         &[" No", " Yes"]
+//!     fn label_words(&self) -> Vec<&str> {
+//!         vec![" No", " Yes"]
 //!     }
 //!     fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
 //!         let prompt = format!("{} Is this spam?", row.text("mail")?);
-//!         Ok(vec![Example::choice(prompt, self.label_words(), row.flag("label")?)])
+//!         Ok(vec![Example::choice(prompt, &self.label_words(), row.flag("label")?)])
 //!     }
 //! }
 //!
@@ -40,12 +40,14 @@ mod classification;
 mod example;
 mod fields;
 mod generation;
+mod template;
 
 pub use choice::{Copa, Record};
 pub use classification::{BoolQ, Cb, MultiRc, Rte, Sst2, Wic, Wsc};
-pub use example::{Answer, AnswerFormat, Example, Kind, Task, read_row};
+pub use example::{Answer, AnswerFormat, Example, Kind, Task, read_row, read_unlabelled};
 pub use fields::{Fields, TaskError};
 pub use generation::{DropQa, Squad};
+pub use template::{TemplateError, TemplateTask};
 
 /// The tasks of MeZO, in the order of its tables.
 pub fn tasks() -> [Box<dyn Task>; 11] {
@@ -94,8 +96,8 @@ mod tests {
             self.0
         }
 
-        fn label_words(&self) -> &[&str] {
-            &["No", "Yes"]
+        fn label_words(&self) -> Vec<&str> {
+            vec!["No", "Yes"]
         }
 
         fn read(&self, _: &Fields<'_>) -> Result<Vec<Example>, TaskError> {

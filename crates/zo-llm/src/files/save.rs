@@ -1,24 +1,25 @@
 //! Writing a folder that [`load()`](crate::load()) and transformers read.
 
-use std::collections::HashMap;
+mod shards;
+mod write;
+
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::Tensor;
-use half::{bf16, f16};
-use safetensors::tensor::{Dtype as FileDtype, Metadata, TensorInfo};
+use burn::module::Module;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::dtype::Dtype;
 use super::error::not_finite;
 use super::folder::{COMPANIONS, has_tokenizer};
-use super::replace::{replace, replace_bytes, stage};
-use super::slots::{Slot, file_name, slots};
+use super::replace::{replace, replace_bytes};
+use super::slots::slots;
 use crate::model::CausalLm;
 use crate::model::config::{ConfigError, ModelConfig};
+
+/// The largest file of weights that is written, in bytes, unless another limit is given: 5 GB.
+pub const MAX_SHARD: u64 = 5_000_000_000;
 
 /// Why a model cannot be saved.
 #[derive(Debug, Error)]
@@ -109,12 +110,31 @@ pub fn save_checkpoint(
     model: &CausalLm,
     dtype: Dtype,
 ) -> Result<(), SaveError> {
+    save_checkpoint_in_shards(dir, source, config, model, dtype, MAX_SHARD)
+}
+
+/// [`save_checkpoint`] with files of at most `max_shard` bytes of weights: see [`save_model_in_shards`].
+///
+/// # Errors
+/// As [`save_checkpoint`].
+pub fn save_checkpoint_in_shards(
+    dir: &Path,
+    source: &Path,
+    config: &ModelConfig,
+    model: &CausalLm,
+    dtype: Dtype,
+    max_shard: u64,
+) -> Result<(), SaveError> {
     if !has_tokenizer(source) {
         return Err(SaveError::NoTokenizer {
             dir: source.to_owned(),
         });
     }
-    save_model(dir, config, model, dtype)?;
+    save_model_in_shards(dir, config, model, dtype, max_shard)?;
+    copy_companions(dir, source)
+}
+
+fn copy_companions(dir: &Path, source: &Path) -> Result<(), SaveError> {
     for name in COMPANIONS {
         let from = source.join(name);
         if !from.exists() {
@@ -131,7 +151,8 @@ pub fn save_checkpoint(
 }
 
 /// Writes `config.json` and `model.safetensors` into the folder `dir` (made if absent), with Hugging Face's names and layout
-/// and weights of type `dtype`. Tensors are copied to the host one at a time. The tokenizer's files are not touched.
+/// and weights of type `dtype`; more than [`MAX_SHARD`] bytes of weights are split into several files. Tensors are copied to the host one
+/// at a time. The tokenizer's files are not touched.
 ///
 /// Adapters (LoRA, and any other reparameterization) are saved merged into the weights they adapt. A second copy of those weights
 /// is on the device while the file is written; `model` keeps its adapters.
@@ -144,6 +165,22 @@ pub fn save_model(
     config: &ModelConfig,
     model: &CausalLm,
     dtype: Dtype,
+) -> Result<(), SaveError> {
+    save_model_in_shards(dir, config, model, dtype, MAX_SHARD)
+}
+
+/// [`save_model`] with files of at most `max_shard` bytes of weights, or a single tensor if one is larger: `model-00001-of-00002.safetensors`
+/// and so on, and `model.safetensors.index.json`, which lists what is where. If everything fits into one file, it is
+/// `model.safetensors`. Files of the other form are removed, once the new ones are in place.
+///
+/// # Errors
+/// As [`save_model`].
+pub fn save_model_in_shards(
+    dir: &Path,
+    config: &ModelConfig,
+    model: &CausalLm,
+    dtype: Dtype,
+    max_shard: u64,
 ) -> Result<(), SaveError> {
     let expected = slots(&CausalLm::new(config, &Default::default())?);
     let merged;
@@ -163,22 +200,21 @@ pub fn save_model(
         });
     }
 
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| SaveError::Write {
-            path: path.clone(),
-            source,
-        }
-    };
-    std::fs::create_dir_all(dir).map_err(failed(dir))?;
-    let (weights, json) = (dir.join("model.safetensors"), dir.join("config.json"));
+    std::fs::create_dir_all(dir).map_err(write_failed(dir))?;
+    let json = dir.join("config.json");
     let text = config_text(config, dtype)?;
-    // The weights come first, as they take longest and may be refused: both files are on the disk before either is replaced.
-    let staged = stage(&weights, failed(&weights), |file| {
-        write_weights(file, &slots, model, dtype, &failed(&weights))
-    })?;
-    replace_bytes(&json, text.as_bytes()).map_err(failed(&json))?;
-    staged.place().map_err(failed(&weights))
+    // The weights come first, as they take longest and may be refused: all files are on the disk before one is replaced.
+    let staged = shards::stage_weights(dir, &slots, model, dtype, max_shard)?;
+    replace_bytes(&json, text.as_bytes()).map_err(write_failed(&json))?;
+    staged.place(dir)
+}
+
+fn write_failed(path: &Path) -> impl Fn(std::io::Error) -> SaveError {
+    let path = path.to_owned();
+    move |source| SaveError::Write {
+        path: path.clone(),
+        source,
+    }
 }
 
 /// `config.json` with the type of the weights, in which transformers loads them. Its older versions only know this name.
@@ -195,138 +231,6 @@ fn config_text(config: &ModelConfig, dtype: Dtype) -> Result<String, SaveError> 
     };
     fields.insert("torch_dtype".to_owned(), name.into());
     Ok(format!("{:#}\n", Value::Object(fields)))
-}
-
-fn write_weights(
-    file: &mut impl Write,
-    slots: &[Slot],
-    model: &CausalLm,
-    dtype: Dtype,
-    failed: &impl Fn(std::io::Error) -> SaveError,
-) -> Result<(), SaveError> {
-    let (file_dtype, size) = match dtype {
-        Dtype::F32 => (FileDtype::F32, 4),
-        Dtype::Bf16 => (FileDtype::BF16, 2),
-        Dtype::F16 => (FileDtype::F16, 2),
-    };
-    let mut offset = 0;
-    let infos = slots.iter().map(|slot| {
-        let start = offset;
-        offset += slot.shape.iter().product::<usize>() * size;
-        let info = TensorInfo {
-            dtype: file_dtype,
-            shape: slot.shape.clone(),
-            data_offsets: (start, offset),
-        };
-        (file_name(&slot.path), info)
-    });
-    // transformers asks for this entry.
-    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let header = |message: String| SaveError::Tensor {
-        name: "the header".to_owned(),
-        message,
-    };
-    let metadata =
-        Metadata::new(Some(format), infos.collect()).map_err(|error| header(error.to_string()))?;
-    let mut text = serde_json::to_vec(&metadata).map_err(|error| header(error.to_string()))?;
-    text.resize(text.len().next_multiple_of(8), b' ');
-
-    file.write_all(&(text.len() as u64).to_le_bytes())
-        .map_err(failed)?;
-    file.write_all(&text).map_err(failed)?;
-    let mut writer = Writer {
-        file,
-        slots: slots.iter(),
-        dtype,
-        failed,
-        error: None,
-    };
-    model.visit(&mut writer);
-    writer.error.map_or(Ok(()), Err)
-}
-
-/// Writes each parameter as it is visited, in the order of the header.
-struct Writer<'a, W, I, F> {
-    file: &'a mut W,
-    slots: I,
-    dtype: Dtype,
-    failed: &'a F,
-    error: Option<SaveError>,
-}
-
-impl<W: Write, I, F> Writer<'_, W, I, F> {
-    /// Writes the values of a parameter, all of them finite.
-    fn write(&mut self, slot: &Slot, values: &[f32]) -> std::io::Result<()> {
-        let (rows, columns) = match slot.shape[..] {
-            [rows, columns] if slot.transposed => (rows, columns),
-            _ => (1, values.len()),
-        };
-        // The model holds the transpose of the file's `[rows, columns]`.
-        for row in 0..rows {
-            for column in 0..columns {
-                let value = values[column * rows + row];
-                match self.dtype {
-                    Dtype::F32 => self.file.write_all(&value.to_le_bytes())?,
-                    Dtype::Bf16 => self.file.write_all(&bf16::from_f32(value).to_le_bytes())?,
-                    Dtype::F16 => self.file.write_all(&f16::from_f32(value).to_le_bytes())?,
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-impl<'a, W, I, F> ModuleVisitor for Writer<'a, W, I, F>
-where
-    W: Write,
-    I: Iterator<Item = &'a Slot>,
-    F: Fn(std::io::Error) -> SaveError,
-{
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(slot) = self.slots.next() else {
-            return;
-        };
-        if self.error.is_some() {
-            return;
-        }
-        self.error = match param.val().try_into_data() {
-            Ok(data) => {
-                let values: Vec<f32> = data.iter::<f32>().collect();
-                drop(data);
-                let checked = check(slot, &values, self.dtype);
-                checked
-                    .and_then(|()| self.write(slot, &values).map_err(self.failed))
-                    .err()
-            }
-            Err(error) => Some(SaveError::Tensor {
-                name: file_name(&slot.path),
-                message: error.to_string(),
-            }),
-        };
-    }
-}
-
-/// An error unless all values are finite as `dtype`.
-fn check(slot: &Slot, values: &[f32], dtype: Dtype) -> Result<(), SaveError> {
-    let kept = |value: &f32| match dtype {
-        Dtype::F32 => value.is_finite(),
-        Dtype::Bf16 => bf16::from_f32(*value).is_finite(),
-        Dtype::F16 => f16::from_f32(*value).is_finite(),
-    };
-    let bad = values.iter().filter(|value| !kept(value)).count();
-    if bad == 0 {
-        return Ok(());
-    }
-    let nan = values.iter().filter(|value| value.is_nan()).count();
-    let infinite = values.iter().filter(|value| value.is_infinite()).count();
-    Err(SaveError::NotFinite {
-        tensor: file_name(&slot.path),
-        values: values.len(),
-        nan,
-        infinite,
-        too_large: bad - nan - infinite,
-        dtype,
-    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The settings of a run.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use burn::module::ParamGroup;
 use burn::tensor::Device;
@@ -10,6 +11,7 @@ use zo_core::ConfigError;
 
 use zo_optim::trainer::{Schedule, TrainerConfig};
 
+use super::reward::Reward;
 use crate::batches::Order;
 
 /// What a step minimises.
@@ -21,6 +23,9 @@ pub enum Objective {
     Loss,
     /// 1 minus the task's score on the batch: accuracy, for generation F1. It has no derivative; methods that differentiate fail.
     Score,
+    /// Minus the [reward](FinetuneConfig::reward) of the answers to the batch: the option chosen for each row, or the text that is generated.
+    /// It has no derivative. Held-out rows are scored by it, too.
+    Reward,
 }
 
 /// How long, how fast and how often. All fields have defaults, in code and in JSON.
@@ -60,6 +65,9 @@ pub struct FinetuneConfig {
     /// with the model there, and the batch has to be there, too. Default `None`, right for all others. Not part of the JSON.
     #[serde(skip)]
     pub autodiff_device: Option<Device>,
+    /// The reward, for [`Objective::Reward`]. Default none. Not part of the JSON.
+    #[serde(skip)]
+    pub reward: Option<Arc<dyn Reward>>,
     /// Whether the run ends with the weights of the best evaluation (the highest score, of equals the lowest loss, of equals the
     /// first) instead of the last ones. They wait on disk, not in memory: this needs `checkpoint_dir`. Default no.
     pub keep_best: bool,
@@ -98,6 +106,7 @@ impl Default for FinetuneConfig {
             seed: 0,
             pad: 0,
             autodiff_device: None,
+            reward: None,
             keep_best: false,
             patience: None,
             checkpoint_dir: None,
@@ -157,6 +166,12 @@ impl FinetuneConfig {
             self.eval_batch > 0,
             "at least 1 row",
         )?;
+        ConfigError::check(
+            "objective",
+            "reward",
+            self.objective != Objective::Reward || self.reward.is_some(),
+            "another one, or the configuration must hold the reward",
+        )?;
         self.trainer().validate()
     }
 }
@@ -174,8 +189,9 @@ mod tests {
         FinetuneConfig::default().validate().unwrap();
         good.validate().unwrap();
         type Spoil = fn(&mut FinetuneConfig);
-        let spoiled: [(&str, Spoil); 14] = [
+        let spoiled: [(&str, Spoil); 15] = [
             ("batch", |c| c.batch = 0),
+            ("objective", |c| c.objective = Objective::Reward),
             ("micro_batch", |c| c.micro_batch = Some(0)),
             ("micro_batch", |c| c.micro_batch = Some(17)),
             ("eval_batch", |c| c.eval_batch = 0),

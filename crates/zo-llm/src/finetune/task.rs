@@ -8,8 +8,9 @@ use zo_optim::trainer::{self, Task};
 
 use super::config::{FinetuneConfig, Objective};
 use super::objective::{LossValue, StepBatch};
+use super::reward::{RewardError, answers};
 use crate::batches::{BatchSampler, BatchSizeError};
-use crate::dataset::{Dataset, DatasetError, Evaluation, evaluate, evaluate_rows};
+use crate::dataset::{Dataset, DatasetError, Evaluation, Split, evaluate, evaluate_rows};
 use crate::model::CausalLm;
 
 /// What is wrong with the rows of a run.
@@ -22,6 +23,9 @@ pub enum RowsError {
     /// The data does not fit the run.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
+    /// The held-out rows have no reward.
+    #[error(transparent)]
+    Reward(RewardError),
 }
 
 /// Rows to train on, rows held out, and how both are used.
@@ -55,6 +59,29 @@ impl<'a> LmTask<'a> {
             device,
             batches,
         })
+    }
+}
+
+impl LmTask<'_> {
+    /// The reward of the answers to the rows `rows` of a split: NaN if the model has no answer to one of them.
+    fn reward(
+        &self,
+        split: Split,
+        rows: &[usize],
+        evaluation: &Evaluation,
+    ) -> Result<Option<f64>, RewardError> {
+        let reward = self.config.reward.as_ref();
+        let Some(reward) = reward.filter(|_| self.config.objective == Objective::Reward) else {
+            return Ok(None);
+        };
+        let dataset = match split {
+            Split::Train => self.train,
+            Split::Dev => self.dev,
+        };
+        match answers(dataset, rows, evaluation) {
+            Some(answers) => reward.reward(split, &answers).map(Some),
+            None => Ok(Some(f64::NAN)),
+        }
     }
 }
 
@@ -92,23 +119,34 @@ impl Task<CausalLm> for LmTask<'_> {
     fn objective(&self, model: &CausalLm, batch: &StepBatch) -> Result<LossValue, ObjectiveError> {
         match self.config.objective {
             Objective::Loss => batch.loss(model),
-            Objective::Score => {
+            Objective::Score | Objective::Reward => {
                 let (size, pad) = (self.config.part_size(), self.config.pad);
-                evaluate_rows(model, self.train, &batch.rows, size, pad, self.device)
-                    .map(|evaluation| LossValue::Number(1.0 - evaluation.score()))
-                    .map_err(|error| ObjectiveError::User(Box::new(error)))
+                let rows = &batch.rows;
+                let evaluation = evaluate_rows(model, self.train, rows, size, pad, self.device)
+                    .map_err(|error| ObjectiveError::User(Box::new(error)))?;
+                let reward = self.reward(Split::Train, rows, &evaluation);
+                Ok(LossValue::Number(
+                    match reward.map_err(ObjectiveError::User)? {
+                        // Not `-reward`: 0 should not become -0.
+                        Some(reward) => 0.0 - reward,
+                        None => 1.0 - evaluation.score(),
+                    },
+                ))
             }
         }
     }
 
-    // A score is always finite.
+    // A score is always finite, and a reward is not the model's.
     fn loss(&self, model: &CausalLm, batch: &StepBatch) -> Result<LossValue, ObjectiveError> {
         batch.loss(model)
     }
 
     fn evaluate(&mut self, model: &CausalLm) -> Result<trainer::Evaluation<Evaluation>, RowsError> {
         let (batch, pad) = (self.config.eval_batch, self.config.pad);
-        let details = evaluate(model, self.dev, batch, pad, self.device)?;
+        let mut details = evaluate(model, self.dev, batch, pad, self.device)?;
+        let rows: Vec<usize> = (0..self.dev.len()).collect();
+        let reward = self.reward(Split::Dev, &rows, &details);
+        details.reward = reward.map_err(RowsError::Reward)?;
         Ok(trainer::Evaluation {
             score: details.score(),
             loss: details.loss,

@@ -24,14 +24,16 @@ pub struct Evaluation {
     pub predictions: Vec<Option<usize>>,
     /// The answer to each row, for generation; `None` where the model's scores say nothing.
     pub answers: Vec<Option<String>>,
+    /// The mean reward of the answers, where that is what is trained for.
+    pub reward: Option<f64>,
     /// Rows whose scores are not finite.
     pub not_finite: usize,
 }
 
 impl Evaluation {
-    /// What the papers report: F1 for generation, accuracy for the others.
+    /// The reward if there is one, else what the papers report: F1 for generation, accuracy for the others.
     pub fn score(&self) -> f64 {
-        self.f1.unwrap_or(self.accuracy)
+        self.reward.or(self.f1).unwrap_or(self.accuracy)
     }
 
     /// A warning about an evaluation that is not finite; `None` for one that is.
@@ -151,7 +153,7 @@ pub fn evaluate_rows(
 }
 
 /// The mean log-probability of each continuation, `batch` sequences at a time.
-fn option_scores(
+pub(super) fn option_scores(
     model: &CausalLm,
     options: &[Sequence],
     batch: usize,

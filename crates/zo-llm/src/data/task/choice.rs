@@ -68,6 +68,11 @@ impl Task for Record {
         Kind::MultipleChoice
     }
 
+    /// None: the answers are among the options.
+    fn answer_fields(&self) -> Vec<&str> {
+        Vec::new()
+    }
+
     fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
         if row.get("qas").is_none() {
             let (passage, entities) = (row.text("passage")?, row.texts("entities")?);

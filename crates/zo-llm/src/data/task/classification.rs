@@ -22,14 +22,14 @@ impl Task for Sst2 {
         Kind::Classification
     }
 
-    fn label_words(&self) -> &[&str] {
-        &[" terrible", " great"]
+    fn label_words(&self) -> Vec<&str> {
+        vec![" terrible", " great"]
     }
 
     fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
         let prompt = format!("{} It was", strip(row.text("sentence")?));
         let label = row.flag_named("label", ["negative", "positive"])?;
-        Ok(vec![Example::choice(prompt, self.label_words(), label)])
+        Ok(vec![Example::choice(prompt, &self.label_words(), label)])
     }
 }
 
@@ -49,8 +49,8 @@ impl Task for Rte {
         Kind::Classification
     }
 
-    fn label_words(&self) -> &[&str] {
-        &["Yes", "No"]
+    fn label_words(&self) -> Vec<&str> {
+        vec!["Yes", "No"]
     }
 
     fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
@@ -59,7 +59,7 @@ impl Task for Rte {
         let prompt =
             format!("{premise}\nDoes this mean that \"{hypothesis}\" is true? Yes or No?\n");
         let label = row.class("label", &["entailment", "not_entailment"])?;
-        Ok(vec![Example::choice(prompt, self.label_words(), label)])
+        Ok(vec![Example::choice(prompt, &self.label_words(), label)])
     }
 }
 
@@ -79,8 +79,8 @@ impl Task for Cb {
         Kind::Classification
     }
 
-    fn label_words(&self) -> &[&str] {
-        &["Yes", "No", "Maybe"]
+    fn label_words(&self) -> Vec<&str> {
+        vec!["Yes", "No", "Maybe"]
     }
 
     fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
@@ -88,7 +88,7 @@ impl Task for Cb {
         let prompt =
             format!("Suppose {premise} Can we infer that \"{hypothesis}\"? Yes, No, or Maybe?\n");
         let label = row.class("label", &["entailment", "contradiction", "neutral"])?;
-        Ok(vec![Example::choice(prompt, self.label_words(), label)])
+        Ok(vec![Example::choice(prompt, &self.label_words(), label)])
     }
 }
 
@@ -108,15 +108,19 @@ impl Task for BoolQ {
         Kind::Classification
     }
 
-    fn label_words(&self) -> &[&str] {
-        &["No", "Yes"]
+    fn label_words(&self) -> Vec<&str> {
+        vec!["No", "Yes"]
+    }
+
+    fn answer_fields(&self) -> Vec<&str> {
+        vec!["label", "answer"]
     }
 
     fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
         let (passage, question) = (strip(row.text("passage")?), strip(row.text("question")?));
         let prompt = format!("{passage} {}?\n", question.trim_end_matches('?'));
         let label = row.flag(row.either("label", "answer"))?;
-        Ok(vec![Example::choice(prompt, self.label_words(), label)])
+        Ok(vec![Example::choice(prompt, &self.label_words(), label)])
     }
 }
 
@@ -136,8 +140,8 @@ impl Task for Wsc {
         Kind::Classification
     }
 
-    fn label_words(&self) -> &[&str] {
-        &["No", "Yes"]
+    fn label_words(&self) -> Vec<&str> {
+        vec!["No", "Yes"]
     }
 
     fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
@@ -152,7 +156,7 @@ impl Task for Wsc {
             pronoun.to_lowercase()
         );
         let label = row.flag("label")?;
-        Ok(vec![Example::choice(prompt, self.label_words(), label)])
+        Ok(vec![Example::choice(prompt, &self.label_words(), label)])
     }
 }
 
@@ -172,8 +176,8 @@ impl Task for Wic {
         Kind::Classification
     }
 
-    fn label_words(&self) -> &[&str] {
-        &["No", "Yes"]
+    fn label_words(&self) -> Vec<&str> {
+        vec!["No", "Yes"]
     }
 
     fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
@@ -184,7 +188,7 @@ impl Task for Wic {
             row.text("sentence2")?
         );
         let label = row.flag("label")?;
-        Ok(vec![Example::choice(prompt, self.label_words(), label)])
+        Ok(vec![Example::choice(prompt, &self.label_words(), label)])
     }
 }
 
@@ -205,8 +209,8 @@ impl Task for MultiRc {
         Kind::Classification
     }
 
-    fn label_words(&self) -> &[&str] {
-        &["No", "Yes"]
+    fn label_words(&self) -> Vec<&str> {
+        vec!["No", "Yes"]
     }
 
     fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
@@ -214,7 +218,7 @@ impl Task for MultiRc {
             let prompt = format!(
                 "{paragraph}\nQuestion: {question}\nI found this answer \"{answer}\". Is that correct? Yes or No?\n"
             );
-            Example::choice(prompt, self.label_words(), label)
+            Example::choice(prompt, &self.label_words(), label)
         };
         if row.get("passage").is_none() {
             return Ok(vec![example(

@@ -1,6 +1,6 @@
 //! What a task is, and what it turns a row into.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::fields::{Fields, TaskError};
 
@@ -103,13 +103,12 @@ impl Example {
                 kind,
             ) => {
                 let count = options.len();
-                let words = task.label_words().iter().copied();
+                let words = task.label_words();
                 if let Some(index) = also_right.iter().chain([label]).find(|i| **i >= count) {
                     bad(format!("option {index} is right, but there are {count}"))
                 } else if kind == Kind::Classification
-                    && !options.iter().map(String::as_str).eq(words)
+                    && !options.iter().map(String::as_str).eq(words.iter().copied())
                 {
-                    let words = task.label_words();
                     bad(format!(
                         "its options are {options:?}, but the label words are {words:?}: they must be the same"
                     ))
@@ -166,8 +165,14 @@ pub trait Task {
     fn kind(&self) -> Kind;
 
     /// The options of every example of a [`Kind::Classification`], in order of labels; other kinds have none (the default).
-    fn label_words(&self) -> &[&str] {
-        &[]
+    fn label_words(&self) -> Vec<&str> {
+        Vec::new()
+    }
+
+    /// The fields, of which a row has one, that say what is right and nothing else: rows without them can still be
+    /// [predicted](crate::task::read_unlabelled). Default `label`.
+    fn answer_fields(&self) -> Vec<&str> {
+        vec!["label"]
     }
 
     /// The examples in a row: one in a flat file, several where questions are nested below a passage.
@@ -192,4 +197,51 @@ pub fn read_row(task: &dyn Task, row: &Map<String, Value>) -> Result<Vec<Example
         example.check(task)?;
     }
     Ok(examples)
+}
+
+/// The examples of a row that may not say what is right, and whether it does. Where it does not, the examples have an answer that means
+/// nothing.
+///
+/// # Errors
+/// As [`read_row`]. Tasks whose prompts or options depend on the answer need it.
+pub fn read_unlabelled(
+    task: &dyn Task,
+    row: &Map<String, Value>,
+) -> Result<(Vec<Example>, bool), TaskError> {
+    let missing = match read_row(task, row) {
+        Ok(examples) => return Ok((examples, true)),
+        Err(TaskError::Missing { field, found }) => TaskError::Missing { field, found },
+        Err(other) => return Err(other),
+    };
+    let answers = task.answer_fields();
+    let given = |name: &&str| row.get(*name).is_some_and(|value| !value.is_null());
+    if answers.iter().any(given) {
+        return Err(missing);
+    }
+    // A number for options; for texts the forms in which the tasks expect them.
+    let stand_ins: &[Value] = &match task.kind() {
+        Kind::Generation => vec![
+            json!("?"),
+            json!({ "text": ["?"] }),
+            json!({ "spans": ["?"] }),
+        ],
+        _ => vec![json!(0)],
+    };
+    for name in answers {
+        for stand_in in stand_ins {
+            let mut row = row.clone();
+            row.insert(name.to_owned(), stand_in.clone());
+            match read_row(task, &row) {
+                Ok(examples) => return Ok((examples, false)),
+                // Something else is missing as well: that is what the reader must know.
+                Err(TaskError::Missing { field, found })
+                    if field.split('.').next() != Some(name) =>
+                {
+                    return Err(TaskError::Missing { field, found });
+                }
+                Err(_) => {}
+            }
+        }
+    }
+    Err(missing)
 }

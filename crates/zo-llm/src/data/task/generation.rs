@@ -23,6 +23,10 @@ impl Task for Squad {
         Kind::Generation
     }
 
+    fn answer_fields(&self) -> Vec<&str> {
+        vec!["answers"]
+    }
+
     fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
         let title = row.text("title")?;
         let mut examples = Vec::new();
@@ -61,6 +65,10 @@ impl Task for DropQa {
 
     fn kind(&self) -> Kind {
         Kind::Generation
+    }
+
+    fn answer_fields(&self) -> Vec<&str> {
+        vec!["answers_spans"]
     }
 
     fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {

@@ -9,11 +9,27 @@ mod text;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{Example, Task, read_row};
+use serde_json::{Map, Value};
+
+use super::{Example, Task, read_row, read_unlabelled};
 use crate::data::split::Split;
 
 pub use row::{At, Place, Row, Rows, RowsError};
+
+/// An example, and the row it was made of.
+#[derive(Debug, Clone)]
+pub struct RowExample {
+    /// The example.
+    pub example: Example,
+    /// Where the row is.
+    pub place: Place,
+    /// The fields of the row.
+    pub fields: Arc<Map<String, Value>>,
+    /// Whether the row says what is right.
+    pub labelled: bool,
+}
 
 /// The first `limit` examples (all if `None`) of a split of the data set in folder `dir`, each with the place of its row.
 ///
@@ -25,25 +41,89 @@ pub fn read_examples(
     split: Split,
     limit: Option<usize>,
 ) -> Result<Vec<(Example, Place)>, RowsError> {
-    let limit = limit.unwrap_or(usize::MAX);
-    let mut examples = Vec::new();
-    let mut rows = rows(dir, split)?;
-    while examples.len() < limit
-        && let Some(row) = rows.next()
-    {
-        let row = row?;
-        match read_row(task, &row.fields) {
-            Ok(read) => examples.extend(read.into_iter().map(|e| (e, row.place.clone()))),
-            Err(source) => return Err(row.refused(source)),
-        }
-    }
-    if examples.is_empty() && limit > 0 {
+    let examples = read_split(task, dir, split, limit)?.into_iter();
+    Ok(examples.map(|row| (row.example, row.place)).collect())
+}
+
+/// [`read_examples`] with the rows themselves.
+///
+/// # Errors
+/// As there.
+pub fn read_split(
+    task: &dyn Task,
+    dir: &Path,
+    split: Split,
+    limit: Option<usize>,
+) -> Result<Vec<RowExample>, RowsError> {
+    let examples = collect(task, rows(dir, split)?, limit, true)?;
+    if examples.is_empty() && limit != Some(0) {
         let files = files(dir, split)?;
         let files = files.iter().map(|path| path.display().to_string());
         return Err(RowsError::Empty {
             files: files.collect::<Vec<_>>().join(", "),
             split,
         });
+    }
+    Ok(examples)
+}
+
+/// The first `limit` examples (all if `None`) of the file `path`, whatever its name; its ending decides how it is read, see [`rows`].
+/// `labelled` says whether each row must say what is right.
+///
+/// # Errors
+/// If the file cannot be read or has no rows, or a row is not what the task expects.
+pub fn read_file(
+    task: &dyn Task,
+    path: &Path,
+    limit: Option<usize>,
+    labelled: bool,
+) -> Result<Vec<RowExample>, RowsError> {
+    let known = path.extension().and_then(|ending| ending.to_str());
+    if !known.is_some_and(|ending| ENDINGS.contains(&ending)) {
+        let reason = format!(
+            "the name does not say what the file is: it must end with .{}",
+            ENDINGS.join(", .")
+        );
+        return Err(row::file(path, &reason));
+    }
+    let examples = collect(task, open(path)?, limit, labelled)?;
+    match examples.is_empty() && limit != Some(0) {
+        true if labelled => Err(row::file(
+            path,
+            &"no row has an answer: at least one is needed",
+        )),
+        true => Err(row::file(path, &"there are no rows")),
+        false => Ok(examples),
+    }
+}
+
+fn collect(
+    task: &dyn Task,
+    mut rows: Rows,
+    limit: Option<usize>,
+    labelled: bool,
+) -> Result<Vec<RowExample>, RowsError> {
+    let limit = limit.unwrap_or(usize::MAX);
+    let mut examples = Vec::new();
+    while examples.len() < limit
+        && let Some(row) = rows.next()
+    {
+        let row = row?;
+        let read = match labelled {
+            true => read_row(task, &row.fields).map(|read| (read, true)),
+            false => read_unlabelled(task, &row.fields),
+        };
+        let (read, labelled) = match read {
+            Ok(read) => read,
+            Err(source) => return Err(row.refused(source)),
+        };
+        let fields = Arc::new(row.fields);
+        examples.extend(read.into_iter().map(|example| RowExample {
+            example,
+            place: row.place.clone(),
+            fields: Arc::clone(&fields),
+            labelled,
+        }));
     }
     examples.truncate(limit);
     Ok(examples)

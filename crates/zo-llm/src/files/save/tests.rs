@@ -2,8 +2,8 @@ use super::*;
 use crate::files::load::{Checkpoint, load, load_model};
 use crate::model::batch::{PaddingSide, TokenBatch};
 use crate::model::config::{LlamaConfig, OptConfig};
-use burn::module::{Lora, ModuleMapper, ParamGroup};
-use burn::tensor::Device;
+use burn::module::{Lora, ModuleMapper, Param, ParamGroup};
+use burn::tensor::{Device, Tensor};
 
 fn configs() -> [ModelConfig; 2] {
     [
@@ -164,4 +164,61 @@ fn a_save_that_fails_leaves_the_old_file() {
     assert!(error.to_string().contains("config.json"), "{error}");
     assert_eq!(std::fs::read_to_string(&weights).unwrap(), "old");
     assert_eq!(dir.path().read_dir().unwrap().count(), 2);
+}
+
+#[test]
+fn large_models_are_saved_in_shards_with_an_index() {
+    let device = Device::default();
+    for config in configs() {
+        let model = CausalLm::new(&config, &device).unwrap();
+        let expected = logits(&model);
+        let dir = tempfile::tempdir().unwrap();
+        let files = || {
+            let entries = dir.path().read_dir().unwrap();
+            let mut names: Vec<_> = entries
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+        let whole = ["config.json", "model.safetensors"];
+        save_model(dir.path(), &config, &model, Dtype::F32).unwrap();
+        assert_eq!(files(), whole);
+
+        save_model_in_shards(dir.path(), &config, &model, Dtype::F32, 4000).unwrap();
+        let names = files();
+        let shards = names.len() - 2;
+        assert!(shards > 2 && names[1] == format!("model-00001-of-{shards:05}.safetensors"));
+        assert!(
+            names.contains(&"model.safetensors.index.json".to_owned()),
+            "{names:?}"
+        );
+        let index = std::fs::read(dir.path().join("model.safetensors.index.json")).unwrap();
+        let index: Value = serde_json::from_slice(&index).unwrap();
+        let weights: usize = slots(&model)
+            .iter()
+            .map(|slot| slot.shape.iter().product::<usize>())
+            .sum();
+        assert_eq!(index["metadata"]["total_size"], 4 * weights);
+        assert_eq!(
+            index["weight_map"].as_object().unwrap().len(),
+            slots(&model).len()
+        );
+        for name in &names[1..=shards] {
+            let long = dir.path().join(name).metadata().unwrap().len();
+            // The header comes on top, and one tensor may be larger.
+            assert!(
+                long < 4000 + 2000 || long < 61 * 16 * 4 + 1000,
+                "{name}: {long}"
+            );
+        }
+        let (_, loaded) = load_model(dir.path(), Dtype::F32, &device).unwrap();
+        assert_eq!(logits(&loaded), expected);
+
+        // Fewer shards, and a single file again: nothing of the other form is left for a reader to find.
+        save_model_in_shards(dir.path(), &config, &model, Dtype::F32, 12_000).unwrap();
+        assert!(files().len() < names.len());
+        save_model(dir.path(), &config, &model, Dtype::F32).unwrap();
+        assert_eq!(files(), whole);
+    }
 }
