@@ -63,7 +63,7 @@ pub struct CompareArgs {
     /// Evaluate on the first N rows only
     #[arg(long)]
     eval_rows: Option<usize>,
-    /// Folder for the results [default: runs/<time>]
+    /// Folder for the results [default: one named by the time in runs]
     #[arg(long)]
     out: Option<PathBuf>,
 }

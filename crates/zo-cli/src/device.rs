@@ -3,8 +3,17 @@
 use std::error::Error;
 
 use burn::tensor::Device;
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
+#[cfg(any(
+    feature = "cuda",
+    feature = "wgpu",
+    feature = "vulkan",
+    feature = "metal",
+    feature = "rocm"
+))]
 use burn::tensor::DeviceType;
+
+use crate::exit::Usage;
+use crate::values::DEVICES;
 
 /// The device named by `--device`, if this build has it.
 ///
@@ -30,19 +39,45 @@ pub fn device(name: &str) -> Result<Device, Box<dyn Error>> {
             )?;
             Ok(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice))
         }
+        #[cfg(feature = "vulkan")]
+        "vulkan" => {
+            here(name, "a driver of Vulkan", DeviceType::Vulkan)?;
+            Ok(Device::vulkan(burn::tensor::DeviceKind::DefaultDevice))
+        }
+        #[cfg(feature = "metal")]
+        "metal" => {
+            here(name, "a Mac with Metal", DeviceType::Metal)?;
+            Ok(Device::metal(burn::tensor::DeviceKind::DefaultDevice))
+        }
+        #[cfg(feature = "rocm")]
+        "rocm" => {
+            here(name, "AMD's ROCm", DeviceType::Rocm)?;
+            Ok(Device::rocm(burn::tensor::DeviceIndex::Default))
+        }
         #[allow(
             unreachable_patterns,
             reason = "reached for the devices this build lacks"
         )]
-        "flex" | "ndarray" | "cuda" | "wgpu" => {
-            Err(format!("this build has no {name}: add `--features {name}` to cargo run").into())
-        }
-        other => Err(format!("unknown device `{other}`: use flex, ndarray, cuda or wgpu").into()),
+        known if DEVICES.contains(&known) => Err(Usage(format!(
+            "this build has no {name}: add `--features {name}` to the cargo command that builds it"
+        ))
+        .into()),
+        other => Err(Usage(format!(
+            "unknown device `{other}`: use one of {}",
+            DEVICES.join(", ")
+        ))
+        .into()),
     }
 }
 
 /// Refuses a kind of device that the machine does not have: burn would panic at its first use.
-#[cfg(any(feature = "cuda", feature = "wgpu"))]
+#[cfg(any(
+    feature = "cuda",
+    feature = "wgpu",
+    feature = "vulkan",
+    feature = "metal",
+    feature = "rocm"
+))]
 fn here(name: &str, driver: &str, kind: DeviceType) -> Result<(), String> {
     if !Device::enumerate(kind).is_empty() {
         return Ok(());
@@ -54,7 +89,7 @@ fn here(name: &str, driver: &str, kind: DeviceType) -> Result<(), String> {
 
 /// Every backend of this build with its default device.
 pub fn devices() -> Vec<(&'static str, Device)> {
-    ["flex", "ndarray", "cuda", "wgpu"]
+    DEVICES
         .into_iter()
         .filter_map(|name| Some((name, device(name).ok()?)))
         .collect()
@@ -67,7 +102,13 @@ pub fn is_host(name: &str) -> bool {
 
 /// What the device calls itself: for a GPU the name of the card.
 pub fn describe(name: &str, device: &Device) -> String {
-    #[cfg(any(feature = "cuda", feature = "wgpu"))]
+    #[cfg(any(
+        feature = "cuda",
+        feature = "wgpu",
+        feature = "vulkan",
+        feature = "metal",
+        feature = "rocm"
+    ))]
     if let Some(identity) = device.identity() {
         return format!("{name}, {}", identity.name);
     }
@@ -83,7 +124,7 @@ mod tests {
     fn unknown_and_absent_devices_are_named() {
         let error = device("abacus").unwrap_err().to_string();
         assert!(error.contains("`abacus`"), "{error}");
-        for name in ["flex", "ndarray", "cuda", "wgpu"] {
+        for name in DEVICES {
             if let Err(error) = device(name) {
                 let error = error.to_string();
                 let (absent, unplugged) = (

@@ -110,8 +110,8 @@ impl Task for Fixed {
         self.0
     }
 
-    fn label_words(&self) -> &[&str] {
-        self.1
+    fn label_words(&self) -> Vec<&str> {
+        self.1.to_vec()
     }
 
     fn read(&self, _: &Fields<'_>) -> Result<Vec<Example>, TaskError> {

@@ -178,13 +178,13 @@ mod tests {
     #[test]
     fn what_is_known_fits_into_a_narrow_terminal() {
         let standing = Standing {
-            loss: Some(0.693_147),
+            loss: Some(0.712_34),
             held_out: Some(("accuracy", 0.8525, 12_000)),
             lr: 1.5e-6,
         };
         let text = standing.text();
         assert!(
-            text.starts_with("loss 0.6931  accuracy 0.853 (step 12000)  lr 1.500e-6"),
+            text.starts_with("loss 0.7123  accuracy 0.853 (step 12000)  lr 1.500e-6"),
             "{text}"
         );
         assert!(text.chars().count() < 80, "{text}");

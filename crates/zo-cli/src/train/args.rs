@@ -108,7 +108,7 @@ pub struct TrainArgs {
     /// Stop after this many evaluations without a better one
     #[arg(long, help_heading = "Evaluation")]
     pub patience: Option<usize>,
-    /// Folder for run.toml, report.json, report.html, metrics.jsonl, predictions.json and training.svg [default: runs/<time>]; one with the record of another run is refused
+    /// Folder for run.toml, report.json, report.html, metrics.jsonl, predictions.json and training.svg [default: one named by the time in runs]; one with the record of another run is refused
     #[arg(long, help_heading = "Files")]
     pub out: Option<PathBuf>,
     /// Save what was tuned to --out: a folder `model` for transformers, or `adapter` for PEFT

@@ -106,8 +106,13 @@ mod tests {
 
     #[test]
     fn files_are_filled_up_to_the_limit() {
-        assert_eq!(split(&[3, 4, 5, 20, 1], 8), [0..2, 2..3, 3..4, 4..5]);
-        assert_eq!(split(&[3, 4, 1], 8), [0..3]);
-        assert_eq!(split(&[9], 8), [0..1]);
+        let ends = |sizes: &[u64]| -> Vec<usize> {
+            let ranges = split(sizes, 8);
+            assert!(ranges.windows(2).all(|pair| pair[0].end == pair[1].start));
+            ranges.iter().map(|range| range.end).collect()
+        };
+        assert_eq!(ends(&[3, 4, 5, 20, 1]), [2, 3, 4, 5]);
+        assert_eq!(ends(&[3, 4, 1]), [3]);
+        assert_eq!(ends(&[9]), [1]);
     }
 }
