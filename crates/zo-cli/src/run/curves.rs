@@ -19,7 +19,7 @@ pub struct Curves {
     /// Loss on the held-out rows. NaN where it is not finite.
     pub eval_losses: Vec<Point>,
     /// What the score is, unless it is accuracy.
-    score: Option<&'static str>,
+    pub(crate) score: Option<&'static str>,
 }
 
 impl Curves {
