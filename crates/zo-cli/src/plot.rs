@@ -65,6 +65,7 @@ pub fn training(path: &Path, title: &str, curves: &Curves) -> Result<(), Failure
     };
     let shown = smoothed.iter().chain(&eval_losses).map(|point| point.1);
     let heights = range(common(&losses).chain(shown));
+    let inside = heights.clone();
 
     let mut svg = String::new();
     let root = SVGBackend::with_string(&mut svg, (960, 540)).into_drawing_area();
@@ -102,7 +103,8 @@ pub fn training(path: &Path, title: &str, curves: &Curves) -> Result<(), Failure
         .axis_style(BLACK.mix(0.5))
         .label_style(("sans-serif", 13))
         .draw()?;
-    let raw = at(thin(&losses, POINTS));
+    // Those outside would be drawn at the edge.
+    let raw = at(thin(&losses, POINTS)).filter(|point| inside.contains(&point.1));
     chart.draw_series(raw.map(|point| Circle::new(point, 2, LOSS.mix(0.22).filled())))?;
     let score = SCORE.mix(0.45);
     chart.draw_secondary_series(LineSeries::new(at(scores.clone()), score))?;

@@ -118,7 +118,7 @@ impl LogError {
     }
 }
 
-/// What is known after a step or an evaluation: values by name. Names of an evaluation begin with `eval_`.
+/// What is known after a step or an evaluation: values by name. Scores and losses on held-out rows begin with `eval_`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Record {
     /// Steps done.

@@ -17,7 +17,7 @@ use super::{LogError, Logger, Record};
 /// Ends the name of a file of ours. TensorBoard looks for `tfevents` in names.
 const SUFFIX: &str = ".zo-optim";
 
-/// A folder for TensorBoard (`tensorboard --logdir DIR`): values of evaluations are `eval/...`, those of steps `train/...`. What an earlier
+/// A folder for TensorBoard (`tensorboard --logdir DIR`): values whose names begin with `eval_` are `eval/...`, others `train/...`. What an earlier
 /// run logged in the folder is replaced, unless this one goes on with it; event files of other programs stay.
 #[derive(Debug)]
 pub struct TensorBoard {
