@@ -1,9 +1,6 @@
 //! The fine-tuning loop, with a tiny Llama on eight rows.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod best;
-mod diverged;
-mod killed;
 mod resume;
 
 use std::path::Path;
@@ -65,17 +62,6 @@ pub(crate) fn model(seed: u64) -> CausalLm {
     }
     let model = CausalLm::new(&model_config(), &Device::flex()).unwrap();
     model.map(&mut Fill(seed, 0))
-}
-
-/// A model whose weights are NaN.
-pub(crate) fn spoiled() -> CausalLm {
-    struct Spoil;
-    impl ModuleMapper for Spoil {
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            param.map(|tensor| tensor * f32::NAN)
-        }
-    }
-    model(1).map(&mut Spoil)
 }
 
 /// All weights as raw bytes.
