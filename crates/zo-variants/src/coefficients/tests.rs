@@ -42,7 +42,7 @@ fn one_step(method: &Method, loss: impl Fn(&Net) -> f64) -> (Vec<f64>, StepRepor
     let before = flat(&net());
     let (net, report) = method.init().unwrap().step(LR, net(), loss).unwrap();
     let after = flat(&net);
-    let change = after.iter().zip(&before).map(|(a, b)| f64::from(a - b));
+    let change = after.iter().zip(&before).map(|(a, b)| a - b);
     (change.collect(), report)
 }
 
@@ -299,7 +299,7 @@ fn meazo_divides_by_the_corrected_running_scale_and_remembers_it() {
         let change: Vec<f64> = flat(&next)
             .iter()
             .zip(&before)
-            .map(|(a, b)| f64::from(a - b))
+            .map(|(a, b)| a - b)
             .collect();
         assert!(close(&change, &expected, 1e-3), "step {step}");
         model = next;
