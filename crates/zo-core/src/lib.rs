@@ -92,3 +92,8 @@ pub use tangent::Tangent;
 pub use tensors::check_ids;
 pub use tensors::{TensorInfo, tensors};
 pub use update::{Estimate, Sgd, UpdateContext, UpdateRule, no_buffers};
+
+/// The README's example, as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -146,6 +146,11 @@ impl PerturbationSampler for GuidingVector {
     }
 }
 
+/// The README's example, as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]

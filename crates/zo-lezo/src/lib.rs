@@ -121,3 +121,8 @@ fn layers_of(
     }
     Ok((layer_of, count))
 }
+
+/// The README's example, as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -51,3 +51,8 @@ pub use save::{
 };
 pub use tokenizer::{LmTokenizer, TokenizerError};
 pub use tuning::Tuning;
+
+/// The README's example, as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -50,5 +50,10 @@ pub fn register(registry: Registry) -> Registry {
     })
 }
 
+/// The README's example, as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
+
 #[cfg(test)]
 mod tests;

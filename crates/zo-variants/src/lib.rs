@@ -120,3 +120,8 @@ pub fn register(registry: Registry) -> Registry {
     };
     rows.into_iter().fold(registry, preset)
 }
+
+/// The README's example, as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -93,7 +93,8 @@ fn the_type_of_the_weights_is_in_the_configuration() {
 #[test]
 fn a_checkpoint_is_complete() {
     let device = Device::default();
-    let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("../zo-cli/assets/tiny-opt");
+    let original = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/agreement/02-opt-llama2-saved-record/model");
     let folder = tempfile::tempdir().unwrap();
     let (source, target) = (folder.path().join("source"), folder.path().join("target"));
     std::fs::create_dir(&source).unwrap();

@@ -1,4 +1,4 @@
-//! The files in `assets/` of zo-cli: they are what the generator writes, they fit the model, and they stay small.
+//! The files in `assets/`: they are what the generator writes, they fit the model, and they stay small.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use zo_llm::task::BoolQ;
 use zo_llm::{Checkpoint, Dtype, load};
 
 fn assets() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../zo-cli/assets")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("assets")
 }
 
 fn bytes(path: &Path) -> u64 {
