@@ -13,6 +13,7 @@
 pub mod bundled;
 pub mod compare;
 pub mod config;
+pub mod dashboard;
 pub mod data;
 pub mod device;
 pub mod eval;

@@ -1,12 +1,12 @@
 //! The record of a run: what is shown while it lasts, and files when it is over.
 
+mod curves;
 mod folder;
+mod log;
 mod measured;
 mod progress;
 
 use std::error::Error;
-use std::fs::File;
-use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
 
@@ -14,28 +14,44 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use zo_llm::dataset::Evaluation;
 use zo_llm::finetune::{Evaluated, Event, FinetuneConfig};
-use zo_llm::replace::{replace, replace_bytes};
+use zo_llm::replace::replace_bytes;
+use zo_optim::logger::{JsonLines, LogError, Logger};
 
 use self::folder::METRICS;
 use self::progress::{Progress, Standing};
 use crate::memory::peak_rss_mib;
 
+pub use curves::{Curves, Point};
+pub(crate) use curves::{finite, smooth, thin};
 pub use folder::{Folder, FolderError, new_folder};
+pub use log::Log;
 pub use measured::{Measured, Tokens};
 pub(crate) use progress::duration;
 
 /// The file that holds what was chosen or written for each held-out row.
 const PREDICTIONS: &str = "predictions.json";
 
+/// What is left of a run when it has ended.
+pub struct Ended {
+    /// What was measured.
+    pub measured: Measured,
+    /// Values over its steps.
+    pub curves: Curves,
+    /// What `predictions.json` holds.
+    pub predictions: Value,
+}
+
 /// Follows a run.
 pub struct Run {
     folder: Folder,
-    metrics: Option<File>,
+    /// The file of lines; `None` for a run that is to resume, until it does.
+    lines: Option<JsonLines>,
+    /// What else is told of steps and evaluations.
+    loggers: Vec<Box<dyn Logger>>,
     /// Whether the file of lines was made for this run and is still empty.
     untouched: bool,
     progress: Progress,
-    losses: Vec<(f64, f64)>,
-    accuracies: Vec<(f64, f64)>,
+    curves: Curves,
     measured: Measured,
     predictions: [Vec<Option<usize>>; 2],
     answers: [Vec<Option<String>>; 2],
@@ -51,21 +67,25 @@ pub struct Run {
     counted: usize,
     sums: [f64; 3],
     started: Instant,
+    /// When the last event was told: what passes between that and an evaluation is the evaluation.
+    told: Instant,
 }
 
 impl Run {
     /// Starts following a run whose files go to `folder`. `title` says what it is.
     pub fn start(mut folder: Folder, title: &str, config: &FinetuneConfig, quiet: bool) -> Self {
+        let path = folder.path().join(METRICS);
         let metrics = folder.take_metrics();
+        let lines = metrics.map(|file| JsonLines::with_file(path, file));
         let progress = Progress::new(config.steps, quiet);
         progress.say(&format!("{title}; files go to {}", folder.path().display()));
         Self {
             untouched: true,
             folder,
-            metrics,
+            lines,
+            loggers: Vec::new(),
             progress,
-            losses: Vec::new(),
-            accuracies: Vec::new(),
+            curves: Curves::default(),
             measured: Measured::default(),
             predictions: Default::default(),
             answers: Default::default(),
@@ -76,7 +96,13 @@ impl Run {
             counted: 0,
             sums: [0.0; 3],
             started: Instant::now(),
+            told: Instant::now(),
         }
+    }
+
+    /// Tells `loggers`, too, of steps and evaluations.
+    pub fn log_to(&mut self, loggers: Vec<Box<dyn Logger>>) {
+        self.loggers = loggers;
     }
 
     /// The folder of its files.
@@ -92,35 +118,29 @@ impl Run {
     /// Ends a run that was refused: its folder is as it was before.
     pub fn refused(self) {
         self.progress.finish();
-        self.folder.release(self.metrics.is_some());
+        let made = self.lines.is_some();
+        // Not every system removes a file that is open.
+        drop(self.lines);
+        self.folder.release(made);
     }
 
     /// Call it with every event of the run.
     ///
     /// # Errors
     /// If the metrics cannot be written.
-    pub fn observe(&mut self, event: &Event<'_>) -> std::io::Result<()> {
+    pub fn observe(&mut self, event: &Event<'_>) -> Result<(), LogError> {
         self.untouched = false;
-        let line = match event {
+        let passed = std::mem::replace(&mut self.told, Instant::now()).elapsed();
+        match event {
             Event::Evaluated { step, evaluation } => {
-                let mut line = json!({
-                    "step": step, "eval_accuracy": evaluation.accuracy, "eval_f1": evaluation.f1,
-                    "eval_loss": evaluation.loss,
-                });
-                if let Some(reward) = evaluation.reward {
-                    line["eval_reward"] = json!(reward);
-                }
-                if let Some(note) = evaluation.note() {
-                    line["note"] = json!(note);
-                }
+                self.measured.seconds_evaluations += passed.as_secs_f64();
                 self.evaluated(*step, evaluation);
-                self.take_up(&line);
-                line
             }
             Event::Stepped {
                 report,
                 seconds,
                 tokens,
+                ..
             } => {
                 self.counted += 1;
                 let m = &mut self.measured;
@@ -130,28 +150,25 @@ impl Run {
                 self.sums[0] += seconds;
                 self.sums[1] += report.seconds_forward;
                 self.sums[2] += report.seconds_sweep;
-                let gradients: Vec<f64> = report
-                    .queries
-                    .iter()
-                    .map(|q| q.projected_gradient)
-                    .collect();
-                let line = json!({
-                    "step": report.step + 1, "loss": report.loss(), "projected_gradients": gradients,
-                    "forwards": report.forwards, "passes": report.passes, "seconds": seconds,
-                    "skipped": report.skipped,
-                });
-                self.take_up(&line);
-                line
             }
             Event::Resumed { step, .. } => return self.resumed(*step),
-            _ => return Ok(()),
+            _ => {}
+        }
+        let Some(mut record) = event.record() else {
+            return Ok(());
         };
-        let metrics = self.metrics.as_mut().ok_or_else(|| {
-            std::io::Error::other("the run was to go on from a checkpoint, and there is none")
+        if let Event::Evaluated { .. } = event {
+            record = record.with("peak_rss_mib", peak_rss_mib());
+        }
+        let lines = self.lines.as_mut().ok_or_else(|| LogError::Format {
+            path: self.folder.path().join(METRICS),
+            reason: "the run was to go on from a checkpoint, and there is none".to_owned(),
         })?;
-        writeln!(metrics, "{line}")?;
+        lines.log(&record)?;
+        self.loggers.log(&record)?;
+        self.take_up(&record.to_json());
         if let Event::Stepped { .. } = event {
-            let (losses, step) = (&self.losses, self.measured.steps);
+            let (losses, step) = (&self.curves.losses, self.measured.steps);
             let (held_out, config) = (self.held_out, &self.config);
             self.progress.stepped(step, || Standing {
                 loss: mean(&losses[losses.len().saturating_sub(20)..]),
@@ -204,6 +221,7 @@ impl Run {
 
     /// Takes a line of `metrics.jsonl` into account.
     fn take_up(&mut self, line: &Value) {
+        self.curves.take_up(line);
         let number = |name: &str| line[name].as_f64();
         let count = |name: &str| line[name].as_u64().unwrap_or(0) as usize;
         let step = count("step");
@@ -220,7 +238,6 @@ impl Run {
             }
             (m.accuracy_after, m.eval_loss_after) = (Some(accuracy), Some(loss));
             (m.f1_after, m.reward_after) = (f1, reward);
-            self.accuracies.push((step as f64, f1.unwrap_or(accuracy)));
             let named = [("reward", reward), ("F1", f1), ("accuracy", Some(accuracy))];
             self.held_out =
                 (named.into_iter()).find_map(|(name, score)| Some((name, score?, step)));
@@ -230,37 +247,22 @@ impl Run {
         m.steps = step;
         m.forwards += count("forwards");
         m.passes += count("passes");
-        let skipped = line["skipped"] == json!(true);
-        m.skipped += usize::from(skipped);
-        if let (Some(loss), false) = (number("loss"), skipped) {
-            self.losses.push((step as f64, loss));
-        }
+        m.skipped += usize::from(line["skipped"] == json!(true));
     }
 
     /// Continues the lines of an earlier process, up to the step of the checkpoint.
-    fn resumed(&mut self, step: usize) -> std::io::Result<()> {
-        let path = self.out().join(METRICS);
-        let text = match std::fs::read_to_string(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            text => text?,
-        };
-        // The last line may be half-written.
-        let lines = text
-            .lines()
-            .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let upto = |line: &Value| line["step"].as_u64().is_some_and(|at| at as usize <= step);
-        let lines: Vec<Value> = lines.filter(upto).collect();
-        replace(&path, |file| {
-            lines.iter().try_for_each(|line| writeln!(file, "{line}"))
-        })?;
-        for line in &lines {
+    fn resumed(&mut self, step: usize) -> Result<(), LogError> {
+        let mut lines = JsonLines::new(self.out().join(METRICS));
+        lines.resume(step)?;
+        self.loggers.resume(step)?;
+        for line in &lines.read()? {
             self.take_up(line);
             if let Some(note) = line["note"].as_str() {
                 let note = format!("held-out rows after {} steps: {note}", line["step"]);
                 self.measured.notes.push(note);
             }
         }
-        self.metrics = Some(File::options().append(true).open(&path)?);
+        self.lines = Some(lines);
         self.old_predictions();
         self.progress.resumed(step);
         Ok(())
@@ -320,18 +322,13 @@ impl Run {
     }
 
     /// Ends the run: writes `training.svg` and `predictions.json` (the option chosen for each held-out row, before and after, or the
-    /// generated answers) and returns what was measured.
+    /// generated answers).
     ///
     /// # Errors
     /// If a file cannot be written.
-    pub fn finish(mut self, title: &str) -> Result<Measured, Box<dyn Error>> {
+    pub fn finish(mut self, title: &str) -> Result<Ended, Box<dyn Error>> {
         self.progress.finish();
-        crate::plot::training(
-            &self.out().join("training.svg"),
-            title,
-            &self.losses,
-            &self.accuracies,
-        )?;
+        crate::plot::training(&self.out().join("training.svg"), title, &self.curves)?;
         let [before, after] = &self.predictions;
         let predictions = match &self.answers {
             [answered, answers] if !(answered.is_empty() && answers.is_empty()) => {
@@ -344,9 +341,10 @@ impl Run {
             predictions.to_string().as_bytes(),
         )?;
         let m = &mut self.measured;
-        let tenth = self.losses.len().div_ceil(10);
-        m.loss_first = mean(&self.losses[..tenth]);
-        m.loss_last = mean(&self.losses[self.losses.len() - tenth..]);
+        let losses = &self.curves.losses;
+        let tenth = losses.len().div_ceil(10);
+        m.loss_first = mean(&losses[..tenth]);
+        m.loss_last = mean(&losses[losses.len() - tenth..]);
         if self.counted > 0 {
             let count = self.counted as f64;
             let per_step = self.sums.map(|sum| Some(sum / count));
@@ -360,11 +358,15 @@ impl Run {
         }
         m.seconds = self.started.elapsed().as_secs_f64();
         m.peak_rss_mib = peak_rss_mib();
-        Ok(self.measured)
+        Ok(Ended {
+            measured: self.measured,
+            curves: self.curves,
+            predictions,
+        })
     }
 }
 
-fn mean(points: &[(f64, f64)]) -> Option<f64> {
+fn mean(points: &[Point]) -> Option<f64> {
     (!points.is_empty()).then(|| points.iter().map(|p| p.1).sum::<f64>() / points.len() as f64)
 }
 

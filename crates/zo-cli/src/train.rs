@@ -27,6 +27,7 @@ use zo_llm::replace::replace_bytes;
 use crate::bundled;
 use crate::card::card;
 use crate::config::expand;
+use crate::dashboard;
 use crate::exit::{Interrupted, Usage, exit, text};
 use crate::methods;
 use crate::run::{Folder, Run};
@@ -105,6 +106,8 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     );
     let resolved = Resolved::new(args, plan, plan.config.lr).to_toml(RUN)?;
     let mut run = Run::start(folder, &about, &plan.config, args.quiet);
+    let loggers = args.log.iter().map(|log| log.in_folder(run.out()));
+    run.log_to(loggers.collect());
     let observe = |event: Event<'_>| {
         // A run that is refused leaves nothing.
         if !run.has_begun() {
@@ -288,12 +291,14 @@ fn write_report(
     ending: Ending,
 ) -> Result<(), Failure> {
     let out = run.out().to_owned();
-    let measured = run.finish(title)?;
-    let report = Report::new(args, setup, ending, &measured);
+    let ended = run.finish(title)?;
+    let report = Report::new(args, setup, ending, &ended.measured);
     replace_bytes(
         &out.join("report.json"),
         serde_json::to_string_pretty(&report)?.as_bytes(),
     )?;
+    let page = dashboard::page(title, &report, &ended, &setup.rows.dev)?;
+    replace_bytes(&out.join(dashboard::FILE), page.as_bytes())?;
     if let Some(saved) = report.saved() {
         let card = card(&serde_json::to_value(&report)?, saved);
         replace_bytes(&saved.join("README.md"), card.as_bytes())?;

@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use zo_core::{StepReport, ZerothOrderOptimizer};
+use zo_optim::logger::{LogError, Logger, Record};
 use zo_optim::trainer;
 
 use crate::dataset::{Dataset, Evaluation};
@@ -62,6 +63,8 @@ pub enum Event<'a> {
     Stepped {
         /// Its account.
         report: &'a StepReport,
+        /// Its learning rate.
+        lr: f64,
         /// Its wall-clock time in seconds, batching included.
         seconds: f64,
         /// Tokens in the batch with and without padding, for one forward.
@@ -95,16 +98,58 @@ impl<'a> Event<'a> {
             },
             trainer::Event::Stepped {
                 report,
+                lr,
                 seconds,
                 batch,
             } => Self::Stepped {
                 report,
+                lr,
                 seconds,
                 tokens: batch.tokens(),
             },
             trainer::Event::Saved { step, path } => Self::Saved { step, path },
             _ => return None,
         })
+    }
+
+    /// What is logged of it; `None` for what is not a step or an evaluation. An evaluation has `eval_accuracy`, `eval_f1` (missing if the
+    /// task has none) and `eval_loss`, an `eval_reward` if that is what is trained for, and a `note` if something in it is not finite.
+    pub fn record(&self) -> Option<Record> {
+        match *self {
+            Self::Evaluated { step, evaluation } => {
+                let record = Record::new(step)
+                    .with("eval_accuracy", evaluation.accuracy)
+                    .with("eval_f1", evaluation.f1)
+                    .with("eval_loss", evaluation.loss);
+                let record = match evaluation.reward {
+                    Some(reward) => record.with("eval_reward", reward),
+                    None => record,
+                };
+                Some(match evaluation.note() {
+                    Some(note) => record.with("note", note),
+                    None => record,
+                })
+            }
+            Self::Stepped {
+                report,
+                lr,
+                seconds,
+                ..
+            } => Some(Record::of_step(report, lr, seconds)),
+            _ => None,
+        }
+    }
+
+    /// Tells `logger` of it: its [record](Self::record), or where the run resumes.
+    ///
+    /// # Errors
+    /// If it cannot be logged.
+    pub fn log(&self, logger: &mut (impl Logger + ?Sized)) -> Result<(), LogError> {
+        match (self, self.record()) {
+            (Self::Resumed { step, .. }, _) => logger.resume(*step),
+            (_, Some(record)) => logger.log(&record),
+            _ => Ok(()),
+        }
     }
 }
 

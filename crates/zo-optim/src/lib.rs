@@ -73,6 +73,7 @@
 #[cfg(feature = "autodiff")]
 pub mod backpropagation;
 pub mod config;
+pub mod logger;
 #[cfg(feature = "train")]
 pub mod train;
 pub mod trainer;
@@ -115,3 +116,8 @@ pub mod prelude {
     pub use zo_lezo::{AdaptiveLayers, RandomLayers, ada_lezo, lezo};
     pub use zo_mezo::mezo;
 }
+
+/// The README's example, as a doctest.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

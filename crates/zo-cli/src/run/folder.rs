@@ -11,10 +11,13 @@ use thiserror::Error;
 pub(super) const METRICS: &str = "metrics.jsonl";
 
 /// What runs leave in their folders.
-const RECORD: [&str; 8] = [
+const RECORD: [&str; 11] = [
     METRICS,
+    "metrics.csv",
+    "tensorboard",
     "run.toml",
     "report.json",
+    "report.html",
     "predictions.json",
     "training.svg",
     "model",

@@ -53,6 +53,8 @@ pub struct Measured {
     pub seconds_forward_per_step: Option<f64>,
     /// Of these, in passes over the weights.
     pub seconds_sweep_per_step: Option<f64>,
+    /// Seconds of all evaluations on the held-out rows.
+    pub seconds_evaluations: f64,
     /// Seconds of the whole run.
     pub seconds: f64,
     /// Peak resident memory in MiB after the first evaluation.

@@ -12,6 +12,7 @@ use crate::data::DataArgs;
 use crate::exit::Usage;
 use crate::methods::Flags;
 use crate::model::ModelArgs;
+use crate::run::Log;
 use crate::tune::TuneArgs;
 use crate::values;
 
@@ -107,7 +108,7 @@ pub struct TrainArgs {
     /// Stop after this many evaluations without a better one
     #[arg(long, help_heading = "Evaluation")]
     pub patience: Option<usize>,
-    /// Folder for run.toml, report.json, metrics.jsonl, predictions.json and training.svg [default: one named by the time in runs]; one with the record of another run is refused
+    /// Folder for run.toml, report.json, report.html, metrics.jsonl, predictions.json and training.svg [default: one named by the time in runs]; one with the record of another run is refused
     #[arg(long, help_heading = "Files")]
     pub out: Option<PathBuf>,
     /// Save what was tuned to --out: a folder `model` for transformers, or `adapter` for PEFT
@@ -123,6 +124,14 @@ pub struct TrainArgs {
     /// Continue from the last checkpoint in --out, which must hold one; --steps may be more than before
     #[arg(long, help_heading = "Files", requires = "out")]
     pub resume: bool,
+    /// Write what metrics.jsonl holds in other forms as well: csv (metrics.csv), tensorboard (a folder of event files)
+    #[arg(
+        long,
+        help_heading = "Files",
+        value_name = "FORM",
+        value_delimiter = ','
+    )]
+    pub log: Vec<Log>,
     /// Print only errors, and notes about numbers that are not finite
     #[arg(long, help_heading = "Files", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false,
         hide_default_value = true, hide_possible_values = true, value_name = "BOOL", action = ArgAction::Set)]

@@ -294,7 +294,7 @@ impl<'a> Report<'a> {
             println!("  saved to {}", saved.display());
         }
         println!(
-            "  {}: run.toml, report.json, metrics.jsonl, predictions.json, training.svg",
+            "  {}: run.toml, report.json, report.html, metrics.jsonl, predictions.json, training.svg",
             out.display()
         );
     }

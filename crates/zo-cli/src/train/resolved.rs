@@ -7,6 +7,7 @@ use zo_llm::Tuning;
 use super::args::TrainArgs;
 use super::setup::Plan;
 use crate::data::in_full;
+use crate::run::Log;
 
 /// What a run is, in the order in which a person would say it. Folders and files are written in full.
 #[derive(Serialize)]
@@ -58,6 +59,7 @@ pub(super) struct Resolved<'a> {
     save: bool,
     max_shard: f64,
     checkpoint_every: usize,
+    log: Option<&'a [Log]>,
     quiet: bool,
     top: Option<&'a str>,
     top_rate: Option<f64>,
@@ -147,6 +149,7 @@ impl<'a> Resolved<'a> {
             save: args.save,
             max_shard: args.max_shard,
             checkpoint_every: config.checkpoint_every,
+            log: (!args.log.is_empty()).then_some(&args.log),
             quiet: args.quiet,
             top: args.flags.top.as_deref(),
             top_rate: hybrid.then(|| args.flags.top_rate()),
@@ -291,6 +294,13 @@ mod tests {
             "--group-by-length",
             "false",
         ]);
-        again(&["--method", "icl", "--demonstrations", "2"]);
+        again(&[
+            "--method",
+            "icl",
+            "--demonstrations",
+            "2",
+            "--log",
+            "csv,tensorboard",
+        ]);
     }
 }

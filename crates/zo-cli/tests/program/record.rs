@@ -168,7 +168,10 @@ fn the_bundled_rows_are_never_called_by_the_name_of_a_data_set_alone() {
     let out = dir.path().join("a");
     let plot = std::fs::read_to_string(out.join("training.svg")).unwrap();
     let report = std::fs::read_to_string(out.join("report.json")).unwrap();
-    for text in [errors, table, plot, report] {
+    let page = std::fs::read_to_string(out.join("report.html")).unwrap();
+    // It is one line of data.
+    let page = page.replace("\",", "\",\n");
+    for text in [errors, table, plot, report, page] {
         let named: Vec<_> = text.lines().filter(|line| line.contains("boolq")).collect();
         assert!(!named.is_empty(), "{text}");
         assert!(

@@ -6,6 +6,7 @@ mod evaluate;
 mod example;
 mod fingerprint;
 mod predict;
+mod show;
 mod train_batch;
 
 use std::path::Path;

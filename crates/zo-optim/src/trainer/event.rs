@@ -6,6 +6,7 @@ use zo_core::StepReport;
 
 use super::history::Evaluated;
 use super::task::Evaluation;
+use crate::logger::{LogError, Logger, Record};
 
 /// What an observer is told. `B` is the task's batch, `D` the details of its evaluations.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub enum Event<'a, B = (), D = ()> {
     Stepped {
         /// Its report.
         report: &'a StepReport,
+        /// Its learning rate.
+        lr: f64,
         /// Its wall-clock time in seconds, including making the batch.
         seconds: f64,
         /// Its batch.
@@ -43,4 +46,29 @@ pub enum Event<'a, B = (), D = ()> {
         /// The checkpoint.
         path: &'a Path,
     },
+}
+
+impl<B, D> Event<'_, B, D> {
+    /// Tells `logger` of it: of steps, of evaluations (`eval_score` and `eval_loss`), and where the run resumes.
+    ///
+    /// # Errors
+    /// If it cannot be logged.
+    pub fn log(&self, logger: &mut (impl Logger + ?Sized)) -> Result<(), LogError> {
+        match *self {
+            Self::Resumed { step, .. } => logger.resume(step),
+            Self::Evaluated { step, evaluation } => {
+                let record = Record::new(step)
+                    .with("eval_score", evaluation.score)
+                    .with("eval_loss", evaluation.loss);
+                logger.log(&record)
+            }
+            Self::Stepped {
+                report,
+                lr,
+                seconds,
+                ..
+            } => logger.log(&Record::of_step(report, lr, seconds)),
+            Self::Saved { .. } => Ok(()),
+        }
+    }
 }

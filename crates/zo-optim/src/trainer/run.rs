@@ -201,6 +201,7 @@ where
         self.step += 1;
         let event = Event::Stepped {
             report: &report,
+            lr: rate,
             seconds: start.elapsed().as_secs_f64(),
             batch: &batch,
         };

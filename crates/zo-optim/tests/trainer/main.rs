@@ -7,6 +7,7 @@ mod diverged;
 #[cfg(feature = "autodiff")]
 mod first_order;
 mod killed;
+mod logs;
 mod refused;
 mod resume;
 
