@@ -56,3 +56,20 @@ fn the_version_of_burn_is_that_of_the_lock_file() {
     let burn = zo_cli::train::BURN;
     assert!(lock.contains(&format!("name = \"burn\"\nversion = \"{burn}\"\n")));
 }
+
+/// Whatever Rust the docs show compiles: `build.rs` makes doctests of it.
+#[test]
+fn no_block_of_the_docs_is_ignored() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec![root.join("README.md")];
+    for dir in ["docs/src", "docs/src/methods"] {
+        let entries = std::fs::read_dir(root.join(dir)).unwrap();
+        pages.extend(entries.map(|entry| entry.unwrap().path()));
+    }
+    for page in pages.iter().filter(|page| page.is_file()) {
+        let text = std::fs::read_to_string(page).unwrap();
+        let mut fences = text.lines().filter(|line| line.starts_with("```"));
+        let ignored = fences.find(|fence| fence.contains("ignore"));
+        assert_eq!(ignored, None, "{}", page.display());
+    }
+}

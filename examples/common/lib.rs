@@ -2,12 +2,8 @@
 
 pub mod random;
 
-/// The README's examples, as doctests.
+/// The Rust of the README and the docs, as doctests: `build.rs` finds it.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-pub struct Readme;
-
-/// The parts of "Writing a plug-in", as doctests.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/src/writing-a-plug-in.md")]
-pub struct WritingAPlugIn;
+pub mod pages {
+    include!(concat!(env!("OUT_DIR"), "/pages.rs"));
+}
