@@ -16,11 +16,7 @@
 //! # let model = Model { weight: Param::from_tensor(Tensor::ones([8], &Device::flex())) };
 //! # let loss = |model: &Model, _: &usize| model.weight.val().square().sum();
 //! # let mut task = task(serde_json::json!({}), |step| step, loss, |model: &Model| {
-<<<<<<< HEAD
-//! #     let loss = loss(model, &0).into_scalar();
-=======
 //! #     let loss: f64 = loss(model, &0).into_scalar();
->>>>>>> rep
 //! #     Evaluation { score: -loss, loss, details: () }
 //! # });
 //! # let dir = tempfile::tempdir()?;

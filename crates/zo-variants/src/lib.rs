@@ -116,7 +116,7 @@ pub fn register(registry: Registry) -> Registry {
             "spsa-1.5",
             "directions along which the loss curves count less",
             spsa_1_5,
-            1.0,
+            10.0,
         ),
         (
             "meazo",
