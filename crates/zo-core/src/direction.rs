@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::noise::{Noise, TensorKey, value};
 
 /// One noise vector times a number: `coefficient * z(seed)`.
+#[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Term {
     /// The distribution of `z`.
@@ -42,6 +43,7 @@ impl Direction {
     }
 
     /// The terms, in the order in which they were first added; none has coefficient 0.
+    #[doc(hidden)]
     pub fn terms(&self) -> &[Term] {
         &self.terms
     }

@@ -57,6 +57,7 @@ pub struct Preset {
 }
 
 /// A part that can be named.
+#[doc(hidden)]
 #[derive(Debug, Clone)]
 pub struct PartEntry {
     /// What it is: `noise`, `sampler`, `mask`, `coefficients` or `update`.
@@ -189,6 +190,7 @@ impl Registry {
     );
 
     /// Every part, in the order in which they were added: noises, samplers, masks, coefficient rules, update rules.
+    #[doc(hidden)]
     pub fn parts(&self) -> impl Iterator<Item = &PartEntry> {
         let samplers = self.noises.iter().chain(&self.samplers);
         let samplers = samplers.map(|entry| &entry.part);

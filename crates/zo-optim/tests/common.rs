@@ -115,7 +115,7 @@ macro_rules! rules {
 
 rules! {
     fzoo: (0.05, 1500, 0.02, Free), variants::fzoo().with_epsilon(1e-3), 3;
-    fzoo_of_pairs: (0.02, 2500, 0.02, Free), zo_optim::mezo().with_coefficients(Normalized), 1;
+    fzoo_of_pairs: (0.02, 2500, 0.02, Free), zo_optim::mezo().with_coefficients(Normalized), 3;
     leave_one_out: (0.01, 2000, 0.02, Linear), variants::evolution_strategies().with_coefficients(LeaveOneOut), 3;
     evolution_strategies: (0.05, 2000, 0.02, Free), variants::evolution_strategies(), 3;
     clip: (0.01, 1500, 0.02, Scaling::Mixed), zo_optim::mezo().with_coefficients(Clip::new()), 0;
