@@ -29,7 +29,7 @@ pub fn learning_rate(
         },
         Tuning::Lora(_) => match (bundled, small) {
             (true, _) => (50.0 * BUNDLED_LR, 1e-3),
-            (false, true) => (2e-3, 3e-3),
+            (false, true) => (1e-3, 1.4e-3),
             (false, false) => (1e-4, 1e-4),
         },
         Tuning::Prefix { .. } | Tuning::Prompt { .. } => match (bundled, small) {
