@@ -81,7 +81,7 @@ fn run(argv: Vec<OsString>) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Prints a text; a reader that has seen enough, like `head`, is no error.
+/// Prints a text. A reader that closes the pipe early, as `head` does, is not an error.
 fn told(text: &str) -> Result<(), Box<dyn Error>> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),

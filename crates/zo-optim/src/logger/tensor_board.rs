@@ -18,7 +18,7 @@ use super::{LogError, Logger, Record};
 const SUFFIX: &str = ".zo-optim";
 
 /// A folder for TensorBoard (`tensorboard --logdir DIR`): values whose names begin with `eval_` are `eval/...`, others `train/...`. What an earlier
-/// run logged in the folder is replaced, unless this one goes on with it; event files of other programs stay.
+/// run logged in the folder is replaced, unless this one goes on with it; event files of other programs are left alone.
 #[derive(Debug)]
 pub struct TensorBoard {
     dir: PathBuf,

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use zo_core::{CoefficientContext, CoefficientRule, ConfigError, Difference, Query, ZoError};
 
 /// FZOO's (Dang et al. 2025, Algorithm 1): divided by the standard deviation of the displaced losses (that of a sample, with q - 1). The step
-/// then depends neither on epsilon nor on the scale of the loss. Losses that are all equal say nothing: the step changes nothing.
+/// then depends neither on epsilon nor on the scale of the loss. Losses that are all equal say nothing: the step changes nothing. Use
+/// at least four one-sided queries: the deviation of two losses is often close to 0, and the step then long.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Normalized;
 
@@ -54,7 +55,7 @@ impl Spread {
     }
 }
 
-/// `1 / scale`, or 0 if there is no scale to divide by.
+/// `1 / scale`, or 0 where that would be infinite.
 fn divide(scale: f64) -> f64 {
     if scale > 0.0 { scale.recip() } else { 0.0 }
 }
@@ -63,6 +64,13 @@ fn divide(scale: f64) -> f64 {
 fn each(queries: &[Query], f: impl Fn(&Query) -> f64) -> Result<Vec<f64>, ZoError> {
     Ok(queries.iter().map(f).collect())
 }
+
+/// Those whose losses are at displaced points.
+const DIFFERENCES: [Difference; 3] = [
+    Difference::OnePoint,
+    Difference::OneSided,
+    Difference::Central,
+];
 
 /// Half the distance between the losses of a central query.
 fn half_difference(query: &Query) -> f64 {
@@ -108,8 +116,8 @@ impl CoefficientRule for Normalized {
     }
 
     fn validate(&self, difference: Difference, queries: usize) -> Result<(), ConfigError> {
-        let allowed = [Difference::OneSided, Difference::Central];
-        check(&self.name(), difference, queries, &allowed)
+        // FZOO compares with the loss at the weights, which one-point queries do not have.
+        check(&self.name(), difference, queries, &DIFFERENCES[1..])
     }
 }
 
@@ -127,12 +135,7 @@ impl CoefficientRule for LeaveOneOut {
     }
 
     fn validate(&self, difference: Difference, queries: usize) -> Result<(), ConfigError> {
-        let allowed = [
-            Difference::OnePoint,
-            Difference::OneSided,
-            Difference::Central,
-        ];
-        check(&self.name(), difference, queries, &allowed)
+        check(&self.name(), difference, queries, &DIFFERENCES)
     }
 }
 
@@ -153,11 +156,6 @@ impl CoefficientRule for ZScore {
     }
 
     fn validate(&self, difference: Difference, queries: usize) -> Result<(), ConfigError> {
-        let allowed = [
-            Difference::OnePoint,
-            Difference::OneSided,
-            Difference::Central,
-        ];
-        check(&self.name(), difference, queries, &allowed)
+        check(&self.name(), difference, queries, &DIFFERENCES)
     }
 }
