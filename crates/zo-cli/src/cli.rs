@@ -33,6 +33,8 @@ enum Command {
     Predict(PredictArgs),
     Generate(GenerateArgs),
     Compare(CompareArgs),
+    /// Raise the learning rate until the loss rises, and say which rate to train with; the flags are those of zo train
+    LrFind(Box<TrainArgs>),
     /// List the methods with their settings, and the parts they are made of
     Methods,
     /// List the tasks
@@ -57,7 +59,7 @@ pub fn main() -> ExitCode {
 fn run(argv: Vec<OsString>) -> Result<(), Box<dyn Error>> {
     let name = argv.get(1).map(|name| name.to_string_lossy().into_owned());
     let known = Zo::command();
-    let reads_files = ["train", "config", "eval", "predict"];
+    let reads_files = ["train", "config", "lr-find", "eval", "predict"];
     let own = name.filter(|name| reads_files.contains(&name.as_str()));
     let own = own.and_then(|name| known.find_subcommand(name));
     let argv = match own {
@@ -70,6 +72,7 @@ fn run(argv: Vec<OsString>) -> Result<(), Box<dyn Error>> {
         Command::Predict(args) => predict::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Compare(args) => compare::run(args),
+        Command::LrFind(args) => train::find_rate(&args),
         Command::Methods => told(&methods::help()),
         Command::Tasks => told(&task_list()),
         Command::Config(args) => told(&train::resolved(&args)?),

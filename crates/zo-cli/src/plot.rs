@@ -6,6 +6,7 @@ use std::path::Path;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
+use zo_llm::finetune::FoundRate;
 use zo_llm::replace::replace_bytes;
 
 use crate::run::{Curves, Point, finite, smooth, thin};
@@ -195,6 +196,54 @@ pub fn comparison(path: &Path, title: &str, rows: &[(&str, Vec<f64>)]) -> Result
         let at = SegmentValue::CenterOf(place);
         chart.draw_series(dots.map(|v| Circle::new((*v, at.clone()), 3, RED.filled())))?;
     }
+    root.present()?;
+    drop(chart);
+    drop(root);
+    Ok(replace_bytes(path, svg.as_bytes())?)
+}
+
+/// Writes a plot of a search: the loss against the rate, and a line at the rate that was found.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn rates(path: &Path, title: &str, found: &FoundRate) -> Result<(), Failure> {
+    let mut svg = String::new();
+    let root = SVGBackend::with_string(&mut svg, (800, 480)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let ends = found
+        .climb
+        .iter()
+        .fold((found.lr, found.lr), |(low, high), point| {
+            (low.min(point.lr), high.max(point.lr))
+        });
+    // The last point is far above the others.
+    let inner = found.climb.iter().rev().skip(1);
+    let heights = range(
+        inner
+            .map(|point| point.loss)
+            .filter(|loss| loss.is_finite()),
+    );
+    let mut chart = ChartBuilder::on(&root)
+        .caption(title, ("sans-serif", 18))
+        .margin(12)
+        .x_label_area_size(44)
+        .y_label_area_size(64)
+        .build_cartesian_2d((ends.0..ends.1 * 1.1).log_scale(), heights.clone())?;
+    chart
+        .configure_mesh()
+        .x_desc("learning rate")
+        .y_desc("loss of the batch")
+        .x_label_formatter(&|lr| format!("{lr:.0e}"))
+        .bold_line_style(BLACK.mix(0.08))
+        .light_line_style(TRANSPARENT)
+        .axis_style(BLACK.mix(0.5))
+        .label_style(("sans-serif", 13))
+        .draw()?;
+    let shown = found.climb.iter().filter(|point| point.loss.is_finite());
+    let shown = shown.map(|point| (point.lr, point.loss.min(heights.end)));
+    chart.draw_series(LineSeries::new(shown, LOSS.stroke_width(2)))?;
+    let at = [(found.lr, heights.start), (found.lr, heights.end)];
+    chart.draw_series([PathElement::new(at, SCORE.stroke_width(2))])?;
     root.present()?;
     drop(chart);
     drop(root);

@@ -151,6 +151,7 @@ impl Run {
                 self.sums[1] += report.seconds_forward;
                 self.sums[2] += report.seconds_sweep;
             }
+            Event::Warned { warning, .. } => self.note(warning.to_string()),
             Event::Resumed { step, .. } => return self.resumed(*step),
             _ => {}
         }

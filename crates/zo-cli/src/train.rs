@@ -6,6 +6,7 @@
 
 mod args;
 mod dry;
+mod rate;
 mod report;
 mod resolved;
 mod setup;
@@ -37,6 +38,7 @@ use self::report::{Ending, Report, Test};
 use self::resolved::Resolved;
 use self::setup::{CHECKPOINTS, Plan, Setup, setup};
 
+pub use self::rate::{Searched, find as find_rate};
 pub use self::report::BURN;
 
 type Failure = Box<dyn Error>;
@@ -68,7 +70,7 @@ pub fn resolved(args: &TrainArgs) -> Result<String, Failure> {
         None => {
             // Its parameters are lazy: nothing is drawn.
             let model = CausalLm::new(&args.model.config()?, &plan.device)?;
-            plan.rate(args, model.num_params())
+            Searched::Given(plan.rate(args, model.num_params()))
         }
     };
     Ok(Resolved::new(args, &plan, lr).to_toml(RUN)?)
@@ -104,7 +106,8 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         "{title} at learning rate {}: {} tuning of {name}",
         plan.config.lr, plan.tuning
     );
-    let resolved = Resolved::new(args, plan, plan.config.lr).to_toml(RUN)?;
+    let lr = Searched::Given(plan.config.lr);
+    let resolved = Resolved::new(args, plan, lr).to_toml(RUN)?;
     let mut run = Run::start(folder, &about, &plan.config, args.quiet);
     let loggers = args.log.iter().map(|log| log.in_folder(run.out()));
     run.log_to(loggers.collect());

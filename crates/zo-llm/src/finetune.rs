@@ -27,7 +27,8 @@ pub use objective::LossValue;
 pub use reward::{Reward, RewardError, RowAnswer};
 pub use task::RowsError;
 pub use zo_optim::trainer::{
-    CheckpointError, Evaluated, Finish, SavedRun, Schedule, UnknownSchedule, last_checkpoint,
+    CheckpointError, Evaluated, Finish, FoundEpsilon, FoundRate, RatePoint, RateSearch,
+    RateWarning, SavedRun, Schedule, UnknownSchedule, last_checkpoint,
 };
 
 /// What stopped a fine-tuning run.
@@ -38,6 +39,9 @@ pub type RunError = trainer::RunError<CausalLm, RowsError>;
 
 /// What a run came to.
 pub type Outcome = trainer::Outcome<CausalLm>;
+
+/// Why no learning rate was found.
+pub type SearchError = trainer::SearchError<RowsError>;
 
 /// What an observer is told.
 #[derive(Debug)]
@@ -69,6 +73,13 @@ pub enum Event<'a> {
         seconds: f64,
         /// Tokens in the batch with and without padding, for one forward.
         tokens: [usize; 2],
+    },
+    /// The losses say something of the learning rate.
+    Warned {
+        /// Steps done.
+        step: usize,
+        /// What they say.
+        warning: RateWarning,
     },
     /// A checkpoint was written.
     Saved {
@@ -107,6 +118,7 @@ impl<'a> Event<'a> {
                 seconds,
                 tokens: batch.tokens(),
             },
+            trainer::Event::Warned { step, warning } => Self::Warned { step, warning },
             trainer::Event::Saved { step, path } => Self::Saved { step, path },
             _ => return None,
         })
@@ -136,6 +148,9 @@ impl<'a> Event<'a> {
                 seconds,
                 ..
             } => Some(Record::of_step(report, lr, seconds)),
+            Self::Warned { step, warning } => {
+                Some(Record::new(step).with("note", warning.to_string()))
+            }
             _ => None,
         }
     }
@@ -186,4 +201,36 @@ pub fn finetune<O: ZerothOrderOptimizer>(
     };
     let observe = |event: trainer::Event<'_, _, _>| Event::of(&event).map_or(Ok(()), &mut observer);
     trainer::fit(model, optim, &mut task, &config.trainer(), stop, observe)
+}
+
+/// Finds a learning rate for [`finetune`] with these rows and settings: see [`trainer::find_rate`]. `begin` returns the model that the run will
+/// start with and its optimizer, each time anew.
+///
+/// # Errors
+/// If a setting makes no sense, there is no model, a step cannot be taken, or no rate changes the loss.
+pub fn find_rate<O: ZerothOrderOptimizer>(
+    begin: impl FnMut() -> Result<(CausalLm, O), trainer::BeginError>,
+    [train, dev]: [&Dataset; 2],
+    config: &FinetuneConfig,
+    device: &Device,
+    search: RateSearch,
+) -> Result<FoundRate, SearchError> {
+    let task = LmTask::new([train, dev], config, device);
+    let mut task = task.map_err(|error| SearchError::Task(error.into()))?;
+    trainer::find_rate(begin, &mut task, search)
+}
+
+/// Finds a perturbation radius for [`finetune`] with these rows and settings: see [`trainer::find_epsilon`].
+///
+/// # Errors
+/// If a setting makes no sense, there is no model, or no radius gives finite losses that differ.
+pub fn find_epsilon(
+    model: impl FnOnce() -> Result<CausalLm, trainer::BeginError>,
+    [train, dev]: [&Dataset; 2],
+    config: &FinetuneConfig,
+    device: &Device,
+) -> Result<FoundEpsilon, SearchError> {
+    let task = LmTask::new([train, dev], config, device);
+    let mut task = task.map_err(|error| SearchError::Task(error.into()))?;
+    trainer::find_epsilon(model, &mut task, &config.trained, config.seed)
 }

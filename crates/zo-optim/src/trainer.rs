@@ -21,7 +21,9 @@ mod outcome;
 mod place;
 mod run;
 mod schedule;
+mod search;
 mod task;
+mod watch;
 mod weights;
 
 pub use checkpoint::{SavedRun, last_checkpoint};
@@ -33,4 +35,9 @@ pub use history::Evaluated;
 pub use outcome::{Finish, Outcome, RunError};
 pub use run::fit;
 pub use schedule::{Schedule, UnknownSchedule};
+pub use search::{
+    BeginError, FoundEpsilon, FoundRate, RadiusPoint, RatePoint, RateSearch, SearchError,
+    find_epsilon, find_rate,
+};
 pub use task::{Evaluation, Task, task};
+pub use watch::RateWarning;

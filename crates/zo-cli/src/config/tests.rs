@@ -1,7 +1,7 @@
 use clap::{CommandFactory, Parser};
 
 use super::*;
-use crate::train::TrainArgs;
+use crate::train::{Searched, TrainArgs};
 
 fn expanded(file: &str, args: &[&str]) -> Result<Vec<String>, String> {
     let dir = tempfile::tempdir().unwrap();
@@ -26,7 +26,10 @@ fn parsed(file: &str, args: &[&str]) -> TrainArgs {
 fn keys_are_flags_and_flags_override_them() {
     let file = "steps = 7\nlr = 1e-7\nkeep_best = true\nlora-targets = ['a', 'b']\ntuning = 'lora'\ngroup_by_length = false";
     let args = parsed(file, &[]);
-    assert_eq!((args.steps, args.lr, args.keep_best), (7, Some(1e-7), true));
+    assert_eq!(
+        (args.steps, args.lr, args.keep_best),
+        (7, Some(Searched::Given(1e-7)), true)
+    );
     assert_eq!(args.tune.lora_targets.unwrap(), ["a", "b"]);
     assert!(!args.group_by_length);
     let args = parsed(
@@ -64,7 +67,7 @@ fn methods_are_tables_or_names() {
     assert_eq!(parsed("method = 'lezo'", &[]).method, "lezo");
     let file = "[method]\nname = 'lezo'\nepsilon = 0.5\nperturbation = 'on-the-fly'\nmask = { drop = 0.25 }";
     let args = parsed(file, &[]);
-    assert_eq!((args.method.as_str(), args.epsilon), ("lezo", Some(0.5)));
+    assert_eq!((args.method.as_str(), args.epsilon), ("lezo", Some(Searched::Given(0.5))));
     assert_eq!(args.perturb.to_string(), "on-the-fly");
     let built = |args: &TrainArgs| {
         let choice = crate::methods::find(&args.method).unwrap();

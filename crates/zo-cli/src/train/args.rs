@@ -9,6 +9,7 @@ use zo_llm::finetune::{Objective, Schedule};
 use zo_llm::task::Kind;
 use zo_optim::{Perturbation, Rounding};
 
+use super::rate::Searched;
 use crate::data::DataArgs;
 use crate::exit::Usage;
 use crate::methods::Flags;
@@ -50,18 +51,18 @@ pub struct TrainArgs {
     /// Training steps; 0 only evaluates
     #[arg(long, help_heading = "Training", default_value_t = 2000)]
     pub steps: usize,
-    /// Learning rate [default: by tuning, method and size of the model: see the page on hyper-parameters]
+    /// Learning rate, or auto to search one first, by at most a twentieth of the run's forwards (at least 100) [default: by tuning, method and size of the model: see the page on hyper-parameters]
     #[arg(long, help_heading = "Training", allow_hyphen_values = true)]
-    pub lr: Option<f64>,
+    pub lr: Option<Searched>,
     /// How the learning rate changes
     #[arg(long, help_heading = "Training", default_value = "constant", value_parser = values::of::<Schedule>(&values::SCHEDULES))]
     pub schedule: Schedule,
     /// Steps in which the learning rate rises from 0
     #[arg(long, help_heading = "Training", default_value_t = 0)]
     pub warmup: usize,
-    /// Perturbation radius [default: 1e-3; lora 1e-2; prefix and prompt 1e-1; 3e-2 for accuracy or a reward on the bundled model]
+    /// Perturbation radius, or auto to search one first, by 48 forwards [default: 1e-3; lora 1e-2; prefix and prompt 1e-1; 3e-2 for accuracy or a reward on the bundled model]
     #[arg(long, help_heading = "Training", allow_hyphen_values = true)]
-    pub epsilon: Option<f64>,
+    pub epsilon: Option<Searched>,
     /// What a step minimises: loss, or 1 - accuracy or f1 on the batch, which have no derivative
     #[arg(long, help_heading = "Training", default_value = "loss", value_parser = PossibleValuesParser::new(values::OBJECTIVES))]
     pub objective: String,

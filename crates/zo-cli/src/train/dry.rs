@@ -7,6 +7,7 @@ use zo_llm::CausalLm;
 use zo_llm::finetune::{Event, FinetuneConfig, finetune};
 
 use super::args::TrainArgs;
+use super::rate::Searched;
 use super::resolved::Resolved;
 use super::setup::Setup;
 use crate::memory::peak_rss_mib;
@@ -27,7 +28,7 @@ pub(super) fn run(
     let config = setup.plan.config.clone();
     print!(
         "{}",
-        Resolved::new(args, &setup.plan, config.lr).to_toml("what would run")?
+        Resolved::new(args, &setup.plan, Searched::Given(config.lr)).to_toml("what would run")?
     );
     let rows = &setup.rows;
     println!(

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use zo_llm::Tuning;
 use zo_llm::batches::Order;
-use zo_llm::finetune::{Evaluated, FinetuneConfig, Finish};
+use zo_llm::finetune::{Evaluated, FinetuneConfig, Finish, FoundEpsilon, FoundRate};
 
 use super::args::TrainArgs;
 use super::setup::Setup;
@@ -69,6 +69,10 @@ pub(super) struct Report<'a> {
     dtype: String,
     seed: u64,
     lr: f64,
+    /// How it was found, with `--lr auto`.
+    rate_search: Option<&'a FoundRate>,
+    /// How epsilon was found, with `--epsilon auto`.
+    epsilon_search: Option<&'a FoundEpsilon>,
     epsilon: &'a Value,
     batch: usize,
     /// Rows computed at once.
@@ -185,6 +189,8 @@ impl<'a> Report<'a> {
             dtype: args.model.dtype.to_string(),
             seed: *seed,
             lr: *lr,
+            rate_search: setup.found.as_ref(),
+            epsilon_search: setup.radius.as_ref(),
             epsilon: &method["epsilon"],
             batch: *batch,
             micro_batch: micro_batch.unwrap_or(*batch),

@@ -5,6 +5,7 @@ use serde_json::Value;
 use zo_llm::Tuning;
 
 use super::args::TrainArgs;
+use super::rate::Searched;
 use super::setup::Plan;
 use crate::data::in_full;
 use crate::run::Log;
@@ -38,7 +39,7 @@ pub(super) struct Resolved<'a> {
     virtual_tokens: Option<usize>,
     adapter: Option<String>,
     steps: usize,
-    lr: f64,
+    lr: Searched,
     schedule: String,
     warmup: usize,
     epsilon: &'a Value,
@@ -84,7 +85,7 @@ fn number<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> 
 
 impl<'a> Resolved<'a> {
     /// The run that `args` describe, at learning rate `lr`.
-    pub(super) fn new(args: &'a TrainArgs, plan: &'a Plan, lr: f64) -> Self {
+    pub(super) fn new(args: &'a TrainArgs, plan: &'a Plan, lr: Searched) -> Self {
         let (data, task, config) = (&args.data, &args.data.task, &plan.config);
         let text = |path: &std::path::PathBuf| in_full(path).display().to_string();
         // A name on the hub stays one.
@@ -193,7 +194,7 @@ mod tests {
         ];
         let args = TrainArgs::parse_from(["train"]);
         let plan = Plan::new(&args).unwrap();
-        let all = serde_json::to_value(Resolved::new(&args, &plan, 1.0)).unwrap();
+        let all = serde_json::to_value(Resolved::new(&args, &plan, Searched::Given(1.0))).unwrap();
         let command = TrainArgs::command();
         for arg in command.get_arguments().filter(|arg| !arg.is_hide_set()) {
             let name = arg.get_long().unwrap();
@@ -209,7 +210,9 @@ mod tests {
         let again = |flags: &[&str]| {
             let args = TrainArgs::parse_from([&["train"], flags].concat());
             let plan = Plan::new(&args).unwrap();
-            let text = Resolved::new(&args, &plan, 1e-5).to_toml("above").unwrap();
+            let text = Resolved::new(&args, &plan, Searched::Given(1e-5))
+                .to_toml("above")
+                .unwrap();
             assert!(text.starts_with("# above\n"), "{text}");
             std::fs::write(&path, &text).unwrap();
             let config = path.display().to_string();
@@ -220,7 +223,9 @@ mod tests {
             let same = Plan::new(&read).unwrap();
             assert_eq!(same.config.method, plan.config.method, "{text}");
             assert_eq!(
-                Resolved::new(&read, &same, 1e-5).to_toml("above").unwrap(),
+                Resolved::new(&read, &same, Searched::Given(1e-5))
+                    .to_toml("above")
+                    .unwrap(),
                 text
             );
             let of = |plan: &Plan| serde_json::to_value(&plan.config).unwrap();

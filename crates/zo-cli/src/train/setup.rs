@@ -8,12 +8,15 @@ use burn::module::Module;
 use burn::tensor::Device;
 use serde_json::{Value, json};
 use zo_llm::batches::Order;
-use zo_llm::finetune::{FinetuneConfig, Objective, Reward, SavedRun, last_checkpoint};
+use zo_llm::finetune::{
+    FinetuneConfig, FoundEpsilon, FoundRate, Objective, Reward, SavedRun, last_checkpoint,
+};
 use zo_llm::task::Task;
 use zo_llm::{CausalLm, Checkpoint, ModelConfig, Tuning};
 use zo_optim::tensors;
 
 use super::args::TrainArgs;
+use super::rate::{self, Searched};
 use crate::data::Rows;
 use crate::device::device;
 use crate::exit::Usage;
@@ -41,6 +44,7 @@ pub(super) struct Plan {
     pub(super) saves: bool,
     /// See [`Built::scale_free`].
     pub(super) scale_free: Option<usize>,
+    shared: Shared,
 }
 
 /// A run that can begin.
@@ -52,9 +56,17 @@ pub(super) struct Setup {
     pub(super) parameters: usize,
     pub(super) trained_parameters: usize,
     pub(super) rows: Rows,
+    /// How the learning rate and the radius were found, if they were.
+    pub(super) found: Option<FoundRate>,
+    pub(super) radius: Option<FoundEpsilon>,
 }
 
 impl Plan {
+    /// The optimizer before its first step, once more.
+    pub(super) fn optimizer(&self, args: &TrainArgs) -> Result<AnyOptimizer, Box<dyn Error>> {
+        Ok(self.method.build(&self.shared, &args.flags)?.optimizer)
+    }
+
     /// What `args` ask for.
     pub(super) fn new(args: &TrainArgs) -> Result<Self, Box<dyn Error>> {
         let bundled = args.model.model.is_none();
@@ -81,7 +93,15 @@ impl Plan {
         let resumed = resumed(args)?;
         // A score moves only if answers change; the bundled model, which begins with the same answer to everything, must be moved far.
         let far = bundled && objective != Objective::Loss;
-        let epsilon = args.epsilon.unwrap_or_else(|| {
+        let saved = resumed
+            .as_ref()
+            .map(|saved| &saved.settings["method"]["epsilon"]);
+        let epsilon = match args.epsilon {
+            Some(Searched::Given(epsilon)) => Some(epsilon),
+            Some(Searched::Auto) => saved.and_then(Value::as_f64),
+            None => None,
+        };
+        let epsilon = epsilon.unwrap_or_else(|| {
             let far = if far { 30.0 } else { 1.0 };
             rounded(tuning.epsilon() * method.epsilon_factor() * far)
         });
@@ -116,7 +136,10 @@ impl Plan {
             batch: args.batch,
             micro_batch: args.micro_batch,
             // If not given, known once the model is.
-            lr: args.lr.unwrap_or(0.0),
+            lr: match args.lr {
+                Some(Searched::Given(lr)) => lr,
+                _ => 0.0,
+            },
             schedule: args.schedule,
             warmup: args.warmup,
             objective,
@@ -158,13 +181,25 @@ impl Plan {
             config,
             saves,
             scale_free,
+            shared,
         })
     }
 
-    /// The learning rate for a model with so many parameters.
+    /// Whether a setting is to be searched. A resumed run has it.
+    fn searches(&self, setting: Option<Searched>) -> bool {
+        setting == Some(Searched::Auto) && self.resumed.is_none() && self.config.steps > 0
+    }
+
+    /// The learning rate for a model with so many parameters, as far as it is known without a search.
     pub(super) fn rate(&self, args: &TrainArgs, parameters: usize) -> f64 {
         let bundled = args.model.model.is_none();
-        args.lr.unwrap_or_else(|| {
+        let saved = self.resumed.as_ref().map(|saved| &saved.settings["lr"]);
+        let known = match args.lr {
+            Some(Searched::Given(lr)) => Some(lr),
+            Some(Searched::Auto) => saved.and_then(Value::as_f64),
+            None => None,
+        };
+        known.unwrap_or_else(|| {
             let lr = methods::learning_rate(
                 &self.method,
                 &self.tuning,
@@ -182,6 +217,45 @@ impl Plan {
 
 /// What `args` ask for, and the model.
 pub(super) fn setup(args: &TrainArgs) -> Result<(Setup, CausalLm), Box<dyn Error>> {
+    let (mut setup, model) = at_radius(args)?;
+    if !setup.plan.searches(args.lr) {
+        return Ok((setup, model));
+    }
+    // Only one model at a time.
+    drop(model);
+    let found = rate::search(args, &setup)?;
+    if !args.quiet {
+        println!("{}", rate::summary(&found));
+    }
+    setup.plan.config.lr = found.lr;
+    setup.found = Some(found);
+    let model = rate::model(args, &setup)?;
+    Ok((setup, model))
+}
+
+/// What `args` ask for, except for the learning rate, and the model.
+pub(super) fn at_radius(args: &TrainArgs) -> Result<(Setup, CausalLm), Box<dyn Error>> {
+    let (setup, model) = prepared(args)?;
+    if !setup.plan.searches(args.epsilon) {
+        return Ok((setup, model));
+    }
+    drop(model);
+    let found = rate::search_epsilon(args, &setup)?;
+    if !args.quiet {
+        println!("{}", rate::radius(&found));
+    }
+    let epsilon = Some(Searched::Given(found.epsilon));
+    let given = TrainArgs {
+        epsilon,
+        ..args.clone()
+    };
+    let (mut setup, model) = prepared(&given)?;
+    setup.radius = Some(found);
+    Ok((setup, model))
+}
+
+/// What `args` ask for, except for searches, and the model.
+fn prepared(args: &TrainArgs) -> Result<(Setup, CausalLm), Box<dyn Error>> {
     // Before the model, whose loading may take minutes.
     let mut plan = Plan::new(args)?;
     let model_dir = args.model.folder()?;
@@ -217,6 +291,8 @@ pub(super) fn setup(args: &TrainArgs) -> Result<(Setup, CausalLm), Box<dyn Error
         parameters,
         trained_parameters,
         rows,
+        found: None,
+        radius: None,
     };
     Ok((setup, model))
 }

@@ -77,11 +77,6 @@ fn launch(tensor: &CubeTensor, sweep: &Sweep, dtype: Dtype) {
         _ => columns,
     };
     let run = if pitched { gcd(columns, pitch) } else { len };
-    let vector = client
-        .io_optimized_vector_sizes(tensor.dtype.size())
-        .filter(|size| run.is_multiple_of(*size) && LANES.is_multiple_of(*size))
-        .max()
-        .unwrap_or(1);
 
     let few = sweep.terms.len() <= FEW && !matches!(sweep.target, Target::Adaptive { .. });
     let plan = Plan {
@@ -130,7 +125,14 @@ fn launch(tensor: &CubeTensor, sweep: &Sweep, dtype: Dtype) {
         threshold as f32,
         sweep.terms.len() as u32,
     );
-    let rows = plan.rows(if few { sweep.terms.len() } else { 0 });
+    let arguments = if few { sweep.terms.len() } else { 0 };
+    let rows = plan.rows(arguments);
+    let widest = plan.widest(arguments);
+    let vector = client
+        .io_optimized_vector_sizes(tensor.dtype.size())
+        .filter(|size| run.is_multiple_of(*size) && LANES.is_multiple_of(*size) && *size <= widest)
+        .max()
+        .unwrap_or(1);
     let units = len.div_ceil(LANES * rows) * (LANES / vector);
     let dim = CubeDim::new(client, units);
     // SAFETY: a unit writes weights below `len` only, in a buffer that nothing else holds.

@@ -34,6 +34,21 @@ pub enum TrainerError<E: std::error::Error + 'static> {
         /// The loss: NaN or an infinity.
         loss: f64,
     },
+    /// The loss has multiplied in the first steps.
+    #[error(
+        "after {step} steps the loss has risen from {from:.4} to {to:.4}: the learning rate, {lr:e}, is far too high; try a tenth of it, or let \
+         it be searched"
+    )]
+    RateTooHigh {
+        /// Steps done.
+        step: usize,
+        /// The learning rate.
+        lr: f64,
+        /// The loss at the beginning.
+        from: f64,
+        /// The mean loss of the last steps.
+        to: f64,
+    },
     /// The observer asked to stop.
     #[error("{0}")]
     Observer(String),
@@ -43,7 +58,9 @@ impl<E: std::error::Error + 'static> TrainerError<E> {
     /// Whether it is training that went wrong: a loss or gradient that is not finite, or a change of the weights that they cannot hold.
     pub fn is_divergence(&self) -> bool {
         match self {
-            Self::Diverged { .. } | Self::Step(ZoError::Overflow { .. }) => true,
+            Self::Diverged { .. }
+            | Self::RateTooHigh { .. }
+            | Self::Step(ZoError::Overflow { .. }) => true,
             Self::Step(error) => error.is_non_finite(),
             _ => false,
         }

@@ -6,6 +6,7 @@ use zo_core::StepReport;
 
 use super::history::Evaluated;
 use super::task::Evaluation;
+use super::watch::RateWarning;
 use crate::logger::{LogError, Logger, Record};
 
 /// What an observer is told. `B` is the task's batch, `D` the details of its evaluations.
@@ -39,6 +40,13 @@ pub enum Event<'a, B = (), D = ()> {
         /// Its batch.
         batch: &'a B,
     },
+    /// The losses say something of the learning rate.
+    Warned {
+        /// Steps done.
+        step: usize,
+        /// What they say.
+        warning: RateWarning,
+    },
     /// A checkpoint was written.
     Saved {
         /// Steps done.
@@ -68,6 +76,9 @@ impl<B, D> Event<'_, B, D> {
                 seconds,
                 ..
             } => logger.log(&Record::of_step(report, lr, seconds)),
+            Self::Warned { step, warning } => {
+                logger.log(&Record::new(step).with("note", warning.to_string()))
+            }
             Self::Saved { .. } => Ok(()),
         }
     }

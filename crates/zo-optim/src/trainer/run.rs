@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use burn::module::Module;
-use zo_core::{Loss, StepError, ZerothOrderOptimizer, ZoError};
+use zo_core::{Loss, StepError, StepReport, ZerothOrderOptimizer, ZoError};
 
 use super::checkpoint::{Saved, Store};
 use super::config::TrainerConfig;
@@ -16,6 +16,7 @@ use super::history::{Evaluated, History};
 use super::outcome::{Finish, Outcome, RunError};
 use super::place::Place;
 use super::task::Task;
+use super::watch::Watch;
 
 /// Trains `model` for `task`, and evaluates it before, after, and in between as often as requested.
 ///
@@ -27,7 +28,8 @@ use super::task::Task;
 /// plays no part in keeping the best or in stopping early, so that the run goes on as if it had not been interrupted.
 ///
 /// A run that diverges ends with an error as soon as a loss shows it: in a step, in an evaluation, or on the next batch before a checkpoint
-/// counts. No checkpoint holds such weights, and earlier ones stay.
+/// counts. No checkpoint holds such weights, and earlier ones stay. A run whose loss multiplies in its first 20 steps ends as well: its
+/// learning rate is far too high. One whose loss does not move beyond its noise in 400 steps is told so ([`Event::Warned`]), once.
 ///
 /// # Errors
 /// [`RunError`], with the model in it, if a setting makes no sense, the optimizer cannot train the model, the task or a step fails, a
@@ -49,6 +51,7 @@ pub fn fit<M: Module, T: Task<M>, O: ZerothOrderOptimizer>(
         store: None,
         step: 0,
         evaluations: History::default(),
+        watch: Watch::default(),
         of: PhantomData,
     };
     let mut model = run.prepare(model)?;
@@ -71,6 +74,7 @@ struct Run<'a, M, T, O, F> {
     /// Steps done.
     step: usize,
     evaluations: History,
+    watch: Watch,
     of: PhantomData<M>,
 }
 
@@ -142,6 +146,7 @@ where
         };
         self.step = saved.step;
         self.evaluations = saved.evaluations;
+        self.watch = Watch::resumed();
         let event = Event::Resumed {
             step: self.step,
             evaluations: &self.evaluations.0,
@@ -206,9 +211,33 @@ where
             batch: &batch,
         };
         match (self.observer)(event) {
-            Ok(()) => Ok(Place::Held(held)),
-            Err(message) => Err(self.failed(Place::Held(held), TrainerError::Observer(message))),
+            Ok(()) => {}
+            Err(message) => {
+                return Err(self.failed(Place::Held(held), TrainerError::Observer(message)));
+            }
         }
+        match self.look(&report) {
+            Ok(()) => Ok(Place::Held(held)),
+            Err(error) => Err(self.failed(Place::Held(held), error)),
+        }
+    }
+
+    /// What the step says of the learning rate.
+    fn look(&mut self, report: &StepReport) -> Result<(), TrainerError<T::Error>> {
+        let step = self.step;
+        if let Some([from, to]) = self.watch.too_high(report) {
+            return Err(TrainerError::RateTooHigh {
+                step,
+                lr: self.config.lr,
+                from,
+                to,
+            });
+        }
+        let Some(warning) = self.watch.too_low(report) else {
+            return Ok(());
+        };
+        let event = Event::Warned { step, warning };
+        (self.observer)(event).map_err(TrainerError::Observer)
     }
 
     /// Evaluates and saves, where due. Says whether the run is over.
@@ -230,7 +259,16 @@ where
                     loss: evaluated.loss,
                 });
             }
+            if step == 0 {
+                self.watch.begins(evaluated.loss);
+            }
+            let from = self.evaluations.0.first().map(|first| first.loss);
+            let risen = from.and_then(|from| self.watch.risen(step, from, evaluated.loss));
             self.evaluations.0.push(evaluated);
+            if let Some(warning) = risen {
+                let event = Event::Warned { step, warning };
+                (self.observer)(event).map_err(TrainerError::Observer)?;
+            }
             let best = self.evaluations.best().map(|best| best.step);
             if let Some(store) = &mut self.store
                 && config.keep_best

@@ -10,6 +10,7 @@ mod killed;
 mod logs;
 mod refused;
 mod resume;
+mod search;
 
 use std::convert::Infallible;
 use std::path::Path;

@@ -32,6 +32,7 @@ pub(super) fn sweep<W: Float, N: Size>(
         if comptime!(plan.along(terms.len())) {
             along::<W, N>(weights, &terms[0], &numbers, &layout, &place, plan);
         } else {
+            let before = read::<W, N>(weights, &layout, &place, plan);
             let mut sums = Sums::<N> {
                 from: zeros::<N>(),
                 to: zeros::<N>(),
@@ -56,19 +57,56 @@ pub(super) fn sweep<W: Float, N: Size>(
             let random = random_at::<N>(&numbers, &place, plan);
             #[unroll]
             for k in 0..ROWS {
-                let place = Place {
-                    row: place.row + k,
-                    lane: place.lane,
-                };
                 let change = Change::<N> {
                     from: sums.from[k],
                     to: sums.to[k],
                     random: row_of_bits::<N>(&random, k),
                 };
-                apply::<W, N>(weights, &change, &numbers, &layout, &place, plan);
+                let place = further(&place, k);
+                apply::<W, N>(weights, before[k], &change, &numbers, &layout, &place, plan);
             }
         }
     }
+}
+
+/// The place `rows` rows further.
+#[cube]
+fn further(place: &Place, #[comptime] rows: usize) -> Place {
+    Place {
+        row: place.row + rows,
+        lane: place.lane,
+    }
+}
+
+/// Where a place lies in memory, in vectors.
+#[cube]
+fn position<N: Size>(index: usize, layout: &Layout, #[comptime] plan: Plan) -> usize {
+    let mut at = index;
+    if comptime!(plan.pitched) {
+        let row = index / layout.columns;
+        at = index + row * (layout.pitch - layout.columns);
+    }
+    at / N::value()
+}
+
+/// The weights of a place and of the rows after it: all are asked for before anything is computed or written, because a device waits longer for
+/// its memory than it computes. Past the end, those of the place again.
+#[cube]
+fn read<W: Float, N: Size>(
+    weights: &mut [Vector<W, N>],
+    layout: &Layout,
+    place: &Place,
+    #[comptime] plan: Plan,
+) -> Array<Vector<W, N>> {
+    let first = place.row * 64 + place.lane;
+    let mut rows = Array::<Vector<W, N>>::new(ROWS);
+    #[unroll]
+    for k in 0..ROWS {
+        let index = first + comptime!(64 * k);
+        let index = select(index < layout.len, index, first);
+        rows[k] = weights[position::<N>(index, layout, plan)];
+    }
+    rows
 }
 
 #[cube]
@@ -85,42 +123,43 @@ fn along<W: Float, N: Size>(
     if comptime!(plan.noise == Noises::Rademacher) {
         let (word, bit) = signs_at::<N>(term, numbers, place, plan);
         #[unroll]
-        for k in 0..SIGN_ROWS {
-            let z = sign::<N>(word, bit + comptime!(k as u32));
-            let place = Place {
-                row: place.row + k,
-                lane: place.lane,
-            };
-            let change = Change::<N> {
-                from: from * z,
-                to: to * z,
-                random: Vector::new(0u32),
-            };
-            apply::<W, N>(weights, &change, numbers, layout, &place, plan);
+        for group in 0..comptime!(SIGN_ROWS / ROWS) {
+            let place = further(place, comptime!(group * ROWS));
+            let before = read::<W, N>(weights, layout, &place, plan);
+            #[unroll]
+            for k in 0..ROWS {
+                let z = sign::<N>(word, bit + comptime!((group * ROWS + k) as u32));
+                let change = Change::<N> {
+                    from: from * z,
+                    to: to * z,
+                    random: Vector::new(0u32),
+                };
+                let place = further(&place, k);
+                apply::<W, N>(weights, before[k], &change, numbers, layout, &place, plan);
+            }
         }
     } else {
+        let before = read::<W, N>(weights, layout, place, plan);
         let z = four::<N>(term, numbers, place, plan);
         #[unroll]
         for k in 0..ROWS {
             let z = row_of::<N>(&z, k);
-            let place = Place {
-                row: place.row + k,
-                lane: place.lane,
-            };
             let change = Change::<N> {
                 from: from * z,
                 to: to * z,
                 random: Vector::new(0u32),
             };
-            apply::<W, N>(weights, &change, numbers, layout, &place, plan);
+            let place = further(place, k);
+            apply::<W, N>(weights, before[k], &change, numbers, layout, &place, plan);
         }
     }
 }
 
-/// From `w` over `theta` to the target.
+/// From the weights `before` over `theta` to the target.
 #[cube]
 fn apply<W: Float, N: Size>(
     weights: &mut [Vector<W, N>],
+    before: Vector<W, N>,
     change: &Change<N>,
     numbers: &Numbers,
     layout: &Layout,
@@ -129,14 +168,9 @@ fn apply<W: Float, N: Size>(
 ) {
     let index = place.row * 64 + place.lane;
     if index < layout.len {
-        let mut at = index;
-        if comptime!(plan.pitched) {
-            let row = index / layout.columns;
-            at = index + row * (layout.pitch - layout.columns);
-        }
-        let at = at / N::value();
+        let at = position::<N>(index, layout, plan);
         let decay = Vector::<f32, N>::new(numbers.decay);
-        let w = Vector::<f32, N>::cast_from(weights[at]);
+        let w = Vector::<f32, N>::cast_from(before);
         if comptime!(plan.small.is_some()) {
             let threshold = Threshold {
                 at: numbers.threshold,

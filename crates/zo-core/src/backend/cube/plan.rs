@@ -71,6 +71,15 @@ impl Plan {
             _ => ROWS,
         }
     }
+
+    /// The most neighbouring weights that a unit works on. Sums and Gaussian noise take many registers a weight, and with eight weights of 16 bits
+    /// too few units of a device run at once.
+    pub(super) fn widest(&self, terms: usize) -> usize {
+        match self.noise {
+            Noises::Rademacher if self.along(terms) => 8,
+            _ => 4,
+        }
+    }
 }
 
 /// A noise vector.

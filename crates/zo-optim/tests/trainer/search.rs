@@ -1,0 +1,256 @@
+//! A learning rate found by forwards, on a bowl whose derivatives are known.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+
+use burn::module::{Module, Param, ParamGroup};
+use burn::tensor::{Device, Tensor};
+use serde_json::json;
+use zo_optim::prelude::*;
+use zo_optim::trainer::{
+    Evaluation, Event, FoundRate, RateSearch, RateWarning, SearchError, Task, TrainerConfig,
+    TrainerError, find_epsilon, find_rate, fit, task,
+};
+
+use crate::{config, net, quiet};
+
+/// Weights of which each adds the square of itself to the loss.
+#[derive(Module, Debug)]
+struct Bowl {
+    weights: Param<Tensor<1>>,
+}
+
+const N: usize = 256;
+
+fn bowl() -> Bowl {
+    let weights = Tensor::full([N], 0.5, &Device::flex());
+    Bowl {
+        weights: Param::from_tensor(weights),
+    }
+}
+
+fn search(steps: f64) -> RateSearch {
+    RateSearch {
+        steps,
+        epsilon: 1e-3,
+        trained: ParamGroup::all(),
+        seed: 3,
+    }
+}
+
+/// A search for a method on a bowl, with the forwards that the objective has counted. `scale` multiplies the loss.
+fn found(
+    method: &Method,
+    steps: f64,
+    scale: f64,
+) -> (Result<FoundRate, SearchError<Infallible>>, usize) {
+    let forwards = Cell::new(0);
+    let objective = |bowl: &Bowl, (): &()| {
+        forwards.set(forwards.get() + 1);
+        bowl.weights.val().square().sum() * scale
+    };
+    let mut task = task(
+        json!(null),
+        |_| (),
+        objective,
+        |_: &Bowl| Evaluation::default(),
+    );
+    let begin = || Ok((bowl(), method.init()?));
+    let found = find_rate(begin, &mut task, search(steps));
+    drop(task);
+    (found, forwards.get())
+}
+
+#[test]
+fn derivatives_sizes_and_forwards_are_those_of_the_bowl() {
+    let (found, counted) = found(&mezo().with_seed(5), 1000.0, 1.0);
+    let found = found.unwrap();
+    assert_eq!(found.forwards, counted);
+    assert!(counted <= 100, "{counted} forwards");
+    assert_eq!((found.loss, found.weight_rms), (64.0, 0.5));
+    // The gradient is 1 everywhere, the Hessian twice the identity. 20 probes: four standard errors.
+    assert!((found.gradient_rms / 16.0 - 1.0).abs() < 0.65, "{found:?}");
+    let [curvature, error] = found.curvature;
+    assert!(
+        (curvature - 2.0 * N as f64).abs() < 4.0 * error.max(4.0),
+        "{found:?}"
+    );
+    // 8 steps along Gaussian directions.
+    assert!((found.step_rms / 16.0 - 1.0).abs() < 0.85, "{found:?}");
+    // The definitions of docs/src/learning-rate.md.
+    let heat = (64.0 / (1000.0 * (curvature + error))).sqrt() / found.step_rms;
+    let walk = 0.8 * 0.5 / (1000f64.sqrt() * found.step_rms);
+    assert!((found.limit_heat / heat - 1.0).abs() < 1e-9, "{found:?}");
+    assert!((found.limit_walk / walk - 1.0).abs() < 1e-9, "{found:?}");
+    let [first, .., last] = &found.climb[..] else {
+        panic!("{found:?}")
+    };
+    assert!(first.loss < 70.5 && last.loss > 70.0, "{found:?}");
+    assert!((found.limit_climb - 0.1 * last.lr).abs() < 1e-12);
+    let least = found
+        .limit_heat
+        .min(found.limit_walk)
+        .min(found.limit_climb);
+    assert_eq!(found.lr, least);
+}
+
+#[test]
+fn a_longer_run_is_slower_and_searches_longer() {
+    let rates = [100.0, 10_000.0].map(|steps| {
+        let (found, counted) = found(&mezo(), steps, 1.0);
+        assert!(counted <= 1000);
+        (found.unwrap().limit_walk, counted)
+    });
+    assert!(
+        (rates[0].0 / rates[1].0 / 10.0 - 1.0).abs() < 1e-6,
+        "{rates:?}"
+    );
+    assert!(rates[1].1 > 300, "{rates:?}");
+}
+
+/// A method that divides by the size of its losses has a rate that does not follow their scale; MeZO's is inverse to it.
+#[test]
+fn the_rate_is_in_the_methods_own_units() {
+    let rate = |method: &Method, scale| found(method, 1000.0, scale).0.unwrap().lr;
+    let [one, ten] = [1.0, 10.0].map(|scale| rate(&mezo(), scale));
+    assert!((one / ten / 10.0 - 1.0).abs() < 1e-3, "{one} {ten}");
+    let fzoo = zo_optim::registry()
+        .method(&json!({ "method": "fzoo" }))
+        .unwrap();
+    let [one, ten] = [1.0, 10.0].map(|scale| rate(&fzoo, scale));
+    assert!((one / ten - 1.0).abs() < 1e-3, "{one} {ten}");
+}
+
+#[test]
+fn the_rate_that_is_found_trains() {
+    let (found, _) = found(&mezo(), 300.0, 1.0);
+    let mut optimizer = mezo().init().unwrap();
+    let mut bowl = bowl();
+    for _ in 0..300 {
+        let objective = |bowl: &Bowl| bowl.weights.val().square().sum();
+        let lr = found.as_ref().unwrap().lr;
+        (bowl, _) = optimizer.step(lr, bowl, objective).unwrap();
+    }
+    let loss: f32 = bowl.weights.val().square().sum().into_scalar();
+    assert!(loss < 16.0, "64 became {loss}");
+}
+
+#[test]
+fn what_cannot_be_searched_is_refused() {
+    let error = found(&mezo(), 100.0, f64::NAN).0.unwrap_err();
+    assert!(matches!(error, SearchError::NotFinite), "{error}");
+    let error = found(&mezo(), 100.0, 0.0).0.unwrap_err();
+    let text = error.to_string();
+    let constant = matches!(error, SearchError::Flat { .. }) || text.contains("does not depend");
+    assert!(constant, "{text}");
+    let mut rows = crate::Rows { until: Some(0) };
+    let begin = || Ok((net(1), mezo().init()?));
+    let error = find_rate(begin, &mut rows, search(100.0)).unwrap_err();
+    assert_eq!(error.to_string(), "there are no more rows");
+    let begin = || Err::<(Bowl, zo_optim::ZeroOrder), _>("no such folder".into());
+    let mut none = task(
+        json!(null),
+        |_| (),
+        |bowl: &Bowl, (): &()| bowl.weights.val().sum(),
+        |_: &Bowl| Evaluation::default(),
+    );
+    let error = find_rate(begin, &mut none, search(100.0)).unwrap_err();
+    assert_eq!(error.to_string(), "no such folder");
+}
+
+#[test]
+fn a_search_survives_json() {
+    let mut before = found(&mezo(), 1000.0, 1.0).0.unwrap();
+    before.limit_climb = f64::INFINITY;
+    let json = serde_json::to_string(&before).unwrap();
+    let after: FoundRate = serde_json::from_str(&json).unwrap();
+    assert_eq!(after.limit_climb, f64::INFINITY);
+    assert_eq!(after.climb.len(), before.climb.len());
+}
+
+/// A rate a hundred times too high ends the run within 20 steps, with the remedy.
+#[test]
+fn a_rate_that_is_far_too_high_ends_the_run() {
+    let lr = 100.0 * found(&mezo(), 300.0, 1.0).0.unwrap().lr;
+    let objective = |bowl: &Bowl, (): &()| bowl.weights.val().square().sum();
+    let evaluate = |bowl: &Bowl| {
+        let loss = f64::from(bowl.weights.val().square().sum().into_scalar::<f32>());
+        Evaluation {
+            score: -loss,
+            loss,
+            details: (),
+        }
+    };
+    let mut task = task(json!(null), |_| (), objective, evaluate);
+    let config = TrainerConfig { lr, ..config(300) };
+    let never = std::sync::atomic::AtomicBool::new(false);
+    let mut optim = mezo().init().unwrap();
+    let failed = fit(bowl(), &mut optim, &mut task, &config, &never, |_| Ok(())).unwrap_err();
+    assert!(failed.step <= 20, "{}", failed.step);
+    assert!(failed.error.is_divergence());
+    let TrainerError::RateTooHigh { from, to, .. } = failed.error else {
+        panic!("{}", failed.error)
+    };
+    assert!(from == 64.0 && to > 192.0, "{from} {to}");
+    assert!(failed.error.to_string().contains("try a tenth of it"));
+}
+
+/// A rate of 0 does not move the loss beyond its noise: said once, after 400 steps.
+#[test]
+fn a_rate_that_is_far_too_low_is_mentioned() {
+    let mut warned = Vec::new();
+    let observe = |event: crate::Told<'_>| {
+        if let Event::Warned { step, warning } = event {
+            warned.push((step, warning));
+        }
+        Ok(())
+    };
+    let config = TrainerConfig {
+        lr: 0.0,
+        ..config(700)
+    };
+    crate::run(net(1), &mut mezo().init().unwrap(), &config, observe).unwrap();
+    let [(400, RateWarning::TooLow { steps: 400, .. })] = warned[..] else {
+        panic!("{warned:?}")
+    };
+    // A run that learns hears nothing.
+    crate::run(
+        net(1),
+        &mut mezo().init().unwrap(),
+        &crate::config(700),
+        quiet,
+    )
+    .unwrap();
+    let mut rows = crate::Rows::default();
+    assert!(rows.evaluate(&net(1)).unwrap().loss.is_finite());
+}
+
+/// Of a bowl, any radius gives the same derivatives, up to rounding; of a loss that is rough below a radius and bends above another, the one
+/// between.
+#[test]
+fn the_radius_is_where_derivatives_agree() {
+    let rough = |bowl: &Bowl, (): &()| {
+        let w = bowl.weights.val();
+        let waves = (w.clone() * 3e5).sin().sum() * 1e-3;
+        w.clone().sum() + w.powi_scalar(4).sum() * 4.0 + waves
+    };
+    let mut task = task(json!(null), |_| (), rough, |_: &Bowl| Evaluation::default());
+    let found = find_epsilon(|| Ok(bowl()), &mut task, &ParamGroup::all(), 3).unwrap();
+    assert_eq!(found.forwards, 48);
+    assert_eq!(found.epsilon, 1e-2, "{found:?}");
+    let rough = found.points.iter().find(|p| p.epsilon == 1e-4).unwrap();
+    let bent = found.points.iter().find(|p| p.epsilon == 1e-1).unwrap();
+    assert!(
+        rough.disagreement > 0.2 && bent.disagreement > 0.2,
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_loss_that_nothing_changes_has_no_radius() {
+    let still = |bowl: &Bowl, (): &()| bowl.weights.val().sum() * 0.0;
+    let mut task = task(json!(null), |_| (), still, |_: &Bowl| Evaluation::default());
+    let found = find_epsilon(|| Ok(bowl()), &mut task, &ParamGroup::all(), 3);
+    let text = found.unwrap_err().to_string();
+    assert!(text.contains("does not"), "{text}");
+}
