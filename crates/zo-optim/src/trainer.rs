@@ -36,7 +36,7 @@ pub use outcome::{Finish, Outcome, RunError};
 pub use run::fit;
 pub use schedule::{Schedule, UnknownSchedule};
 pub use search::{
-    BeginError, FoundEpsilon, FoundRate, RadiusPoint, RatePoint, RateSearch, SearchError,
+    BeginError, Drifted, FoundEpsilon, FoundRate, RadiusPoint, RatePoint, RateSearch, SearchError,
     find_epsilon, find_rate,
 };
 pub use task::{Evaluation, Task, task};

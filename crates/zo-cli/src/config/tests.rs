@@ -67,7 +67,10 @@ fn methods_are_tables_or_names() {
     assert_eq!(parsed("method = 'lezo'", &[]).method, "lezo");
     let file = "[method]\nname = 'lezo'\nepsilon = 0.5\nperturbation = 'on-the-fly'\nmask = { drop = 0.25 }";
     let args = parsed(file, &[]);
-    assert_eq!((args.method.as_str(), args.epsilon), ("lezo", Some(Searched::Given(0.5))));
+    assert_eq!(
+        (args.method.as_str(), args.epsilon),
+        ("lezo", Some(Searched::Given(0.5)))
+    );
     assert_eq!(args.perturb.to_string(), "on-the-fly");
     let built = |args: &TrainArgs| {
         let choice = crate::methods::find(&args.method).unwrap();

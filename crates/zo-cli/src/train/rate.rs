@@ -133,9 +133,15 @@ fn told(found: &FoundRate) -> String {
     }
     let [bend, error] = found.curvature;
     told += &format!(
-        "loss {:.4}, derivative along a direction {:.3}, curvature {bend:.3} (standard error {error:.2}), weights {:.3} (root mean squares)\n",
+        "loss {:.4}, derivative along a direction {:.3}, weights {:.3} (root mean squares), curvature {bend:.3} (standard error {error:.2})\n",
         found.loss, found.gradient_rms, found.weight_rms
     );
+    for place in &found.drift {
+        told += &format!(
+            "after noise of {:.1e}: loss {:.4}, derivative {:.3}\n",
+            place.distance, place.loss, place.gradient_rms
+        );
+    }
     told + &format!("{}\n", summary(found))
 }
 
@@ -150,9 +156,14 @@ pub(super) fn radius(found: &FoundEpsilon) -> String {
 /// A search in a line.
 pub(super) fn summary(found: &FoundRate) -> String {
     format!(
-        "learning rate {:e}, found by {} forwards: at most {:.1e} for noise that heats, {:.1e} for weights that drift, {:.1e} for a loss that \
-         rises at once",
-        found.lr, found.forwards, found.limit_heat, found.limit_walk, found.limit_climb
+        "learning rate {:e}, found by {} forwards (limits: {:.1e} for noise that heats, {:.1e} for gradients that grow, {:.1e} for \
+         the size of the weights, {:.1e} for a loss that rises at once)",
+        found.lr,
+        found.forwards,
+        found.limit_heat,
+        found.limit_drift,
+        found.limit_size,
+        found.limit_climb
     )
 }
 

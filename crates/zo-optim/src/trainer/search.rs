@@ -1,18 +1,16 @@
 //! A learning rate found by forwards.
 
 mod epsilon;
+mod measure;
 
 use burn::module::{Module, ParamGroup};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use zo_core::{
-    ConfigError, Loss, Perturbed, StepError, StepReport, ZeroOrder, ZerothOrderOptimizer, ZoError,
-};
-use zo_mezo::mezo;
+use zo_core::{ConfigError, ZerothOrderOptimizer, ZoError};
 
 use super::error::CheckpointError;
 use super::task::Task;
-use super::weights::visit;
+use measure::{QUERIES, Search, mean};
 
 pub use epsilon::{FoundEpsilon, RadiusPoint, find_epsilon};
 
@@ -47,12 +45,15 @@ fn or_nan<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
 /// What a search has found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FoundRate {
-    /// The learning rate: the lowest of the three limits.
+    /// The learning rate: the lowest of the limits.
     pub lr: f64,
-    /// The rate at which noise raises the loss by half of what it is at the beginning, over the run.
+    /// The rate at which the run's steps, were they noise alone, would raise the loss by half.
     pub limit_heat: f64,
-    /// The rate at which noise moves a weight by 0.8 of its size, over the run.
-    pub limit_walk: f64,
+    /// The rate at which such noise leads to weights whose derivatives have not grown too much.
+    pub limit_drift: f64,
+    /// The rate at which such noise would move a weight by twice its size; infinite (in JSON null) if all weights are 0.
+    #[serde(deserialize_with = "or_infinite")]
+    pub limit_size: f64,
     /// A tenth of the rate at which the loss rises at once; infinite (in JSON null) if it never did.
     #[serde(deserialize_with = "or_infinite")]
     pub limit_climb: f64,
@@ -64,12 +65,27 @@ pub struct FoundRate {
     pub gradient_rms: f64,
     /// The mean second derivative along a direction, which is the trace of the Hessian, and its standard error.
     pub curvature: [f64; 2],
-    /// The root mean square of the weights that are not 0.
+    /// The root mean square of the trained weights that are not 0.
     pub weight_rms: f64,
     /// How far a step moves a weight, root mean square, at learning rate 1.
     pub step_rms: f64,
+    /// Where noise leads.
+    pub drift: Vec<Drifted>,
     /// Losses on one batch while the rate rises step by step, until the loss does.
     pub climb: Vec<RatePoint>,
+}
+
+/// The model after noise.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Drifted {
+    /// How far it has moved a weight, root mean square.
+    pub distance: f64,
+    /// The loss there.
+    #[serde(deserialize_with = "or_nan")]
+    pub loss: f64,
+    /// The root mean square of the derivatives there.
+    #[serde(deserialize_with = "or_nan")]
+    pub gradient_rms: f64,
 }
 
 fn or_infinite<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
@@ -114,128 +130,15 @@ pub enum SearchError<E: std::error::Error + 'static> {
     },
 }
 
-/// Directions that are probed on a batch, by two losses each, and one without displacement.
-const QUERIES: usize = 4;
 /// The share of the forwards that goes into probes.
-const PROBING: f64 = 0.45;
-/// Steps that tell how far the method moves weights.
-const STEPS: usize = 8;
-/// How far one of them is to move a weight, as a share of its size, if a step is a projected gradient.
-const STRIDE: f64 = 1e-3;
+const PROBING: f64 = 0.4;
 /// By how much noise may raise the loss over the run, as a share of the loss.
 const HEAT: f64 = 0.5;
-/// How far noise may move a weight over the run, as a share of its size.
-const WALK: f64 = 0.8;
-/// The share of the loss by which it must rise to end a climb.
-const RISE: f64 = 0.1;
+/// How far it may move a weight, as a multiple of its size.
+const SIZE: f64 = 2.0;
 /// The fewest and the most steps of a climb, and its range: from a tenth of the rate to a thousand times as much.
 const CLIMB: [usize; 2] = [6, 40];
 const RANGE: [f64; 2] = [0.1, 1e4];
-/// Weights that are looked at in a tensor.
-const SAMPLE: usize = 4096;
-
-/// A model at the beginning of the run, and an optimizer.
-struct Trial<'a, M, T, O> {
-    task: &'a mut T,
-    optim: O,
-    held: Perturbed<M>,
-    forwards: &'a mut usize,
-}
-
-impl<M: Module, T: Task<M>, O: ZerothOrderOptimizer> Trial<'_, M, T, O> {
-    /// A step on batch `batch`. `None` if the loss or a weight is no longer finite.
-    fn step(&mut self, lr: f64, batch: usize) -> Result<Option<StepReport>, SearchError<T::Error>> {
-        let batch = self.task.batch(batch).map_err(SearchError::Task)?;
-        let (task, mut forwards) = (&*self.task, 0);
-        let objective = |module: &M| {
-            forwards += 1;
-            task.objective(module, &batch)
-        };
-        let stepped = self.optim.step_on(lr, &mut self.held, objective);
-        *self.forwards += forwards;
-        match stepped {
-            Ok(report) => Ok((!report.skipped && report.loss().is_finite()).then_some(report)),
-            Err(error) if error.is_non_finite() || matches!(error, ZoError::Overflow { .. }) => {
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// The loss where the weights are.
-    fn loss(&mut self, batch: usize) -> Result<f64, SearchError<T::Error>> {
-        let batch = self.task.batch(batch).map_err(SearchError::Task)?;
-        *self.forwards += 1;
-        let loss = self.task.objective(self.held.at_rest(), &batch).value();
-        Ok(loss.map_err(ZoError::from)?)
-    }
-}
-
-/// Weights of the tensors that train, and how many they stand for.
-struct Sample(Vec<(f64, Vec<f64>)>);
-
-impl Sample {
-    fn of<M: Module>(module: &M, trained: &ParamGroup) -> Result<Self, CheckpointError> {
-        let mut all = Vec::new();
-        visit(module, trained, &mut |parameter| {
-            if parameter.trains {
-                let size = parameter.shape.iter().product::<usize>();
-                let values = parameter.values(Some(SAMPLE))?;
-                let values: Vec<f64> = values.iter::<f64>().collect();
-                all.push((size as f64 / values.len().max(1) as f64, values));
-            }
-            Ok(())
-        })?;
-        Ok(Self(all))
-    }
-
-    /// The mean of `f` of the weights, and of those where it is not 0.
-    fn mean(&self, f: impl Fn(usize, usize, f64) -> f64) -> [f64; 2] {
-        let (mut sum, mut all, mut some) = (0.0, 0.0, 0.0);
-        for (tensor, (share, values)) in self.0.iter().enumerate() {
-            for (index, value) in values.iter().enumerate() {
-                let value = f(tensor, index, *value);
-                sum += share * value;
-                all += share;
-                some += if value == 0.0 { 0.0 } else { *share };
-            }
-        }
-        [all, some].map(|count| if count > 0.0 { sum / count } else { 0.0 })
-    }
-
-    fn rms(&self) -> f64 {
-        self.mean(|_, _, w| w * w)[1].sqrt()
-    }
-
-    fn distance_squared(&self, other: &Self) -> f64 {
-        self.mean(|tensor, index, w| (w - other.0[tensor].1[index]).powi(2))[0]
-    }
-}
-
-/// Mean, and its standard error.
-fn mean(values: &[f64]) -> [f64; 2] {
-    let count = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / count;
-    let squared = values
-        .iter()
-        .map(|value| (value - mean).powi(2))
-        .sum::<f64>();
-    [mean, (squared / (count - 1.0).max(1.0) / count).sqrt()]
-}
-
-/// What probes tell.
-struct Probed {
-    loss: f64,
-    gradient_rms: f64,
-    curvature: [f64; 2],
-}
-
-struct Search<'a, T, F> {
-    task: &'a mut T,
-    begin: F,
-    run: RateSearch,
-    forwards: usize,
-}
 
 /// Finds a learning rate for a run of `task`: how fast the run may go before the noise of its steps outweighs what they gain.
 ///
@@ -260,33 +163,48 @@ where
         run,
         forwards: 0,
     };
-    let probed = search.probe()?;
-    let (weight_rms, step_rms, of_step) = search.stride(&probed)?;
-    let steps = search.run.steps.max(1.0);
-    let flat = SearchError::Flat { loss: probed.loss };
-    // Not what was measured, but what it may be: a rate that is too low only costs time.
-    let curvature = probed.curvature[0].max(0.0) + probed.curvature[1];
-    if step_rms == 0.0 || probed.gradient_rms == 0.0 {
-        return Err(flat);
+    let batches = (PROBING * search.budget(2) as f64) as usize / (2 * QUERIES + 1);
+    let probed = search.probe(0.0, batches)?;
+    if !probed.loss().is_finite() {
+        return Err(SearchError::NotFinite);
     }
-    let limit_heat = (2.0 * HEAT * probed.loss.abs() / (steps * curvature)).sqrt() / step_rms;
-    let limit_walk = WALK * weight_rms / (steps.sqrt() * step_rms);
+    let (loss, gradient_rms) = (probed.loss(), probed.gradient_rms());
+    let curvature = mean(&probed.curvatures);
+    let (weight_rms, step_rms, of_step) = search.stride(gradient_rms)?;
+    if step_rms == 0.0 || gradient_rms == 0.0 {
+        return Err(SearchError::Flat { loss });
+    }
+    // Not what was measured, but what it may be: a rate that is too low only costs time.
+    let bend = curvature[0].max(0.0) + curvature[1];
+    let of_distance = 1.0 / (search.run.steps.max(1.0).sqrt() * step_rms);
+    let distance = (2.0 * HEAT * loss.abs() / bend).sqrt();
+    let (drift, borne) = search.drift(distance, gradient_rms)?;
+    let size = if weight_rms > 0.0 {
+        SIZE * weight_rms
+    } else {
+        f64::INFINITY
+    };
     let mut found = FoundRate {
-        lr: f64::min(limit_heat, limit_walk),
-        limit_heat,
-        limit_walk,
+        lr: distance.min(borne).min(size) * of_distance,
+        limit_heat: distance * of_distance,
+        limit_drift: borne * of_distance,
+        limit_size: size * of_distance,
         limit_climb: f64::INFINITY,
         forwards: 0,
-        loss: probed.loss,
-        gradient_rms: probed.gradient_rms,
-        curvature: probed.curvature,
+        loss,
+        gradient_rms,
+        curvature,
         weight_rms,
         step_rms,
+        drift,
         climb: Vec::new(),
     };
+    if !(found.lr > 0.0 && found.lr.is_finite()) {
+        return Err(SearchError::Flat { loss });
+    }
     let left = search.budget(of_step).saturating_sub(search.forwards);
     let steps = (left / of_step.max(1)).min(CLIMB[1]);
-    if steps >= CLIMB[0] && found.lr.is_finite() {
+    if steps >= CLIMB[0] {
         let rose;
         (found.climb, rose) = search.climb(found.lr, steps)?;
         if let (true, Some(last)) = (rose, found.climb.last()) {
@@ -295,126 +213,5 @@ where
     }
     found.lr = found.lr.min(found.limit_climb);
     found.forwards = search.forwards;
-    if !(found.lr > 0.0 && found.lr.is_finite()) {
-        return Err(flat);
-    }
     Ok(found)
-}
-
-impl<M, T, O, F> Search<'_, T, F>
-where
-    M: Module,
-    T: Task<M>,
-    O: ZerothOrderOptimizer,
-    F: FnMut() -> Result<(M, O), BeginError>,
-{
-    /// Forwards that the search may take, if those of a step are so many.
-    fn budget(&self, of_step: usize) -> usize {
-        (self.run.steps * of_step as f64 / 20.0).max(100.0) as usize
-    }
-
-    fn trial(&mut self) -> Result<Trial<'_, M, T, O>, SearchError<T::Error>> {
-        let (model, optim) = (self.begin)().map_err(SearchError::Begin)?;
-        let held = optim
-            .hold(model)
-            .map_err(|StepError { error, .. }| SearchError::Step(error))?;
-        Ok(Trial {
-            task: self.task,
-            optim,
-            held: held.lazy(),
-            forwards: &mut self.forwards,
-        })
-    }
-
-    /// First and second derivatives along random directions, each batch with a few of its own.
-    fn probe(&mut self) -> Result<Probed, SearchError<T::Error>> {
-        let batches = (PROBING * self.budget(2) as f64) as usize / (2 * QUERIES + 1);
-        let prober = mezo()
-            .with_epsilon(self.run.epsilon)
-            .with_queries(QUERIES)
-            .with_seed(self.run.seed)
-            .with_trainable(self.run.trained.clone());
-        let optim: ZeroOrder = prober.init()?;
-        let (model, _) = (self.begin)().map_err(SearchError::Begin)?;
-        let held = optim
-            .hold(model)
-            .map_err(|StepError { error, .. }| SearchError::Step(error))?;
-        let mut trial = Trial {
-            task: self.task,
-            optim,
-            held,
-            forwards: &mut self.forwards,
-        };
-        let (mut losses, mut squares, mut curvatures) = (vec![], vec![], vec![]);
-        for batch in 0..batches {
-            let here = trial.loss(batch)?;
-            let Some(report) = trial.step(0.0, batch)?.filter(|_| here.is_finite()) else {
-                return Err(SearchError::NotFinite);
-            };
-            losses.push(here);
-            for query in &report.queries {
-                squares.push(query.projected_gradient.powi(2));
-                let bend = query.loss_plus + query.loss_other - 2.0 * here;
-                curvatures.push(bend / self.run.epsilon.powi(2));
-            }
-        }
-        Ok(Probed {
-            loss: mean(&losses)[0],
-            gradient_rms: mean(&squares)[0].sqrt(),
-            curvature: mean(&curvatures),
-        })
-    }
-
-    /// The size of the weights, how far the method's steps move them at learning rate 1, and the forwards of a step.
-    fn stride(&mut self, probed: &Probed) -> Result<(f64, f64, usize), SearchError<T::Error>> {
-        let trained = self.run.trained.clone();
-        let mut trial = self.trial()?;
-        let before = Sample::of(trial.held.at_rest(), &trained)?;
-        let weight_rms = before.rms();
-        // A prefix or a factor that begins at 0 has no size yet.
-        let size = if weight_rms > 0.0 { weight_rms } else { 1e-2 };
-        let lr = STRIDE * size / probed.gradient_rms.max(1e-3);
-        let (mut taken, mut forwards) = (0, 0);
-        for batch in 0..STEPS {
-            let Some(report) = trial.step(lr, batch)? else {
-                break;
-            };
-            taken += 1;
-            forwards = report.forwards;
-        }
-        let moved = Sample::of(trial.held.at_rest(), &trained)?.distance_squared(&before);
-        let step_rms = (moved / taken.max(1) as f64).sqrt() / lr;
-        Ok((weight_rms, step_rms, forwards))
-    }
-
-    /// Raises the rate step by step until the loss rises, and says whether it did. A point's loss is that after steps at its rate and the lower
-    /// ones.
-    fn climb(
-        &mut self,
-        lr: f64,
-        steps: usize,
-    ) -> Result<(Vec<RatePoint>, bool), SearchError<T::Error>> {
-        let factor = RANGE[1].powf(1.0 / (steps - 1) as f64);
-        let mut trial = self.trial()?;
-        let (mut points, mut bound) = (vec![], f64::INFINITY);
-        let mut lr = RANGE[0] * lr;
-        for step in 0..steps {
-            // The loss of a step is that before its update.
-            let report = trial.step(lr, 0)?;
-            let loss = report.as_ref().map_or(f64::NAN, StepReport::loss);
-            if step == 0 {
-                bound = loss + RISE * loss.abs();
-            } else {
-                points.push(RatePoint {
-                    lr: lr / factor,
-                    loss,
-                });
-            }
-            if loss.is_nan() || loss > bound {
-                return Ok((points, true));
-            }
-            lr *= factor;
-        }
-        Ok((points, false))
-    }
 }

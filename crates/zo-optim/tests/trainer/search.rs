@@ -67,45 +67,46 @@ fn derivatives_sizes_and_forwards_are_those_of_the_bowl() {
     let found = found.unwrap();
     assert_eq!(found.forwards, counted);
     assert!(counted <= 100, "{counted} forwards");
-    assert_eq!((found.loss, found.weight_rms), (64.0, 0.5));
-    // The gradient is 1 everywhere, the Hessian twice the identity. 20 probes: four standard errors.
-    assert!((found.gradient_rms / 16.0 - 1.0).abs() < 0.65, "{found:?}");
+    assert!((found.loss - 64.0).abs() < 1e-3, "{found:?}");
+    // The gradient is 1 everywhere, the Hessian twice the identity. 16 probes: four standard errors.
+    assert!((found.gradient_rms / 16.0 - 1.0).abs() < 0.7, "{found:?}");
     let [curvature, error] = found.curvature;
-    assert!(
-        (curvature - 2.0 * N as f64).abs() < 4.0 * error.max(4.0),
-        "{found:?}"
-    );
-    // 8 steps along Gaussian directions.
-    assert!((found.step_rms / 16.0 - 1.0).abs() < 0.85, "{found:?}");
+    let off = (curvature - 2.0 * N as f64).abs();
+    assert!(off < 4.0 * error.max(4.0), "{found:?}");
+    assert_eq!(found.weight_rms, 0.5);
+    // 6 steps along Gaussian directions.
+    let share = found.step_rms / 16.0;
+    assert!((0.1..2.0).contains(&share), "{found:?}");
+    // Noise adds its square to the loss, and to the square of the derivatives 4 times as much.
+    for place in &found.drift {
+        let added = N as f64 * place.distance.powi(2);
+        assert!(((place.loss - 64.0) / added - 1.0).abs() < 0.5, "{found:?}");
+    }
     // The definitions of docs/src/learning-rate.md.
-    let heat = (64.0 / (1000.0 * (curvature + error))).sqrt() / found.step_rms;
-    let walk = 0.8 * 0.5 / (1000f64.sqrt() * found.step_rms);
+    let bend = curvature + error;
+    let distance = (found.loss / bend).sqrt();
+    assert!((found.drift[0].distance / distance - 1.0).abs() < 1e-9);
+    let heat = distance / (1000f64.sqrt() * found.step_rms);
     assert!((found.limit_heat / heat - 1.0).abs() < 1e-9, "{found:?}");
-    assert!((found.limit_walk / walk - 1.0).abs() < 1e-9, "{found:?}");
-    let [first, .., last] = &found.climb[..] else {
-        panic!("{found:?}")
-    };
-    assert!(first.loss < 70.5 && last.loss > 70.0, "{found:?}");
-    assert!((found.limit_climb - 0.1 * last.lr).abs() < 1e-12);
-    let least = found
-        .limit_heat
-        .min(found.limit_walk)
-        .min(found.limit_climb);
-    assert_eq!(found.lr, least);
+    assert!(found.limit_drift <= found.limit_heat);
+    let size = 2.0 * 0.5 / (1000f64.sqrt() * found.step_rms);
+    assert!((found.limit_size / size - 1.0).abs() < 1e-9, "{found:?}");
+    let lr = found.limit_drift.min(size).min(found.limit_climb);
+    assert!((found.lr / lr - 1.0).abs() < 1e-9, "{found:?}");
 }
 
 #[test]
 fn a_longer_run_is_slower_and_searches_longer() {
-    let rates = [100.0, 10_000.0].map(|steps| {
+    let searched = [100.0, 10_000.0].map(|steps| {
         let (found, counted) = found(&mezo(), steps, 1.0);
-        assert!(counted <= 1000);
-        (found.unwrap().limit_walk, counted)
+        (found.unwrap(), counted)
     });
-    assert!(
-        (rates[0].0 / rates[1].0 / 10.0 - 1.0).abs() < 1e-6,
-        "{rates:?}"
-    );
-    assert!(rates[1].1 > 300, "{rates:?}");
+    let [(short, of_short), (long, of_long)] = searched;
+    assert!(of_short <= 100 && (300..=1000).contains(&of_long));
+    let slower = short.limit_heat / long.limit_heat / 10.0;
+    assert!((0.7..1.4).contains(&slower), "{slower}");
+    // More probes know better.
+    assert!(long.curvature[1] < short.curvature[1]);
 }
 
 /// A method that divides by the size of its losses has a rate that does not follow their scale; MeZO's is inverse to it.
@@ -113,12 +114,12 @@ fn a_longer_run_is_slower_and_searches_longer() {
 fn the_rate_is_in_the_methods_own_units() {
     let rate = |method: &Method, scale| found(method, 1000.0, scale).0.unwrap().lr;
     let [one, ten] = [1.0, 10.0].map(|scale| rate(&mezo(), scale));
-    assert!((one / ten / 10.0 - 1.0).abs() < 1e-3, "{one} {ten}");
+    assert!((one / ten / 10.0 - 1.0).abs() < 0.02, "{one} {ten}");
     let fzoo = zo_optim::registry()
         .method(&json!({ "method": "fzoo" }))
         .unwrap();
     let [one, ten] = [1.0, 10.0].map(|scale| rate(&fzoo, scale));
-    assert!((one / ten - 1.0).abs() < 1e-3, "{one} {ten}");
+    assert!((one / ten - 1.0).abs() < 0.2, "{one} {ten}");
 }
 
 #[test]
@@ -132,7 +133,7 @@ fn the_rate_that_is_found_trains() {
         (bowl, _) = optimizer.step(lr, bowl, objective).unwrap();
     }
     let loss: f32 = bowl.weights.val().square().sum().into_scalar();
-    assert!(loss < 16.0, "64 became {loss}");
+    assert!(loss < 32.0, "64 became {loss}");
 }
 
 #[test]
