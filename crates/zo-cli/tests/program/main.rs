@@ -5,6 +5,7 @@ mod commands;
 mod config;
 mod finite;
 mod own;
+mod rate;
 mod record;
 mod refused;
 mod resume;

@@ -24,8 +24,8 @@ const STRIDE: f64 = 0.1;
 const GROWTH: f64 = 2.25;
 const TOO_MUCH: f64 = 4.0;
 /// Places where noise leads that are looked at, and batches there.
-const PLACES: usize = 2;
-const BATCHES: usize = 2;
+const PLACES: usize = 3;
+const BATCHES: usize = 1;
 /// The share of the loss by which it must rise to end a climb.
 const RISE: f64 = 0.1;
 /// Weights that are looked at in a tensor.
@@ -285,6 +285,7 @@ where
         gradient_rms: f64,
     ) -> Result<(Vec<Drifted>, f64), SearchError<T::Error>> {
         let mut places = Vec::new();
+        let (mut fine, mut bad) = (0.0, f64::INFINITY);
         for _ in 0..PLACES {
             let probed = self.probe(distance, BATCHES)?;
             let place = Drifted {
@@ -295,17 +296,27 @@ where
             places.push(place);
             let growth = (place.gradient_rms / gradient_rms).powi(2);
             if growth <= TOO_MUCH {
-                break;
-            }
-            // It grows with the square of the distance, or faster; beyond what is finite, nothing is known.
-            let over = (growth - 1.0) / (GROWTH - 1.0);
-            distance *= if over.is_finite() {
-                over.powf(-0.5).max(0.1)
+                fine = distance;
+                if bad / fine <= 3.0 || bad.is_infinite() {
+                    break;
+                }
+                distance = (fine * bad).sqrt();
             } else {
-                0.1
-            };
+                bad = distance;
+                // If it grows with the square of the distance; it may grow faster, and beyond what is finite, nothing is known.
+                let over = (growth - 1.0) / (GROWTH - 1.0);
+                let shorter = if over.is_finite() {
+                    over.powf(-0.5).max(0.1)
+                } else {
+                    0.1
+                };
+                distance *= shorter;
+                if fine > 0.0 {
+                    break;
+                }
+            }
         }
-        Ok((places, distance))
+        Ok((places, if fine > 0.0 { fine } else { distance }))
     }
 
     /// Raises the rate step by step until the loss rises, and says whether it did. A point's loss is that after steps at its rate and the lower
