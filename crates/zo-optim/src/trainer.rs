@@ -20,6 +20,7 @@ mod history;
 mod outcome;
 mod place;
 mod run;
+mod sample;
 mod schedule;
 mod search;
 mod task;

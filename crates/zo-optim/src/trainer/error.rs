@@ -49,6 +49,23 @@ pub enum TrainerError<E: std::error::Error + 'static> {
         /// The mean loss of the last steps.
         to: f64,
     },
+    /// The first steps have moved the weights by more than their size, and the loss is none the better.
+    #[error(
+        "after {step} steps the weights have moved by {moved:.1} times their size, and the loss, {from:.4} at the beginning, is {to:.4}: the \
+         learning rate, {lr:e}, is far too high; try a hundredth of it, or let it be searched"
+    )]
+    WeightsLost {
+        /// Steps done.
+        step: usize,
+        /// The learning rate.
+        lr: f64,
+        /// How far the weights have moved, as a multiple of their size, both root mean square.
+        moved: f64,
+        /// The loss at the beginning.
+        from: f64,
+        /// The mean loss of the last steps.
+        to: f64,
+    },
     /// The observer asked to stop.
     #[error("{0}")]
     Observer(String),
@@ -60,6 +77,7 @@ impl<E: std::error::Error + 'static> TrainerError<E> {
         match self {
             Self::Diverged { .. }
             | Self::RateTooHigh { .. }
+            | Self::WeightsLost { .. }
             | Self::Step(ZoError::Overflow { .. }) => true,
             Self::Step(error) => error.is_non_finite(),
             _ => false,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use burn::module::Module;
-use zo_core::{Loss, StepError, StepReport, ZerothOrderOptimizer, ZoError};
+use zo_core::{Loss, Perturbed, StepError, StepReport, ZerothOrderOptimizer, ZoError};
 
 use super::checkpoint::{Saved, Store};
 use super::config::TrainerConfig;
@@ -28,8 +28,8 @@ use super::watch::Watch;
 /// plays no part in keeping the best or in stopping early, so that the run goes on as if it had not been interrupted.
 ///
 /// A run that diverges ends with an error as soon as a loss shows it: in a step, in an evaluation, or on the next batch before a checkpoint
-/// counts. No checkpoint holds such weights, and earlier ones stay. A run whose loss multiplies in its first 20 steps ends as well: its
-/// learning rate is far too high. One whose loss does not move beyond its noise in 400 steps is told so ([`Event::Warned`]), once.
+/// counts. No checkpoint holds such weights, and earlier ones stay. A run whose loss multiplies in its first 20 steps ends as well, and one
+/// whose weights have moved by more than their size for nothing: its learning rate is far too high. One whose loss does not move beyond its noise in 400 steps is told so ([`Event::Warned`]), once.
 ///
 /// # Errors
 /// [`RunError`], with the model in it, if a setting makes no sense, the optimizer cannot train the model, the task or a step fails, a
@@ -196,6 +196,11 @@ where
             Ok(held) => held,
             Err(StepError { module, error }) => return Err(self.failed(Place::Free(module), error)),
         };
+        if self.step == 0
+            && let Err(error) = self.watch.remember(held.stored().0, self.config)
+        {
+            return Err(self.failed(Place::Held(held), error));
+        }
         let rate = self.config.rate(self.step);
         let task = &*self.task;
         let objective = |module: &M| task.objective(module, &batch);
@@ -216,19 +221,28 @@ where
                 return Err(self.failed(Place::Held(held), TrainerError::Observer(message)));
             }
         }
-        match self.look(&report) {
+        match self.look(&report, &mut held) {
             Ok(()) => Ok(Place::Held(held)),
             Err(error) => Err(self.failed(Place::Held(held), error)),
         }
     }
 
     /// What the step says of the learning rate.
-    fn look(&mut self, report: &StepReport) -> Result<(), TrainerError<T::Error>> {
-        let step = self.step;
+    fn look(
+        &mut self,
+        report: &StepReport,
+        held: &mut Perturbed<M>,
+    ) -> Result<(), TrainerError<T::Error>> {
+        let (step, lr) = (self.step, self.config.lr);
         if let Some([from, to]) = self.watch.too_high(report) {
-            return Err(TrainerError::RateTooHigh {
+            return Err(TrainerError::RateTooHigh { step, lr, from, to });
+        }
+        // Where the last displacement has left the weights is near enough.
+        if let Some((moved, [from, to])) = self.watch.lost(held.stored().0, self.config)? {
+            return Err(TrainerError::WeightsLost {
                 step,
-                lr: self.config.lr,
+                lr,
+                moved,
                 from,
                 to,
             });

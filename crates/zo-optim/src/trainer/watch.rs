@@ -3,14 +3,21 @@
 use std::collections::VecDeque;
 use std::fmt;
 
+use burn::module::Module;
 use zo_core::StepReport;
 
+use super::config::TrainerConfig;
+use super::error::CheckpointError;
+use super::sample::Sample;
+
 /// Steps within which a rate that is far too high is recognised.
-pub(super) const EARLY: usize = 20;
+const EARLY: usize = 20;
 /// The latest losses that are compared with the beginning.
 const LATEST: usize = 4;
 /// How far above the loss at the beginning those may be, as a multiple of it; and of what the loss varies by at the beginning.
 const RISE: [f64; 2] = [2.0, 5.0];
+/// Weights of a tensor that are looked at.
+const LOOKED_AT: usize = 256;
 /// Steps after which a loss should have moved, and those at both ends that are compared.
 const SLOW: usize = 400;
 const ENDS: usize = 100;
@@ -62,7 +69,7 @@ impl fmt::Display for RateWarning {
 }
 
 /// Looks at the losses of a run that begins.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Watch {
     /// The loss before the first step.
     begins: Option<f64>,
@@ -74,6 +81,8 @@ pub(super) struct Watch {
     steps: usize,
     warned: bool,
     risen: bool,
+    /// Before the first step, until they have been compared with.
+    weights: Option<Sample>,
 }
 
 impl Watch {
@@ -126,6 +135,39 @@ impl Watch {
         self.latest.pop_front();
         let bound = begins + RISE[0] * begins.abs() + RISE[1] * self.spread;
         (latest > bound).then_some([begins, latest])
+    }
+
+    /// Looks at the weights before the first step.
+    pub(super) fn remember<M: Module>(
+        &mut self,
+        module: &M,
+        config: &TrainerConfig,
+    ) -> Result<(), CheckpointError> {
+        if config.steps >= EARLY {
+            self.weights = Some(Sample::of(module, &config.trained, LOOKED_AT)?);
+        }
+        Ok(())
+    }
+
+    /// Whether the first steps have moved the weights by more than their size, and the losses since the first step are no lower by a tenth: how
+    /// far, and both losses. Asked after each step, before [`too_low`](Self::too_low).
+    pub(super) fn lost<M: Module>(
+        &mut self,
+        module: &M,
+        config: &TrainerConfig,
+    ) -> Result<Option<(f64, [f64; 2])>, CheckpointError> {
+        let (Some(begins), Some(losses)) = (self.begins, self.first.get(1..)) else {
+            return Ok(None);
+        };
+        let mean = losses.iter().sum::<f64>() / losses.len().max(1) as f64;
+        let ends = self.steps + 1 == EARLY;
+        let Some(before) = self.weights.take_if(|_| ends) else {
+            return Ok(None);
+        };
+        let moved = Sample::of(module, &config.trained, LOOKED_AT)?.distance_squared(&before);
+        let moved = moved.sqrt() / before.rms();
+        let lost = moved > 1.0 && moved.is_finite() && mean > begins - 0.1 * begins.abs();
+        Ok(lost.then_some((moved, [begins, mean])))
     }
 
     /// Whether the loss has not moved in many steps. Said once.

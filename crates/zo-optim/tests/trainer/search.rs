@@ -196,6 +196,38 @@ fn a_rate_that_is_far_too_high_ends_the_run() {
     assert!(failed.error.to_string().contains("try a tenth of it"));
 }
 
+/// Steps that move the weights by more than their size end the run if the loss is none the better, also where it cannot rise.
+#[test]
+fn weights_that_are_lost_end_the_run() {
+    // The loss only knows the direction of the weights.
+    let objective = |bowl: &Bowl, (): &()| {
+        let w = bowl.weights.val();
+        let length = w.clone().square().sum().sqrt();
+        let first = w.slice(0..1);
+        first.div(length) + 1.0
+    };
+    let ends = |lr: f64| {
+        let evaluate = |_: &Bowl| Evaluation {
+            loss: 1.06,
+            ..Evaluation::default()
+        };
+        let mut task = task(json!(null), |_| (), objective, evaluate);
+        let config = TrainerConfig { lr, ..config(30) };
+        let never = std::sync::atomic::AtomicBool::new(false);
+        let mut optim = mezo().init().unwrap();
+        fit(bowl(), &mut optim, &mut task, &config, &never, |_| Ok(()))
+    };
+    let failed = ends(30.0).unwrap_err();
+    let TrainerError::WeightsLost {
+        step: 20, moved, ..
+    } = failed.error
+    else {
+        panic!("{}", failed.error)
+    };
+    assert!(moved > 1.0 && failed.error.is_divergence());
+    ends(0.01).unwrap();
+}
+
 /// A rate of 0 does not move the loss beyond its noise: said once, after 400 steps.
 #[test]
 fn a_rate_that_is_far_too_low_is_mentioned() {

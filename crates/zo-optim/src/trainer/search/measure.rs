@@ -10,9 +10,8 @@ use zo_core::{
 use zo_mezo::mezo;
 
 use super::{BeginError, Drifted, RANGE, RatePoint, RateSearch, SearchError};
-use crate::trainer::error::CheckpointError;
+use crate::trainer::sample::Sample;
 use crate::trainer::task::Task;
-use crate::trainer::weights::visit;
 
 /// Directions that are probed on a batch, by two losses each, and one without displacement.
 pub(super) const QUERIES: usize = 4;
@@ -65,52 +64,6 @@ impl<M: Module, T: Task<M>, O: ZerothOrderOptimizer> Trial<'_, M, T, O> {
         *self.forwards += 1;
         let loss = self.task.objective(self.held.at_rest(), &batch).value();
         Ok(loss.map_err(ZoError::from)?)
-    }
-}
-
-/// Weights of the tensors that train, and how many they stand for.
-struct Sample(Vec<(f64, Vec<f64>)>);
-
-impl Sample {
-    fn of<M: Module>(module: &M, trained: &ParamGroup) -> Result<Self, CheckpointError> {
-        let mut all = Vec::new();
-        visit(module, trained, &mut |parameter| {
-            if parameter.trains {
-                let size = parameter.shape.iter().product::<usize>();
-                let values = parameter.values(Some(SAMPLE))?;
-                let values: Vec<f64> = values.iter::<f64>().collect();
-                all.push((size as f64 / values.len().max(1) as f64, values));
-            }
-            Ok(())
-        })?;
-        Ok(Self(all))
-    }
-
-    /// The root mean square of the weights that are not 0.
-    fn rms(&self) -> f64 {
-        let (mut sum, mut count) = (0.0, 0.0);
-        for (share, values) in &self.0 {
-            for value in values.iter().filter(|value| **value != 0.0) {
-                sum += share * value * value;
-                count += share;
-            }
-        }
-        if count > 0.0 {
-            f64::sqrt(sum / count)
-        } else {
-            0.0
-        }
-    }
-
-    /// The mean square of how far the weights are from those of `other`.
-    fn distance_squared(&self, other: &Self) -> f64 {
-        let (mut sum, mut count) = (0.0, 0.0);
-        for ((share, here), (_, there)) in self.0.iter().zip(&other.0) {
-            let squares = here.iter().zip(there).map(|(a, b)| (a - b).powi(2));
-            sum += share * squares.sum::<f64>();
-            count += share * here.len() as f64;
-        }
-        if count > 0.0 { sum / count } else { 0.0 }
     }
 }
 
@@ -264,7 +217,7 @@ where
         let trained = self.run.trained.clone();
         let lr = STRIDE * self.run.epsilon / gradient_rms.max(1e-3);
         let mut trial = self.trial()?;
-        let before = Sample::of(trial.held.at_rest(), &trained)?;
+        let before = Sample::of(trial.held.at_rest(), &trained, SAMPLE)?;
         let (mut taken, mut forwards) = (0, 0);
         for batch in 0..STEPS {
             let Some(report) = trial.step(lr, batch)? else {
@@ -273,7 +226,7 @@ where
             taken += 1;
             forwards = report.forwards;
         }
-        let moved = Sample::of(trial.held.at_rest(), &trained)?.distance_squared(&before);
+        let moved = Sample::of(trial.held.at_rest(), &trained, SAMPLE)?.distance_squared(&before);
         let step_rms = (moved / taken.max(1) as f64).sqrt() / lr;
         Ok((before.rms(), step_rms, forwards))
     }
