@@ -156,13 +156,14 @@ pub(super) fn radius(found: &FoundEpsilon) -> String {
 /// A search in a line.
 pub(super) fn summary(found: &FoundRate) -> String {
     format!(
-        "learning rate {:e}, found by {} forwards (limits: {:.1e} for noise that heats, {:.1e} for gradients that grow, {:.1e} for \
-         the size of the weights, {:.1e} for a loss that rises at once)",
+        "learning rate {:e}, found by {} forwards (limits: {:.1e} for noise that heats, {:.1e} for gradients that grow, {:.1e} for the size of the \
+         weights; {:.1e} is safe for so few; {:.1e} for a loss that rises at once)",
         found.lr,
         found.forwards,
         found.limit_heat,
         found.limit_drift,
         found.limit_size,
+        found.saturated,
         found.limit_climb
     )
 }

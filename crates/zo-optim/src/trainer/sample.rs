@@ -28,6 +28,15 @@ impl Sample {
         Ok(Self(all))
     }
 
+    /// The number of weights that the sample stands for.
+    pub(super) fn count(&self) -> f64 {
+        let counts = self
+            .0
+            .iter()
+            .map(|(share, values)| share * values.len() as f64);
+        counts.sum()
+    }
+
     /// The root mean square of the weights that are not 0.
     pub(super) fn rms(&self) -> f64 {
         let (mut sum, mut count) = (0.0, 0.0);

@@ -45,7 +45,7 @@ fn or_nan<'de, D: serde::Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
 /// What a search has found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FoundRate {
-    /// The learning rate: the lowest of the limits.
+    /// The learning rate: the lowest of the first three limits, or [`saturated`](Self::saturated) if that is higher; at most the climb's.
     pub lr: f64,
     /// The rate at which the run's steps, were they noise alone, would raise the loss by half.
     pub limit_heat: f64,
@@ -54,7 +54,9 @@ pub struct FoundRate {
     /// The rate at which such noise would move a weight by twice its size; infinite (in JSON null) if all weights are 0.
     #[serde(deserialize_with = "or_infinite")]
     pub limit_size: f64,
-    /// A tenth of the rate at which the loss rises at once; infinite (in JSON null) if it never did.
+    /// The rate at which noise raises the loss by half although every direction is damped: with few weights, higher than the others.
+    pub saturated: f64,
+    /// A quarter of the rate at which the loss rises at once; infinite (in JSON null) if it never did.
     #[serde(deserialize_with = "or_infinite")]
     pub limit_climb: f64,
     /// Evaluations of the objective that it took.
@@ -170,7 +172,8 @@ where
     }
     let (loss, gradient_rms) = (probed.loss(), probed.gradient_rms());
     let curvature = mean(&probed.curvatures);
-    let (weight_rms, step_rms, of_step) = search.stride(gradient_rms)?;
+    let stride = search.stride(gradient_rms)?;
+    let (weight_rms, step_rms, of_step) = (stride.weight_rms, stride.step_rms, stride.forwards);
     if step_rms == 0.0 || gradient_rms == 0.0 {
         return Err(SearchError::Flat { loss });
     }
@@ -184,11 +187,13 @@ where
     } else {
         f64::INFINITY
     };
+    let saturated = 4.0 * HEAT * loss.abs() / (stride.weights * step_rms * gradient_rms);
     let mut found = FoundRate {
-        lr: distance.min(borne).min(size) * of_distance,
+        lr: f64::max(distance.min(borne).min(size) * of_distance, saturated),
         limit_heat: distance * of_distance,
         limit_drift: borne * of_distance,
         limit_size: size * of_distance,
+        saturated,
         limit_climb: f64::INFINITY,
         forwards: 0,
         loss,
@@ -208,7 +213,7 @@ where
         let rose;
         (found.climb, rose) = search.climb(found.lr, steps)?;
         if let (true, Some(last)) = (rose, found.climb.last()) {
-            found.limit_climb = 0.1 * last.lr;
+            found.limit_climb = 0.25 * last.lr;
         }
     }
     found.lr = found.lr.min(found.limit_climb);

@@ -122,6 +122,18 @@ impl Probed {
     }
 }
 
+/// The weights and a step.
+pub(super) struct Stride {
+    /// How many train.
+    pub(super) weights: f64,
+    /// Their root mean square where they are not 0.
+    pub(super) weight_rms: f64,
+    /// How far a step moves one at learning rate 1, root mean square.
+    pub(super) step_rms: f64,
+    /// Forwards of a step.
+    pub(super) forwards: usize,
+}
+
 /// A search under way.
 pub(super) struct Search<'a, T, F> {
     pub(super) task: &'a mut T,
@@ -209,11 +221,8 @@ where
         Ok(probed)
     }
 
-    /// The size of the weights, how far the method's steps move one at learning rate 1, and the forwards of a step.
-    pub(super) fn stride(
-        &mut self,
-        gradient_rms: f64,
-    ) -> Result<(f64, f64, usize), SearchError<T::Error>> {
+    /// What the weights are, and what the method's steps do to them.
+    pub(super) fn stride(&mut self, gradient_rms: f64) -> Result<Stride, SearchError<T::Error>> {
         let trained = self.run.trained.clone();
         let lr = STRIDE * self.run.epsilon / gradient_rms.max(1e-3);
         let mut trial = self.trial()?;
@@ -228,7 +237,12 @@ where
         }
         let moved = Sample::of(trial.held.at_rest(), &trained, SAMPLE)?.distance_squared(&before);
         let step_rms = (moved / taken.max(1) as f64).sqrt() / lr;
-        Ok((before.rms(), step_rms, forwards))
+        Ok(Stride {
+            weights: before.count(),
+            weight_rms: before.rms(),
+            step_rms,
+            forwards,
+        })
     }
 
     /// How far noise may lead before the derivatives have grown too much: at most `distance`.
