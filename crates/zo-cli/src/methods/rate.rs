@@ -33,7 +33,7 @@ pub fn learning_rate(
             (false, false) => (1e-4, 1e-4),
         },
         Tuning::Prefix { .. } | Tuning::Prompt { .. } => match (bundled, small) {
-            (true, _) => (1000.0 * BUNDLED_LR, 1e-2),
+            (true, _) => (7000.0 * BUNDLED_LR, 2e-2),
             (false, true) => (2e-2, 2e-2),
             (false, false) => (1e-3, 1e-3),
         },

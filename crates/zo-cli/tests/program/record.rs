@@ -93,7 +93,7 @@ fn numbers_are_those_that_people_write() {
         (&[][..], ["\"lr\": 0.0001,", "\"epsilon\": 0.001,"]),
         (
             &["--tuning", "prefix"],
-            ["\"lr\": 0.1,", "\"epsilon\": 0.1,"],
+            ["\"lr\": 0.7,", "\"epsilon\": 0.1,"],
         ),
         (
             &["--method", "momentum"],
