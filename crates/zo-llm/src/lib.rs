@@ -42,7 +42,8 @@ pub use zo_optim::backpropagation;
 
 pub use batch::{BatchError, PaddingSide, TokenBatch};
 pub use config::{
-    Activation, Architecture, ConfigError, LlamaConfig, ModelConfig, OptConfig, RopeScaling,
+    Activation, Architecture, ConfigError, Family, LayerType, LlamaConfig, ModelConfig, OptConfig,
+    RopeScaling,
 };
 pub use load::{Checkpoint, Dtype, LoadError, load, load_model};
 pub use model::{CausalLm, Llama, Opt};

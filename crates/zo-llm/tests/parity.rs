@@ -13,13 +13,13 @@ mod common;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
-use common::{CASES, Golden, copy, edit, edit_config, golden};
+use common::{CASES, DYNAMIC, Golden, copy, edit, edit_config, golden};
 use zo_llm::{CausalLm, Dtype, PaddingSide, TokenBatch, load_model};
 
 const TOLERANCE: f32 = 1e-4;
 
 fn check(device: &Device) {
-    for case in CASES {
+    for case in CASES.into_iter().chain(DYNAMIC) {
         let (_, model) = load_model(&golden(case), Dtype::F32, device).unwrap();
         let difference = Golden::read(case).difference(&model, device);
         assert!(difference <= TOLERANCE, "{case}: {difference}");

@@ -26,7 +26,7 @@ fn candidates(path: &str) -> Vec<String> {
 fn embeddings(config: &ModelConfig) -> &'static str {
     match config.architecture() {
         Architecture::Opt => "decoder.embed_tokens.weight",
-        Architecture::Llama => "embed_tokens.weight",
+        Architecture::Decoder(_) => "embed_tokens.weight",
     }
 }
 
@@ -130,11 +130,14 @@ fn check_frequencies(
     config: &LlamaConfig,
 ) -> Result<(), LoadError> {
     let found: Vec<f64> = files.values(name, false)?;
-    let scaled = inverse_frequencies(config);
-    let plain = inverse_frequencies(&LlamaConfig {
-        rope_scaling: None,
-        ..config.clone()
-    });
+    let scaled = inverse_frequencies(config, 0);
+    let plain = inverse_frequencies(
+        &LlamaConfig {
+            rope_scaling: None,
+            ..config.clone()
+        },
+        0,
+    );
     if [&scaled, &plain]
         .iter()
         .any(|expected| differs(&found, expected).is_none())

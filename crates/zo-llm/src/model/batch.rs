@@ -196,6 +196,7 @@ impl TokenBatch {
             ints(rows.collect(), device)
         });
         let lengths = sequences.iter().map(Vec::len);
+        let longest = lengths.clone().max().unwrap_or(0);
         let rows = first_row
             .iter()
             .copied()
@@ -206,10 +207,12 @@ impl TokenBatch {
             shape: [sequences.len(), seq],
             real_tokens,
             max_id: sequences.iter().flatten().copied().max().unwrap_or(0),
-            longest: sequences.iter().map(Vec::len).max().unwrap_or(0),
+            longest,
             parts: parts
                 .iter()
-                .map(|rows| Part::new(rows.iter().map(|row| &sequences[*row][..]), device))
+                .map(|rows| {
+                    Part::new(rows.iter().map(|row| &sequences[*row][..]), device).among(longest)
+                })
                 .collect(),
             unpack,
             order: (count > 1).then(|| ints(place, device)),

@@ -2,9 +2,11 @@
 
 mod activation;
 mod error;
+mod family;
 mod fields;
 mod llama;
 mod opt;
+mod rope;
 
 use std::path::Path;
 
@@ -13,34 +15,36 @@ use serde_json::Value;
 use crate::files::read::read_text;
 pub use activation::Activation;
 pub use error::ConfigError;
+pub use family::Family;
 use fields::Fields;
-pub use llama::{LlamaConfig, RopeScaling};
+pub use llama::{LayerType, LlamaConfig};
 pub use opt::OptConfig;
+pub use rope::RopeScaling;
 
-/// The families of models.
+/// The architectures of models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
     /// OPT (Zhang et al. 2022), `OPTForCausalLM`.
     Opt,
-    /// Llama (Touvron et al. 2023) and models of the same form, `LlamaForCausalLM`.
-    Llama,
+    /// The decoder of Llama and its relatives, `LlamaForCausalLM` for example.
+    Decoder(Family),
 }
 
 impl std::fmt::Display for Architecture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Opt => "opt",
-            Self::Llama => "llama",
-        })
+        match self {
+            Self::Opt => f.write_str("opt"),
+            Self::Decoder(family) => family.fmt(f),
+        }
     }
 }
 
-/// What `config.json` says, for either architecture.
+/// What `config.json` says, for any architecture.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ModelConfig {
     /// An OPT model.
     Opt(OptConfig),
-    /// A Llama model.
+    /// A model of Llama's form: see [`Family`].
     Llama(LlamaConfig),
 }
 
@@ -90,7 +94,9 @@ impl ModelConfig {
         }
         let config = match Self::architecture_of(&fields)? {
             Architecture::Opt => Self::Opt(OptConfig::from_fields(&fields)?),
-            Architecture::Llama => Self::Llama(LlamaConfig::from_fields(&fields)?),
+            Architecture::Decoder(family) => {
+                Self::Llama(LlamaConfig::from_fields(&fields, family)?)
+            }
         };
         config.validate(place)?;
         Ok(config)
@@ -107,10 +113,9 @@ impl ModelConfig {
             },
         };
         let kind = fields.str("model_type")?;
-        let known = |found: Option<&str>| match found {
-            Some("OPTForCausalLM" | "opt") => Some(Architecture::Opt),
-            Some("LlamaForCausalLM" | "llama") => Some(Architecture::Llama),
-            _ => None,
+        let known = |found: Option<&str>| match found? {
+            "OPTForCausalLM" | "OPTModel" | "opt" => Some(Architecture::Opt),
+            other => Family::named(other).map(Architecture::Decoder),
         };
         let unknown = |found: &str| ConfigError::UnknownArchitecture {
             place: fields.place.to_owned(),
@@ -154,7 +159,7 @@ impl ModelConfig {
     pub fn architecture(&self) -> Architecture {
         match self {
             Self::Opt(_) => Architecture::Opt,
-            Self::Llama(_) => Architecture::Llama,
+            Self::Llama(config) => Architecture::Decoder(config.family),
         }
     }
 
@@ -162,7 +167,7 @@ impl ModelConfig {
     pub fn context(&self) -> usize {
         match self {
             Self::Opt(config) => config.max_position_embeddings,
-            Self::Llama(config) => config.max_position_embeddings,
+            Self::Llama(config) => config.context(),
         }
     }
 

@@ -105,13 +105,13 @@ impl RmsNorm {
         }
     }
 
-    /// The mean is computed in f32 whatever the dtype of `x`, `[rows, width]`.
-    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    /// The mean over the last axis, `width`, is computed in f32 whatever the dtype of `x`. The result has that dtype.
+    pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let dtype = x.dtype();
         let x = to_f32(x);
-        let mean_square = (x.clone() * x.clone()).mean_dim(1);
+        let mean_square = (x.clone() * x.clone()).mean_dim(D - 1);
         let inverse = (mean_square + self.epsilon).sqrt().recip();
-        (x * inverse).cast(dtype) * self.weight.val().unsqueeze()
+        (x * inverse).cast(dtype) * self.weight.val().cast(dtype).unsqueeze()
     }
 }
 
