@@ -43,10 +43,10 @@ pub use zo_optim::backpropagation;
 pub use batch::{BatchError, PaddingSide, TokenBatch};
 pub use config::{
     Activation, Architecture, ConfigError, Family, LayerType, LlamaConfig, ModelConfig, OptConfig,
-    RopeScaling,
+    RobertaConfig, RopeScaling,
 };
 pub use load::{Checkpoint, Dtype, LoadError, load, load_model};
-pub use model::{CausalLm, Llama, Opt};
+pub use model::{CausalLm, Llama, Opt, Roberta};
 pub use save::{
     SaveError, save_checkpoint, save_checkpoint_in_shards, save_model, save_model_in_shards,
 };

@@ -21,6 +21,8 @@ pub struct LmTokenizer {
     begin: Vec<u32>,
     end: Vec<u32>,
     end_tokens: Vec<u32>,
+    /// The token of a gap, in a masked language model.
+    mask: Option<u32>,
     /// Whether spaces before punctuation are left out of decoded texts.
     clean_up: bool,
     contested: BTreeMap<u32, Contest>,
@@ -83,6 +85,16 @@ impl LmTokenizer {
     /// The special tokens with which every text begins.
     pub fn begin(&self) -> &[u32] {
         &self.begin
+    }
+
+    /// The special tokens with which every whole text ends.
+    pub fn end(&self) -> &[u32] {
+        &self.end
+    }
+
+    /// The token that stands for a gap; `None` unless the model is a masked language model.
+    pub fn mask(&self) -> Option<u32> {
+        self.mask
     }
 
     /// The tokens that end a generated text: the tokenizer's `eos_token` and those of `generation_config.json`, or else those of

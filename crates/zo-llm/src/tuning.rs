@@ -158,7 +158,7 @@ impl Tuning {
             Self::Lora(_) => lora::trainable(),
             Self::Prefix { .. } => ParamGroup::from_predicate(".self_attn.prefix."),
             Self::Prompt { .. } => {
-                ParamGroup::from_paths(vec!["Opt.decoder.prompt", "Llama.prompt"])
+                ParamGroup::from_paths(vec!["Opt.decoder.prompt", "Llama.prompt", "Roberta.prompt"])
             }
             Self::Head => ParamGroup::from_predicate("lm_head."),
         }
@@ -211,6 +211,7 @@ impl CausalLm {
         match self {
             Self::Opt(model) => model.lm_head(),
             Self::Llama(model) => model.lm_head(),
+            Self::Roberta(model) => model.lm_head(),
         }
     }
 }

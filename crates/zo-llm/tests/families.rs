@@ -7,19 +7,20 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
-use common::{CASES, Golden, copy, edit, edit_config, golden};
+use common::{CASES, Golden, MASKED, copy, edit, edit_config, golden};
 use serde_json::Value;
 use zo_llm::tuning::LoraConfig;
 use zo_llm::{CausalLm, Dtype, PaddingSide, TokenBatch, Tuning, load_model, save_model};
 use zo_optim::prelude::*;
 
 /// One folder of each family.
-const FAMILIES: [&str; 5] = [
+const FAMILIES: [&str; 6] = [
     "opt-pre-norm",
     "llama-gqa-shards",
     "mistral-window",
     "qwen2-tied",
     "qwen3-bias-alternating",
+    "roberta-tied",
 ];
 
 fn plain(case: &str) -> CausalLm {
@@ -107,7 +108,7 @@ fn every_method_trains_every_family() {
 
 #[test]
 fn what_is_tuned_moves_and_nothing_else() {
-    for case in CASES {
+    for case in CASES.into_iter().chain(MASKED) {
         for tuning in tunings() {
             let tuned = tuning.apply(plain(case), 3).unwrap();
             let before = bits(&tuned);
@@ -143,7 +144,8 @@ fn a_layer_mask_takes_whole_blocks() {
             .with_mask(RandomLayers::new().with_drop(0.5));
         let (after, report) = train(method, plain(case), 1);
         let moved = changed(&before, &bits(&after));
-        let block = |path: &str| path.split(".layers.").nth(1).map(|rest| rest.as_bytes()[0]);
+        let number = |part: &str| part.parse::<u8>().ok();
+        let block = |path: &str| path.split('.').find_map(number);
         let kept: Vec<u8> = moved.iter().filter_map(|path| block(path)).collect();
         let expected: Vec<&String> = before
             .keys()
@@ -160,7 +162,7 @@ fn a_layer_mask_takes_whole_blocks() {
 #[test]
 fn saved_models_keep_their_family() {
     let device = Device::default();
-    for case in CASES {
+    for case in CASES.into_iter().chain(MASKED) {
         let (config, model) = load_model(&golden(case), Dtype::F32, &device).unwrap();
         let dir = tempfile::tempdir().unwrap();
         save_model(dir.path(), &config, &model, Dtype::F32).unwrap();

@@ -105,6 +105,16 @@ impl<'a> Scope<'a> {
         }
     }
 
+    /// Every token is a query and sees all tokens of its sequence.
+    pub(crate) fn both_sides(part: &'a Part, prefix: usize) -> Self {
+        let mask = behind(prefix, part, &part.last_mask);
+        Self {
+            part,
+            rows: None,
+            mask: mask.repeat_dim(2, part.seq),
+        }
+    }
+
     /// The query rows of `x`, `[tokens, width]`.
     pub(crate) fn select(&self, x: Tensor<2>) -> Tensor<2> {
         match self.rows {

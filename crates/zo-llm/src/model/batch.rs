@@ -244,6 +244,31 @@ impl TokenBatch {
         self.longest
     }
 
+    /// The rows of the tokens at `positions`, one per sequence, among the rows of all parts.
+    ///
+    /// # Panics
+    /// When there are more or fewer positions than sequences, or a sequence is too short.
+    pub(crate) fn rows_at(&self, positions: &[usize]) -> Vec<i32> {
+        assert_eq!(
+            positions.len(),
+            self.rows.len(),
+            "one position per sequence"
+        );
+        let row = |(index, (&[first, length], &at)): (usize, (&[usize; 2], &usize))| {
+            assert!(
+                at < length,
+                "sequence {index} has {length} tokens, so there is none at {at}"
+            );
+            (first + at) as i32
+        };
+        self.rows
+            .iter()
+            .zip(positions)
+            .enumerate()
+            .map(row)
+            .collect()
+    }
+
     /// The row that precedes each of the last tokens of the sequences, among the rows of all parts.
     ///
     /// # Panics

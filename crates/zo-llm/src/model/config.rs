@@ -6,6 +6,7 @@ mod family;
 mod fields;
 mod llama;
 mod opt;
+mod roberta;
 mod rope;
 
 use std::path::Path;
@@ -19,6 +20,7 @@ pub use family::Family;
 use fields::Fields;
 pub use llama::{LayerType, LlamaConfig};
 pub use opt::OptConfig;
+pub use roberta::RobertaConfig;
 pub use rope::RopeScaling;
 
 /// The architectures of models.
@@ -28,6 +30,8 @@ pub enum Architecture {
     Opt,
     /// The decoder of Llama and its relatives, `LlamaForCausalLM` for example.
     Decoder(Family),
+    /// RoBERTa (Liu et al. 2019), `RobertaForMaskedLM`.
+    Roberta,
 }
 
 impl std::fmt::Display for Architecture {
@@ -35,6 +39,7 @@ impl std::fmt::Display for Architecture {
         match self {
             Self::Opt => f.write_str("opt"),
             Self::Decoder(family) => family.fmt(f),
+            Self::Roberta => f.write_str("roberta"),
         }
     }
 }
@@ -46,6 +51,8 @@ pub enum ModelConfig {
     Opt(OptConfig),
     /// A model of Llama's form: see [`Family`].
     Llama(LlamaConfig),
+    /// A RoBERTa model: a masked language model.
+    Roberta(RobertaConfig),
 }
 
 impl ModelConfig {
@@ -94,6 +101,7 @@ impl ModelConfig {
         }
         let config = match Self::architecture_of(&fields)? {
             Architecture::Opt => Self::Opt(OptConfig::from_fields(&fields)?),
+            Architecture::Roberta => Self::Roberta(RobertaConfig::from_fields(&fields)?),
             Architecture::Decoder(family) => {
                 Self::Llama(LlamaConfig::from_fields(&fields, family)?)
             }
@@ -115,6 +123,7 @@ impl ModelConfig {
         let kind = fields.str("model_type")?;
         let known = |found: Option<&str>| match found? {
             "OPTForCausalLM" | "OPTModel" | "opt" => Some(Architecture::Opt),
+            "RobertaForMaskedLM" | "roberta" => Some(Architecture::Roberta),
             other => Family::named(other).map(Architecture::Decoder),
         };
         let unknown = |found: &str| ConfigError::UnknownArchitecture {
@@ -143,6 +152,7 @@ impl ModelConfig {
         match self {
             Self::Opt(config) => config.validate(place),
             Self::Llama(config) => config.validate(place),
+            Self::Roberta(config) => config.validate(place),
         }
     }
 
@@ -151,6 +161,7 @@ impl ModelConfig {
         let value = match self {
             Self::Opt(config) => config.to_value(),
             Self::Llama(config) => config.to_value(),
+            Self::Roberta(config) => config.to_value(),
         };
         format!("{value:#}\n")
     }
@@ -160,6 +171,7 @@ impl ModelConfig {
         match self {
             Self::Opt(_) => Architecture::Opt,
             Self::Llama(config) => Architecture::Decoder(config.family),
+            Self::Roberta(_) => Architecture::Roberta,
         }
     }
 
@@ -168,6 +180,7 @@ impl ModelConfig {
         match self {
             Self::Opt(config) => config.max_position_embeddings,
             Self::Llama(config) => config.context(),
+            Self::Roberta(config) => config.context(),
         }
     }
 
@@ -176,6 +189,7 @@ impl ModelConfig {
         match self {
             Self::Opt(config) => config.vocab_size,
             Self::Llama(config) => config.vocab_size,
+            Self::Roberta(config) => config.vocab_size,
         }
     }
 
@@ -184,6 +198,7 @@ impl ModelConfig {
         match self {
             Self::Opt(config) => config.num_hidden_layers,
             Self::Llama(config) => config.num_hidden_layers,
+            Self::Roberta(config) => config.num_hidden_layers,
         }
     }
 
@@ -192,6 +207,7 @@ impl ModelConfig {
         match self {
             Self::Opt(config) => config.bos_token_id,
             Self::Llama(config) => config.bos_token_id,
+            Self::Roberta(config) => config.bos_token_id,
         }
     }
 
@@ -200,6 +216,7 @@ impl ModelConfig {
         match self {
             Self::Opt(config) => config.tie_word_embeddings,
             Self::Llama(config) => config.tie_word_embeddings,
+            Self::Roberta(config) => config.tie_word_embeddings,
         }
     }
 
@@ -208,6 +225,7 @@ impl ModelConfig {
         match self {
             Self::Opt(config) => config.tie_word_embeddings = false,
             Self::Llama(config) => config.tie_word_embeddings = false,
+            Self::Roberta(config) => config.tie_word_embeddings = false,
         }
     }
 
@@ -216,7 +234,13 @@ impl ModelConfig {
         match self {
             Self::Opt(config) => &config.eos_token_ids,
             Self::Llama(config) => &config.eos_token_ids,
+            Self::Roberta(config) => &config.eos_token_ids,
         }
+    }
+
+    /// Whether it is a masked language model, which fills gaps instead of continuing texts.
+    pub fn is_masked(&self) -> bool {
+        matches!(self, Self::Roberta(_))
     }
 
     /// Id to pad with. A model without one is padded with its first end token, or else with 0: padded positions are
@@ -225,6 +249,7 @@ impl ModelConfig {
         let pad = match self {
             Self::Opt(config) => config.pad_token_id,
             Self::Llama(config) => config.pad_token_id,
+            Self::Roberta(config) => Some(config.pad_token_id),
         };
         pad.or_else(|| self.eos_token_ids().first().copied())
             .unwrap_or(0)

@@ -209,8 +209,11 @@ impl Layer {
     ) -> Tensor<2> {
         let mixed = self.self_attn.forward(x.clone(), scope, cache);
         let x = self.self_attn_layer_norm.forward(x + mixed);
-        let update = self.activation.forward(self.intermediate.forward(x.clone()));
-        self.output_layer_norm.forward(x + self.output.forward(update))
+        let update = self
+            .activation
+            .forward(self.intermediate.forward(x.clone()));
+        self.output_layer_norm
+            .forward(x + self.output.forward(update))
     }
 }
 
@@ -248,7 +251,10 @@ pub(crate) fn file_name(path: &str) -> Option<String> {
         return None;
     }
     let found = NAMES.iter().find(|(part, _)| path.contains(part));
-    let name = found.map_or_else(|| path.to_owned(), |(part, name)| path.replacen(part, name, 1));
+    let name = found.map_or_else(
+        || path.to_owned(),
+        |(part, name)| path.replacen(part, name, 1),
+    );
     Some(format!("roberta.{name}"))
 }
 
@@ -259,17 +265,35 @@ mod tests {
     #[test]
     fn files_have_the_names_of_transformers() {
         for (path, name) in [
-            ("embeddings.word_embeddings.weight", "embeddings.word_embeddings.weight"),
+            (
+                "embeddings.word_embeddings.weight",
+                "embeddings.word_embeddings.weight",
+            ),
             ("embeddings.layer_norm.bias", "embeddings.LayerNorm.bias"),
-            ("encoder.layer.0.self_attn.query.weight", "encoder.layer.0.attention.self.query.weight"),
-            ("encoder.layer.0.self_attn.output.bias", "encoder.layer.0.attention.output.dense.bias"),
+            (
+                "encoder.layer.0.self_attn.query.weight",
+                "encoder.layer.0.attention.self.query.weight",
+            ),
+            (
+                "encoder.layer.0.self_attn.output.bias",
+                "encoder.layer.0.attention.output.dense.bias",
+            ),
             (
                 "encoder.layer.0.self_attn_layer_norm.weight",
                 "encoder.layer.0.attention.output.LayerNorm.weight",
             ),
-            ("encoder.layer.11.intermediate.weight", "encoder.layer.11.intermediate.dense.weight"),
-            ("encoder.layer.11.output.weight", "encoder.layer.11.output.dense.weight"),
-            ("encoder.layer.11.output_layer_norm.bias", "encoder.layer.11.output.LayerNorm.bias"),
+            (
+                "encoder.layer.11.intermediate.weight",
+                "encoder.layer.11.intermediate.dense.weight",
+            ),
+            (
+                "encoder.layer.11.output.weight",
+                "encoder.layer.11.output.dense.weight",
+            ),
+            (
+                "encoder.layer.11.output_layer_norm.bias",
+                "encoder.layer.11.output.LayerNorm.bias",
+            ),
         ] {
             assert_eq!(file_name(path), Some(format!("roberta.{name}")));
         }

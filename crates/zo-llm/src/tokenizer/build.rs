@@ -86,8 +86,10 @@ impl LmTokenizer {
                 read_text(path).map_err(|error| TokenizerError::load(path, error))?;
             }
             is_gpt2(&special)?;
-            if special.speaks {
-                special.fill();
+            match is_roberta(&special, config) {
+                true => special.fill_roberta(),
+                false if special.speaks => special.fill(),
+                false => {}
             }
             let built = guarded(|| byte_level(&vocab, &merges, config, &special));
             (&vocab, built)
@@ -130,12 +132,17 @@ impl LmTokenizer {
                 },
             ))
         };
+        let mask = match config.is_masked() {
+            true => Some(mask(&tokenizer, &special, vocab_size).map_err(failed)?),
+            false => None,
+        };
         let contested = claims.into_iter().filter_map(contest).collect();
         let is_bpe = matches!(tokenizer.get_model(), ModelWrapper::BPE(_));
         Ok(Self {
             end_tokens: end_tokens(dir, config, &special, &tokenizer)?,
             clean_up: special.clean_up && (special.clean_up_bpe || !is_bpe),
             contested,
+            mask,
             tokenizer,
             begin,
             end,
@@ -209,12 +216,34 @@ fn around(processor: &PostProcessorWrapper) -> tokenizers::Result<(Vec<u32>, Vec
 /// The classes that read `vocab.json` and `merges.txt` as GPT-2 does.
 const GPT2: [&str; 2] = ["GPT2Tokenizer", "GPT2TokenizerFast"];
 
+/// The classes that do the same, with RoBERTa's special tokens.
+const ROBERTA: [&str; 2] = ["RobertaTokenizer", "RobertaTokenizerFast"];
+
+/// Whether a folder's tokenizer is RoBERTa's.
+fn is_roberta(special: &Special, config: &ModelConfig) -> bool {
+    match &special.class {
+        Some((class, _)) => ROBERTA.contains(&class.as_str()),
+        None => config.is_masked(),
+    }
+}
+
+/// The token that stands for a gap.
+fn mask(tokenizer: &Tokenizer, special: &Special, vocab_size: usize) -> Result<u32, String> {
+    let name = special.role("mask_token").unwrap_or("<mask>");
+    let found = tokenizer.token_to_id(name);
+    found.filter(|id| (*id as usize) < vocab_size).ok_or_else(|| {
+        format!("it has no token {name:?} for a gap, which a masked language model needs (`mask_token` in tokenizer_config.json names it)")
+    })
+}
+
 /// An error if the folder's tokenizer is of a class that splits texts differently.
 fn is_gpt2(special: &Special) -> Result<(), TokenizerError> {
     match &special.class {
-        Some((class, path)) if !GPT2.contains(&class.as_str()) => {
+        Some((class, path))
+            if !GPT2.contains(&class.as_str()) && !ROBERTA.contains(&class.as_str()) =>
+        {
             let message = format!(
-                "`tokenizer_class` is {class}, but vocab.json with merges.txt can only be read as GPT2Tokenizer: a tokenizer.json is needed"
+                "`tokenizer_class` is {class}, but vocab.json with merges.txt can only be read as GPT2Tokenizer or RobertaTokenizer: a tokenizer.json is needed"
             );
             Err(TokenizerError::load(path, message))
         }
@@ -260,6 +289,14 @@ fn byte_level(
     let bpe = BPE::from_file(&vocab.to_string_lossy(), &merges.to_string_lossy()).build()?;
     let mut tokenizer = Tokenizer::new(bpe);
     split_as_gpt2(&mut tokenizer, special);
+    if is_roberta(special, config) {
+        special.add_to(&mut tokenizer)?;
+        let id = |role: &str| tokenizer.token_to_id(special.role(role)?);
+        let (begin, end) = (id("cls_token"), id("sep_token"));
+        let around = [begin, end].map(|id| id.into_iter().collect());
+        let [begin, end] = around;
+        return finish(tokenizer, special, begin, end);
+    }
     if !special.speaks {
         return by_config(tokenizer, config, special);
     }

@@ -133,6 +133,22 @@ impl Special {
         }
     }
 
+    /// Fills in RoBERTa's special tokens. Its mask token includes the space before it.
+    pub(super) fn fill_roberta(&mut self) {
+        for (role, token) in [
+            ("bos_token", "<s>"),
+            ("eos_token", "</s>"),
+            ("sep_token", "</s>"),
+            ("cls_token", "<s>"),
+            ("unk_token", "<unk>"),
+            ("pad_token", "<pad>"),
+            ("mask_token", "<mask>"),
+        ] {
+            let default = || Some(AddedToken::from(token, true));
+            self.roles.entry(role.to_owned()).or_insert_with(default);
+        }
+    }
+
     /// Drops the tokens of `added_tokens.json` whose ids `tokenizer.json` gives to its own.
     pub(super) fn yield_ids(&mut self, ids: impl Iterator<Item = u32>) {
         if !self.complete {

@@ -14,7 +14,7 @@ use zo_llm::task::rows::read_examples;
 use zo_llm::tuning::load_adapter;
 use zo_llm::{CausalLm, Checkpoint, Dtype, TokenBatch};
 
-/// The folders that `golden/make.py` writes, except for [`DYNAMIC`].
+/// The folders that `golden/make.py` writes, except for [`DYNAMIC`] and [`MASKED`].
 pub(crate) const CASES: [&str; 18] = [
     "opt-pre-norm",
     "opt-post-norm-projected",
@@ -35,6 +35,9 @@ pub(crate) const CASES: [&str; 18] = [
     "qwen3-linear-shards",
     "qwen3-yarn",
 ];
+
+/// Folders of masked language models.
+pub(crate) const MASKED: [&str; 3] = ["roberta-tied", "roberta-untied", "roberta-tanh-shards"];
 
 /// Folders of models in which a sequence notices the longest of its batch, as in transformers.
 pub(crate) const DYNAMIC: [&str; 3] = ["llama-dynamic", "mistral-dynamic", "qwen3-dynamic"];

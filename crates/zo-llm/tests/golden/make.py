@@ -9,7 +9,7 @@ import os
 import torch
 from safetensors.torch import save_file
 from transformers import (LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, OPTConfig, OPTForCausalLM, Qwen2Config,
-                          Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
+                          Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM, RobertaConfig, RobertaForMaskedLM)
 
 VOCAB = 61
 SMALL = dict(vocab_size=VOCAB, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=24)
@@ -40,6 +40,12 @@ def qwen2(**kw):
 
 def qwen3(**kw):
     return decoder(Qwen3Config, Qwen3ForCausalLM, **{"head_dim": 4, **kw})
+
+
+def roberta(**kw):
+    base = dict(intermediate_size=24, type_vocab_size=1, layer_norm_eps=1e-5, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+                max_position_embeddings=26)
+    return RobertaForMaskedLM(RobertaConfig(**{**SMALL, **base, **kw}))
 
 
 def linear(factor):
@@ -83,6 +89,10 @@ CASES = {
     "llama-dynamic": lambda: (llama(rope_scaling=dynamic(4.0), max_position_embeddings=8, head_dim=8), {}),
     "mistral-dynamic": lambda: (mistral(sliding_window=6, rope_scaling=dynamic(2.0), max_position_embeddings=8, head_dim=6), {}),
     "qwen3-dynamic": lambda: (qwen3(rope_scaling=dynamic(3.0), max_position_embeddings=8, rope_theta=500.0, head_dim=10), {}),
+    "roberta-tied": lambda: (roberta(), {}),
+    "roberta-untied": lambda: (roberta(tie_word_embeddings=False, type_vocab_size=2, num_attention_heads=2), {}),
+    "roberta-tanh-shards": lambda: (roberta(hidden_act="gelu_new", num_hidden_layers=3, hidden_size=12, intermediate_size=20,
+                                            layer_norm_eps=1e-12), {"max_shard_size": "8KB"}),
 }
 FIRST = list(CASES)[:6]
 here = os.path.dirname(os.path.abspath(__file__))
@@ -93,11 +103,12 @@ for seed, (name, make) in enumerate(CASES.items()):
     with torch.no_grad():  # larger weights than the default, so that mistakes show
         for path, p in model.named_parameters():
             p.mul_(3.0) if p.dim() > 1 else p.add_(torch.randn_like(p) * 0.1)
-            if name not in FIRST and p.dim() > 1 and ("q_proj" in path or "k_proj" in path):
+            if name not in FIRST and p.dim() > 1 and any(name in path for name in ("q_proj", "k_proj", "query", "key")):
                 p.mul_(8.0)  # attention far from uniform, so that positions and windows show
     folder = os.path.join(here, name)
     model.save_pretrained(folder, **options)
-    os.remove(os.path.join(folder, "generation_config.json"))
+    if model.can_generate():
+        os.remove(os.path.join(folder, "generation_config.json"))
     ids = torch.randint(3, VOCAB, (4, 14))
     mask = torch.ones_like(ids)
     mask[1, 9:] = 0  # right padding
@@ -106,8 +117,8 @@ for seed, (name, make) in enumerate(CASES.items()):
     mask[3, 11:] = 0
     ids[mask == 0] = model.config.pad_token_id
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    with torch.inference_mode():  # OPT derives positions from the mask itself
-        extra = {} if name.startswith("opt") else {"position_ids": positions}
+    with torch.inference_mode():  # OPT derives positions from the mask itself, RoBERTa from the ids
+        extra = {} if name.startswith(("opt", "roberta")) else {"position_ids": positions}
         logits = model(input_ids=ids, attention_mask=mask, **extra).logits.float()
     tensors = {"input_ids": ids, "attention_mask": mask, "logits": logits.contiguous()}
     save_file(tensors, os.path.join(folder, "golden.safetensors"))

@@ -45,7 +45,9 @@ impl Task for Sst5 {
         let label = row.class("label", &NAMES)?;
         let prompt = format!("{} It was", strip(sentence));
         let example = Example::choice(prompt, &self.label_words(), label);
-        Ok(vec![example.with_cloze(Cloze::sentiment(sentence, Some(110)))])
+        Ok(vec![
+            example.with_cloze(Cloze::sentiment(sentence, Some(110))),
+        ])
     }
 }
 
@@ -77,7 +79,9 @@ fn inference(row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
         format!("Suppose {premise} Can we infer that \"{hypothesis}\"? Yes, No, or Maybe?\n");
     let label = row.class(field, &["entailment", "neutral", "contradiction"])?;
     let example = Example::choice(prompt, &INFERENCE, label);
-    Ok(vec![example.with_cloze(Cloze::inference(premise, hypothesis))])
+    Ok(vec![
+        example.with_cloze(Cloze::inference(premise, hypothesis)),
+    ])
 }
 
 impl Task for Snli {
@@ -179,6 +183,8 @@ impl Task for Trec {
             "Location",
             "Number",
         ];
-        Ok(vec![example.with_cloze(Cloze::kind_of(question).with_words(&words))])
+        Ok(vec![
+            example.with_cloze(Cloze::kind_of(question).with_words(&words)),
+        ])
     }
 }

@@ -36,7 +36,7 @@ pub enum ConfigError {
     /// The model is of none of the known architectures.
     #[error(
         "{place}: architecture {found} is not supported; use a folder of an OPTForCausalLM, LlamaForCausalLM, MistralForCausalLM, \
-         Qwen2ForCausalLM or Qwen3ForCausalLM"
+         Qwen2ForCausalLM, Qwen3ForCausalLM or RobertaForMaskedLM"
     )]
     UnknownArchitecture {
         /// Where the configuration came from.

@@ -152,7 +152,9 @@ impl RobertaConfig {
             ));
         }
         let begin = self.bos_token_id.map(|id| ("bos_token_id", id));
-        let ids = [("pad_token_id", self.pad_token_id)].into_iter().chain(begin);
+        let ids = [("pad_token_id", self.pad_token_id)]
+            .into_iter()
+            .chain(begin);
         let ends = self.eos_token_ids.iter().map(|id| ("eos_token_id", *id));
         in_vocabulary(place, self.vocab_size, ids.chain(ends))
     }
