@@ -2,6 +2,7 @@
 
 mod build;
 mod error;
+mod sentencepiece;
 mod special;
 
 use std::collections::BTreeMap;

@@ -14,11 +14,12 @@ use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{AddedToken, Encoding, PostProcessor, Token, Tokenizer};
 
 use super::error::TokenizerError;
+use super::sentencepiece::Model;
 use super::special::{Special, object};
 use super::{Contest, LmTokenizer};
 use crate::files::guard::guarded;
 use crate::files::read::read_text;
-use crate::model::config::{Architecture, ModelConfig};
+use crate::model::config::{Architecture, Family, ModelConfig};
 
 /// An added token as `tokenizer.json` lists it.
 #[derive(Deserialize)]
@@ -36,7 +37,7 @@ struct Listed {
 
 impl LmTokenizer {
     /// Loads `tokenizer.json` from the folder `dir`, or else GPT-2's byte-level BPE from `vocab.json` and `merges.txt` (as in OPT's
-    /// folders).
+    /// and RoBERTa's folders), or else a sentencepiece model from `tokenizer.model` (as in the folders of Vicuna and Llama 2).
     ///
     /// First, last and added tokens are those that transformers 5 uses. `tokenizer.json`'s own post-processor says what
     /// goes around a text; for the other form, `tokenizer_config.json` does (`add_bos_token`, `add_eos_token`, `bos_token`,
@@ -48,11 +49,13 @@ impl LmTokenizer {
     /// # Errors
     /// [`TokenizerError::Missing`] without these files, [`TokenizerError::Load`] when one of them is malformed.
     pub fn from_dir(dir: &Path, config: &ModelConfig) -> Result<Self, TokenizerError> {
-        let (json, vocab, merges) = (
-            dir.join("tokenizer.json"),
-            dir.join("vocab.json"),
-            dir.join("merges.txt"),
-        );
+        let [json, vocab, merges, model] = [
+            "tokenizer.json",
+            "vocab.json",
+            "merges.txt",
+            "tokenizer.model",
+        ]
+        .map(|name| dir.join(name));
         let mut special = Special::read(dir)?;
         let mut claims = Vec::new();
         let (place, built) = if json.exists() {
@@ -79,7 +82,7 @@ impl LmTokenizer {
                     .into_iter()
                     .map(|claim| (claim.id, claim.content, json.clone())),
             );
-            let built = guarded(|| whole(&text, gpt2, &special));
+            let built = guarded(|| whole(&text, gpt2, config, &special));
             (&json, built)
         } else if vocab.exists() && merges.exists() {
             for path in [&vocab, &merges] {
@@ -93,6 +96,12 @@ impl LmTokenizer {
             }
             let built = guarded(|| byte_level(&vocab, &merges, config, &special));
             (&vocab, built)
+        } else if model.exists() {
+            is_llama(&special)?;
+            let read = guarded(|| Model::read(&model)).and_then(std::convert::identity);
+            let read = read.map_err(|error| TokenizerError::load(&model, error))?;
+            let built = guarded(|| sentencepiece(&read, config, &mut special));
+            (&model, built)
         } else {
             return Err(TokenizerError::Missing {
                 dir: dir.to_owned(),
@@ -166,7 +175,12 @@ fn without_added(text: &str) -> serde_json::Result<String> {
 }
 
 /// From `tokenizer.json`; `gpt2` says that it is of GPT-2's class.
-fn whole(text: &str, gpt2: bool, special: &Special) -> tokenizers::Result<Built> {
+fn whole(
+    text: &str,
+    gpt2: bool,
+    config: &ModelConfig,
+    special: &Special,
+) -> tokenizers::Result<Built> {
     let mut tokenizer = Tokenizer::from_bytes(text)?;
     // GPT-2's class uses the vocabulary and the post-processor of the file, and splits texts in its own way.
     let bytes = matches!(
@@ -178,7 +192,7 @@ fn whole(text: &str, gpt2: bool, special: &Special) -> tokenizers::Result<Built>
         tokenizer.with_normalizer(None::<NormalizerWrapper>)?;
         split_as_gpt2(&mut tokenizer, special);
     }
-    let llama = (special.class.as_ref()).is_some_and(|(class, _)| LLAMA.contains(&class.as_str()));
+    let llama = is_of_llama(special, config);
     let splits = serde_json::to_string(&tokenizer.get_pre_tokenizer())?;
     if let ModelWrapper::BPE(bpe) = tokenizer.get_model()
         && llama
@@ -254,6 +268,78 @@ fn is_gpt2(special: &Special) -> Result<(), TokenizerError> {
 /// The classes that split texts as Llama 2 does, except where the file splits them into bytes, as Llama 3 does.
 const LLAMA: [&str; 2] = ["LlamaTokenizer", "LlamaTokenizerFast"];
 
+/// Whether a folder's tokenizer is of Llama's class. transformers sets that aside in Mistral's folders.
+fn is_of_llama(special: &Special, config: &ModelConfig) -> bool {
+    let named = (special.class.as_ref()).is_some_and(|(class, _)| LLAMA.contains(&class.as_str()));
+    named && config.architecture() != Architecture::Decoder(Family::Mistral)
+}
+
+/// An error if a folder with a `tokenizer.model` alone says that its tokenizer is of a class with rules of its own.
+fn is_llama(special: &Special) -> Result<(), TokenizerError> {
+    const PLAIN: [&str; 3] = [
+        "PreTrainedTokenizer",
+        "PreTrainedTokenizerFast",
+        "TokenizersBackend",
+    ];
+    match &special.class {
+        Some((class, path))
+            if !LLAMA.contains(&class.as_str()) && !PLAIN.contains(&class.as_str()) =>
+        {
+            let message = format!(
+                "`tokenizer_class` is {class}, but tokenizer.model can only be read as LlamaTokenizer or PreTrainedTokenizerFast: a \
+                 tokenizer.json is needed"
+            );
+            Err(TokenizerError::load(path, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// From sentencepiece's model.
+fn sentencepiece(
+    model: &Model,
+    config: &ModelConfig,
+    special: &mut Special,
+) -> tokenizers::Result<Built> {
+    let llama = is_of_llama(special, config);
+    let mut tokenizer = if llama {
+        let roles = [
+            ("bos_token", "<s>"),
+            ("eos_token", "</s>"),
+            ("unk_token", "<unk>"),
+        ];
+        special.fill_with(roles.map(|(role, token)| (role, token.to_owned())));
+        let bpe = model.by_id()?;
+        let mut tokenizer = Tokenizer::new(bpe.clone());
+        split_as_llama(&mut tokenizer, bpe, special)?;
+        tokenizer.with_decoder(Some(Model::llama_decoder(special)?));
+        tokenizer
+    } else {
+        let roles = model.roles().into_iter();
+        special.fill_with(roles.filter_map(|(role, token)| Some((role, token?))));
+        let names = special.claims();
+        let names = names.map(|(id, name, _)| (id, name.to_owned())).collect();
+        model.tokenizer(special, &names)?
+    };
+    tokenizer.add_special_tokens(model.added(!llama))?;
+    special.add_to(&mut tokenizer)?;
+    let (begin, end) = surround(&tokenizer, special);
+    finish(tokenizer, special, begin, end)
+}
+
+/// The tokens that `tokenizer_config.json` puts around a text.
+fn surround(tokenizer: &Tokenizer, special: &Special) -> (Vec<u32>, Vec<u32>) {
+    let around = |wanted: bool, role: &str| -> Vec<u32> {
+        let token = special.role(role).filter(|_| wanted);
+        let id = token.and_then(|token| tokenizer.token_to_id(token));
+        id.into_iter().collect()
+    };
+    (
+        around(special.add_bos, "bos_token"),
+        around(special.add_eos, "eos_token"),
+    )
+}
+
 /// Splits texts as Llama's class does, which uses the vocabulary, the merges, the post-processor and the decoder of the file.
 fn split_as_llama(
     tokenizer: &mut Tokenizer,
@@ -301,13 +387,7 @@ fn byte_level(
         return by_config(tokenizer, config, special);
     }
     special.add_to(&mut tokenizer)?;
-    let around = |wanted: bool, role: &str| -> Vec<u32> {
-        let token = special.role(role).filter(|_| wanted);
-        let id = token.and_then(|token| tokenizer.token_to_id(token));
-        id.into_iter().collect()
-    };
-    let begin = around(special.add_bos, "bos_token");
-    let end = around(special.add_eos, "eos_token");
+    let (begin, end) = surround(&tokenizer, special);
     finish(tokenizer, special, begin, end)
 }
 

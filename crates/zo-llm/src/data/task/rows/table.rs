@@ -48,7 +48,8 @@ fn table(
     let (mut reader, columns) = match named {
         true => (reader, columns),
         false => {
-            let all = reader.into_inner();
+            let mut all = reader.into_inner();
+            all.set_position(0);
             let reader = builder.has_headers(false).from_reader(all);
             (reader, StringRecord::from(names.to_vec()))
         }
