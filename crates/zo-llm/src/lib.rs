@@ -26,6 +26,7 @@
 pub mod finetune;
 pub mod generate;
 pub mod model;
+pub mod probing;
 pub mod tokenizer;
 pub mod tuning;
 

@@ -4,9 +4,9 @@
 
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
-use linfa::prelude::*;
+use linfa::traits::Fit;
 use linfa_logistic::{LogisticRegression, MultiLogisticRegression};
-use ndarray::{Array1, Array2, Axis};
+use linfa_ndarray::{Array1, Array2, Axis};
 use thiserror::Error;
 
 use crate::dataset::{Dataset, DatasetError, TrainBatch};
@@ -47,7 +47,9 @@ pub enum ProbeError {
     #[error("the training rows have labels of one class only: linear probing needs two at least")]
     OneClass,
     /// The model's outputs are not finite.
-    #[error("what the model computes for training row {row} is not finite: check its weights and their float type")]
+    #[error(
+        "what the model computes for training row {row} is not finite: check its weights and their float type"
+    )]
     NotFinite {
         /// The row, from 0.
         row: usize,
@@ -107,7 +109,7 @@ pub fn linear_probe(
     }
     let features = Array2::from_shape_vec((labels.len(), width), rows)
         .map_err(|error| ProbeError::Solver(error.to_string()))?;
-    let fit = Fit {
+    let fit = Regression {
         features,
         labels,
         classes: words.len(),
@@ -119,7 +121,11 @@ pub fn linear_probe(
     let narrow = |row: &[f64]| row.iter().map(|value| *value as f32).collect::<Vec<_>>();
     Ok(Probe {
         words,
-        weights: weights.rows().into_iter().map(|row| narrow(&row.to_vec())).collect(),
+        weights: weights
+            .rows()
+            .into_iter()
+            .map(|row| narrow(&row.to_vec()))
+            .collect(),
         bias: fit.intercept.then(|| narrow(&bias.to_vec())),
         strength,
         held_out_accuracy,
@@ -147,7 +153,8 @@ impl Probe {
             for (word, value) in self.words.iter().zip(bias) {
                 values[*word as usize] = *value;
             }
-            let values = Tensor::<1>::from_data(TensorData::new(values, shape), &device).cast(dtype);
+            let values =
+                Tensor::<1>::from_data(TensorData::new(values, shape), &device).cast(dtype);
             *parameter = Param::from_tensor(values);
         }
         model
@@ -162,7 +169,7 @@ struct Linear {
 
 impl Linear {
     /// The class with the largest score.
-    fn class(&self, features: ndarray::ArrayView1<'_, f64>) -> usize {
+    fn class(&self, features: linfa_ndarray::ArrayView1<'_, f64>) -> usize {
         let scores = self.weights.dot(&features) + &self.bias;
         let best = scores.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
         best.map_or(0, |(class, _)| class)
@@ -170,7 +177,7 @@ impl Linear {
 }
 
 /// The problem.
-struct Fit {
+struct Regression {
     /// `[rows, width]`.
     features: Array2<f64>,
     labels: Vec<usize>,
@@ -178,10 +185,11 @@ struct Fit {
     intercept: bool,
 }
 
-impl Fit {
+impl Regression {
     /// The best strength, and its accuracy on rows that were held out.
     fn strength(&self) -> Result<(f64, Option<f64>), ProbeError> {
-        let counts = (0..self.classes).map(|class| self.labels.iter().filter(|l| **l == class).count());
+        let counts =
+            (0..self.classes).map(|class| self.labels.iter().filter(|l| **l == class).count());
         let present: Vec<usize> = counts.filter(|count| *count > 0).collect();
         if present.len() < 2 {
             return Err(ProbeError::OneClass);
@@ -247,7 +255,9 @@ impl Fit {
                 .gradient_tolerance(TOLERANCE);
             let fitted = solver.fit(&data).map_err(failed)?;
             for (place, class) in fitted.classes().iter().enumerate() {
-                weights.row_mut(*class).assign(&fitted.params().column(place));
+                weights
+                    .row_mut(*class)
+                    .assign(&fitted.params().column(place));
                 bias[*class] = fitted.intercept()[place];
             }
         }
@@ -258,7 +268,9 @@ impl Fit {
 /// The fold of each row: each class is spread over all of them, in the order of the rows, as scikit-learn does without shuffling.
 fn folds_of(labels: &[usize], classes: usize, folds: usize) -> Vec<usize> {
     let mut sorted = labels.to_vec();
-    sorted.sort_unstable();
+    let place = |label: &usize| labels.iter().position(|other| other == label);
+    let first: Vec<_> = (0..classes).map(|label| place(&label)).collect();
+    sorted.sort_by_key(|label| first[*label]);
     let mut next: Vec<Vec<usize>> = vec![Vec::new(); classes];
     for fold in (0..folds).rev() {
         for label in sorted.iter().skip(fold).step_by(folds) {

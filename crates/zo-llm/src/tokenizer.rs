@@ -83,6 +83,17 @@ impl LmTokenizer {
         Ok(([self.begin.clone(), ids].concat(), border))
     }
 
+    /// The same tokenizer with other special tokens at the beginning of every text: MeZO's code has OPT's texts begin with token 0, `<s>`, where
+    /// the tokenizer and OPT's training have 2, `</s>`.
+    ///
+    /// # Errors
+    /// [`TokenizerError::OutsideVocabulary`] if the model does not have one of them.
+    pub fn with_begin(mut self, begin: Vec<u32>) -> Result<Self, TokenizerError> {
+        self.check(&begin, "")?;
+        self.begin = begin;
+        Ok(self)
+    }
+
     /// The special tokens with which every text begins.
     pub fn begin(&self) -> &[u32] {
         &self.begin

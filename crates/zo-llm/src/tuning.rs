@@ -207,7 +207,7 @@ impl CausalLm {
     }
 
     /// The head's own matrix.
-    fn lm_head(&mut self) -> &mut Option<Embedding> {
+    pub(crate) fn lm_head(&mut self) -> &mut Option<Embedding> {
         match self {
             Self::Opt(model) => model.lm_head(),
             Self::Llama(model) => model.lm_head(),

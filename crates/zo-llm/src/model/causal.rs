@@ -86,7 +86,18 @@ impl CausalLm {
     /// # Panics
     /// As [`Self::hidden`], and when `tokens` is empty or holds an id outside the vocabulary.
     pub fn last_logits(&self, batch: &TokenBatch, tokens: &[u32]) -> Tensor<2> {
-        self.logits_of(batch.join_sequences(self.run(batch, true)), tokens)
+        self.logits_of(self.last_hidden(batch), tokens)
+    }
+
+    /// What the head's matrix sees at the last real position of each sequence: `[batch, width]`.
+    pub(crate) fn last_hidden(&self, batch: &TokenBatch) -> Tensor<2> {
+        self.transform(batch.join_sequences(self.run(batch, true)))
+    }
+
+    /// What the head's matrix sees at one position of each sequence: `[batch, width]`.
+    pub(crate) fn hidden_at(&self, batch: &TokenBatch, positions: &[usize]) -> Tensor<2> {
+        let rows = ints(batch.rows_at(positions), &self.device());
+        self.transform(Tensor::cat(self.run(batch, false), 0).select(0, rows))
     }
 
     /// Logits of `tokens` at one position of each sequence, given as the index of a real token: `[batch, tokens]`, f32 where the model is f32
@@ -95,12 +106,10 @@ impl CausalLm {
     /// # Panics
     /// As [`Self::last_logits`], and when a sequence has no such position.
     pub fn logits_at(&self, batch: &TokenBatch, positions: &[usize], tokens: &[u32]) -> Tensor<2> {
-        let rows = ints(batch.rows_at(positions), &self.device());
-        let rows = Tensor::cat(self.run(batch, false), 0).select(0, rows);
-        self.logits_of(rows, tokens)
+        self.logits_of(self.hidden_at(batch, positions), tokens)
     }
 
-    /// Logits of `tokens` for the rows `hidden`, `[rows, width]`.
+    /// Logits of `tokens` for what the head's matrix sees, `[rows, width]`.
     fn logits_of(&self, hidden: Tensor<2>, tokens: &[u32]) -> Tensor<2> {
         assert!(!tokens.is_empty(), "logits need at least one token");
         let head = self.head();
@@ -111,7 +120,7 @@ impl CausalLm {
         let ids: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
         let ids = Tensor::<1, Int>::from_data(TensorData::from(ids.as_slice()), &head.device());
         let rows = to_f32(head.select(0, ids.clone()));
-        let logits = to_f32(self.transform(hidden)).matmul(rows.transpose());
+        let logits = to_f32(hidden).matmul(rows.transpose());
         match self.head_bias() {
             Some(bias) => logits + to_f32(bias.select(0, ids)).unsqueeze(),
             None => logits,
@@ -131,6 +140,14 @@ impl CausalLm {
         match self {
             Self::Opt(_) | Self::Llama(_) => None,
             Self::Roberta(model) => Some(model.head_bias()),
+        }
+    }
+
+    /// The head's bias, to be changed.
+    pub(crate) fn head_bias_parameter(&mut self) -> Option<&mut Param<Tensor<1>>> {
+        match self {
+            Self::Opt(_) | Self::Llama(_) => None,
+            Self::Roberta(model) => Some(model.head_bias_parameter()),
         }
     }
 

@@ -123,6 +123,11 @@ impl Roberta {
         self.lm_head.bias.val()
     }
 
+    /// The same, to be changed.
+    pub(crate) fn head_bias_parameter(&mut self) -> &mut Param<Tensor<1>> {
+        &mut self.lm_head.bias
+    }
+
     /// Number of tokens the model knows.
     pub(crate) fn vocab_size(&self) -> usize {
         self.embeddings.word_embeddings.weight.dims()[0]

@@ -321,7 +321,7 @@ fn sentencepiece(
         let names = names.map(|(id, name, _)| (id, name.to_owned())).collect();
         model.tokenizer(special, &names)?
     };
-    tokenizer.add_special_tokens(model.added(!llama))?;
+    tokenizer.add_tokens(model.added(!llama))?;
     special.add_to(&mut tokenizer)?;
     let (begin, end) = surround(&tokenizer, special);
     finish(tokenizer, special, begin, end)

@@ -111,11 +111,13 @@ impl Model {
         ]
     }
 
-    /// The pieces that stand for themselves in a text. As in transformers, those that users define are special, too, except where `whole`.
+    /// The pieces that stand for themselves in a text: those that control, which are special, and, unless `whole`, those that users define.
     pub(super) fn added(&self, whole: bool) -> Vec<AddedToken> {
         let kept =
             |piece: &&Piece| piece.kind() == CONTROL || piece.kind() == USER_DEFINED && !whole;
-        let token = |piece: &Piece| AddedToken::from(piece.text(), true).normalized(false);
+        let token = |piece: &Piece| {
+            AddedToken::from(piece.text(), piece.kind() == CONTROL).normalized(false)
+        };
         self.pieces.iter().filter(kept).map(token).collect()
     }
 

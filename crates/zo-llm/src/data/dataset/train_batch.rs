@@ -143,6 +143,17 @@ impl TrainBatch {
         }
     }
 
+    /// What the head's matrix sees where the label words are predicted, `[rows, width]`; `None` where the words have several tokens.
+    pub(crate) fn features(&self, model: &CausalLm) -> Option<Tensor<2>> {
+        match &self.form {
+            Form::Words {
+                gaps: Some(gaps), ..
+            } => Some(model.hidden_at(&self.tokens, gaps)),
+            Form::Words { .. } => Some(model.last_hidden(&self.tokens)),
+            Form::Continuations { .. } => None,
+        }
+    }
+
     /// Number of tokens of a forward pass, with and without padding.
     pub fn tokens(&self) -> [usize; 2] {
         [self.tokens.padded_tokens(), self.tokens.real_tokens()]
