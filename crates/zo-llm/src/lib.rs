@@ -1,9 +1,10 @@
-//! OPT and Llama for [burn], loaded from Hugging Face folders, with the prompts, tasks and data that
+//! OPT, Llama and its relatives, and RoBERTa for [burn], loaded from Hugging Face folders, with the prompts, tasks and data that
 //! zeroth-order fine-tuning needs.
 //!
 //! - [`load()`] reads a folder (`config.json`, `model.safetensors` or its shards, `tokenizer.json`, `vocab.json` with
 //!   `merges.txt` or `tokenizer.model`) into a [`Checkpoint`]; [`save_model`] writes one that [`load()`] and transformers read.
-//! - [`CausalLm`] is the model: [`CausalLm::logits`] everywhere, or [`CausalLm::last_logits`] where a classifier needs them.
+//! - [`CausalLm`] is the model: [`CausalLm::logits`] everywhere, or [`CausalLm::last_logits`] where a classifier needs them, and
+//!   [`CausalLm::logits_at`] at the gap of a masked language model.
 //! - [`TokenBatch`] pads token ids, left or right.
 //!
 //! Nothing here needs automatic differentiation.
