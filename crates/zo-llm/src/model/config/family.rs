@@ -58,6 +58,20 @@ pub(crate) struct Form {
     pub(super) write: fn(&LlamaConfig, &mut Map<String, Value>),
 }
 
+/// Nothing that Llama does not have, and nothing that only Llama has.
+const PLAIN: Form = Form {
+    model_type: "",
+    class: "",
+    other_classes: &[],
+    head_dim: None,
+    attention_bias: false,
+    windows: Windows::None,
+    qkv_bias: false,
+    qk_norm: false,
+    read: |_, _| Ok(()),
+    write: |_, _| {},
+};
+
 impl Family {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];

@@ -2,20 +2,17 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Fields, Form, Windows};
+use super::{Fields, Form, PLAIN};
 use crate::model::config::{ConfigError, LlamaConfig};
 
 pub(super) const LLAMA: Form = Form {
     model_type: "llama",
     class: "LlamaForCausalLM",
     other_classes: &["LLaMAForCausalLM", "LlamaModel", "LLaMAModel"],
-    head_dim: None,
     attention_bias: true,
-    windows: Windows::None,
-    qkv_bias: false,
-    qk_norm: false,
     read,
     write,
+    ..PLAIN
 };
 
 fn read(fields: &Fields<'_>, config: &mut LlamaConfig) -> Result<(), ConfigError> {

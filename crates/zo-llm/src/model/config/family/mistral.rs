@@ -2,20 +2,17 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Fields, Form, Windows};
+use super::{Fields, Form, PLAIN, Windows};
 use crate::model::config::{ConfigError, LlamaConfig};
 
 pub(super) const MISTRAL: Form = Form {
     model_type: "mistral",
     class: "MistralForCausalLM",
     other_classes: &["MistralModel"],
-    head_dim: None,
-    attention_bias: false,
     windows: Windows::All,
-    qkv_bias: false,
-    qk_norm: false,
     read,
     write,
+    ..PLAIN
 };
 
 fn read(fields: &Fields<'_>, config: &mut LlamaConfig) -> Result<(), ConfigError> {

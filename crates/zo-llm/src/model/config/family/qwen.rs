@@ -2,20 +2,18 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Fields, Form, Windows};
+use super::{Fields, Form, PLAIN, Windows};
 use crate::model::config::{ConfigError, LayerType, LlamaConfig};
 
 pub(super) const QWEN2: Form = Form {
     model_type: "qwen2",
     class: "Qwen2ForCausalLM",
     other_classes: &["Qwen2Model"],
-    head_dim: None,
-    attention_bias: false,
     windows: Windows::Any,
     qkv_bias: true,
-    qk_norm: false,
     read,
     write,
+    ..PLAIN
 };
 
 pub(super) const QWEN3: Form = Form {
@@ -25,7 +23,6 @@ pub(super) const QWEN3: Form = Form {
     head_dim: Some(128),
     attention_bias: true,
     windows: Windows::Any,
-    qkv_bias: false,
     qk_norm: true,
     read: |fields, config| {
         config.attention_bias = fields.bool("attention_bias", false)?;
@@ -35,6 +32,7 @@ pub(super) const QWEN3: Form = Form {
         fields.insert("attention_bias".to_owned(), json!(config.attention_bias));
         write(config, fields);
     },
+    ..PLAIN
 };
 
 fn read(fields: &Fields<'_>, config: &mut LlamaConfig) -> Result<(), ConfigError> {
