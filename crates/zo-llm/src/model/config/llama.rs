@@ -103,6 +103,62 @@ impl LlamaConfig {
         self.sliding_window.filter(|_| windowed)
     }
 
+    /// Takes over the kinds of layers as a file lists them, or by `sliding` where it does not. Where all layers are alike, no list is kept.
+    pub(super) fn set_layer_types(
+        &mut self,
+        fields: &Fields<'_>,
+        listed: Option<Vec<LayerType>>,
+        sliding: impl Fn(usize) -> bool,
+    ) -> Result<(), ConfigError> {
+        const FIELD: &str = "layer_types";
+        const MOST: usize = 1 << 16;
+        let windowed = |kind: &LayerType| *kind == LayerType::SlidingAttention;
+        let layers = self.num_hidden_layers;
+        let kinds = match listed {
+            Some(kinds) if kinds.len() != layers => {
+                let expected = format!("one entry for each of the {layers} layers");
+                return Err(fields.invalid(FIELD, format!("{} entries", kinds.len()), &expected));
+            }
+            Some(kinds) => kinds,
+            None if layers > MOST => {
+                let expected = format!("at most {MOST}");
+                return Err(fields.invalid("num_hidden_layers", layers, &expected));
+            }
+            None => {
+                let kind = |layer| match sliding(layer) {
+                    true => LayerType::SlidingAttention,
+                    false => LayerType::FullAttention,
+                };
+                (0..layers).map(kind).collect()
+            }
+        };
+        if self.sliding_window.is_none() {
+            return match kinds.iter().any(windowed) {
+                true => Err(fields.invalid(
+                    FIELD,
+                    LayerType::SlidingAttention.name(),
+                    "full_attention in all layers where there is no sliding_window in use (use_sliding_window)",
+                )),
+                false => Ok(()),
+            };
+        }
+        match kinds.iter().any(windowed) {
+            false => self.sliding_window = None,
+            true if kinds.iter().all(windowed) => {}
+            true => self.layer_types = kinds,
+        }
+        Ok(())
+    }
+
+    /// The kinds of all layers by name.
+    pub(super) fn layer_type_names(&self) -> Vec<&'static str> {
+        let kind = |layer| match self.window(layer) {
+            Some(_) => LayerType::SlidingAttention.name(),
+            None => LayerType::FullAttention.name(),
+        };
+        (0..self.num_hidden_layers).map(kind).collect()
+    }
+
     /// The longest sequence, in tokens: `max_position_embeddings`, or more where rotary frequencies are scaled for it.
     pub fn context(&self) -> usize {
         let positions = self.max_position_embeddings;
@@ -286,7 +342,7 @@ impl LlamaConfig {
             return Err(ConfigError::invalid(place, "layer_types", found, &expected));
         }
         let (family, form) = (self.family, self.family.form());
-        let some_full = (0..layers).any(|layer| self.window(layer).is_none());
+        let some_full = self.layer_types.contains(&LayerType::FullAttention);
         let extra = [
             (
                 "attention_bias",

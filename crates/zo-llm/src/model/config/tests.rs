@@ -236,7 +236,7 @@ fn json_round_trips() {
         match family {
             Family::Llama => (config.attention_bias, config.mlp_bias) = (true, true),
             Family::Mistral => config.sliding_window = Some(7),
-            Family::Qwen2 => config.layer_types = vec![full; 2],
+            Family::Qwen2 => config.sliding_window = Some(9),
             Family::Qwen3 => {
                 (config.sliding_window, config.layer_types) = (Some(5), vec![sliding, full]);
                 config.attention_bias = true;

@@ -53,39 +53,20 @@ fn read(fields: &Fields<'_>, config: &mut LlamaConfig) -> Result<(), ConfigError
     let used = fields.bool("use_sliding_window", false)?;
     config.sliding_window = window.filter(|_| used);
     let full = fields.usize("max_window_layers")?.unwrap_or(28);
-    config.layer_types = match fields.get("layer_types") {
-        Some(list) => LayerType::parse_list(fields, list)?,
-        None => (0..config.num_hidden_layers)
-            .map(|layer| match config.sliding_window {
-                Some(_) if layer >= full => LayerType::SlidingAttention,
-                _ => LayerType::FullAttention,
-            })
-            .collect(),
+    let some = config.sliding_window.is_some();
+    let sliding = |layer| layer >= full && some;
+    let kinds = match fields.get("layer_types") {
+        Some(list) => Some(LayerType::parse_list(fields, list)?),
+        None => None,
     };
-    if config.sliding_window.is_none() && config.layer_types.contains(&LayerType::SlidingAttention)
-    {
-        return Err(fields.invalid(
-            "layer_types",
-            "sliding_attention",
-            "full_attention in all layers where use_sliding_window is not true or sliding_window is null",
-        ));
-    }
-    Ok(())
+    config.set_layer_types(fields, kinds, sliding)
 }
 
 fn write(config: &LlamaConfig, fields: &mut Map<String, Value>) {
-    let layers: Vec<_> = (0..config.num_hidden_layers)
-        .map(|layer| match config.window(layer) {
-            Some(_) => LayerType::SlidingAttention,
-            None => LayerType::FullAttention,
-        })
-        .collect();
-    let full = layers
-        .iter()
-        .take_while(|kind| **kind == LayerType::FullAttention)
-        .count();
-    let names: Vec<_> = layers.iter().map(|kind| kind.name()).collect();
-    let window = config.sliding_window;
+    let mut layers = 0..config.num_hidden_layers;
+    let full = layers.position(|layer| config.window(layer).is_some());
+    let full = full.unwrap_or(config.num_hidden_layers);
+    let (names, window) = (config.layer_type_names(), config.sliding_window);
     fields.insert("use_sliding_window".to_owned(), json!(window.is_some()));
     fields.insert("sliding_window".to_owned(), json!(window));
     fields.insert("max_window_layers".to_owned(), json!(full));
