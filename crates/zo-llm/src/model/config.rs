@@ -8,6 +8,7 @@ mod llama;
 mod opt;
 mod roberta;
 mod rope;
+mod window;
 
 use std::path::Path;
 
@@ -18,10 +19,11 @@ pub use activation::Activation;
 pub use error::ConfigError;
 pub use family::Family;
 use fields::Fields;
-pub use llama::{LayerType, LlamaConfig};
+pub use llama::LlamaConfig;
 pub use opt::OptConfig;
 pub use roberta::RobertaConfig;
 pub use rope::RopeScaling;
+pub use window::LayerType;
 
 /// The architectures of models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
