@@ -1,6 +1,7 @@
 //! From text to token ids and back, with the special tokens a model was trained with.
 
 mod build;
+mod classes;
 mod error;
 mod sentencepiece;
 mod special;

@@ -8,18 +8,19 @@ use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{AddedToken, Encoding, PostProcessor, Token, Tokenizer};
 
+use super::classes::{
+    GPT2, is_gpt2, is_llama, is_of_llama, is_roberta, split_as_gpt2, split_as_llama,
+};
 use super::error::TokenizerError;
 use super::sentencepiece::Model;
 use super::special::{Special, object};
 use super::{Contest, LmTokenizer};
 use crate::files::guard::guarded;
 use crate::files::read::read_text;
-use crate::model::config::{Architecture, Family, ModelConfig};
+use crate::model::config::{Architecture, ModelConfig};
 
 /// An added token as `tokenizer.json` lists it.
 #[derive(Deserialize)]
@@ -227,20 +228,6 @@ fn around(processor: &PostProcessorWrapper) -> tokenizers::Result<(Vec<u32>, Vec
     Ok((ids[..at].to_vec(), ids[at + 1..].to_vec()))
 }
 
-/// The classes that read `vocab.json` and `merges.txt` as GPT-2 does.
-const GPT2: [&str; 2] = ["GPT2Tokenizer", "GPT2TokenizerFast"];
-
-/// The classes that do the same, with RoBERTa's special tokens.
-const ROBERTA: [&str; 2] = ["RobertaTokenizer", "RobertaTokenizerFast"];
-
-/// Whether a folder's tokenizer is RoBERTa's.
-fn is_roberta(special: &Special, config: &ModelConfig) -> bool {
-    match &special.class {
-        Some((class, _)) => ROBERTA.contains(&class.as_str()),
-        None => config.is_masked(),
-    }
-}
-
 /// The token that stands for a gap.
 fn mask(tokenizer: &Tokenizer, special: &Special, vocab_size: usize) -> Result<u32, String> {
     let name = special.role("mask_token").unwrap_or("<mask>");
@@ -248,51 +235,6 @@ fn mask(tokenizer: &Tokenizer, special: &Special, vocab_size: usize) -> Result<u
     found.filter(|id| (*id as usize) < vocab_size).ok_or_else(|| {
         format!("it has no token {name:?} for a gap, which a masked language model needs (`mask_token` in tokenizer_config.json names it)")
     })
-}
-
-/// An error if the folder's tokenizer is of a class that splits texts differently.
-fn is_gpt2(special: &Special) -> Result<(), TokenizerError> {
-    match &special.class {
-        Some((class, path))
-            if !GPT2.contains(&class.as_str()) && !ROBERTA.contains(&class.as_str()) =>
-        {
-            let message = format!(
-                "`tokenizer_class` is {class}, but vocab.json with merges.txt can only be read as GPT2Tokenizer or RobertaTokenizer: a tokenizer.json is needed"
-            );
-            Err(TokenizerError::load(path, message))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The classes that split texts as Llama 2 does, except where the file splits them into bytes, as Llama 3 does.
-const LLAMA: [&str; 2] = ["LlamaTokenizer", "LlamaTokenizerFast"];
-
-/// Whether a folder's tokenizer is of Llama's class. transformers sets that aside in Mistral's folders.
-fn is_of_llama(special: &Special, config: &ModelConfig) -> bool {
-    let named = (special.class.as_ref()).is_some_and(|(class, _)| LLAMA.contains(&class.as_str()));
-    named && config.architecture() != Architecture::Decoder(Family::Mistral)
-}
-
-/// An error if a folder with a `tokenizer.model` alone says that its tokenizer is of a class with rules of its own.
-fn is_llama(special: &Special) -> Result<(), TokenizerError> {
-    const PLAIN: [&str; 3] = [
-        "PreTrainedTokenizer",
-        "PreTrainedTokenizerFast",
-        "TokenizersBackend",
-    ];
-    match &special.class {
-        Some((class, path))
-            if !LLAMA.contains(&class.as_str()) && !PLAIN.contains(&class.as_str()) =>
-        {
-            let message = format!(
-                "`tokenizer_class` is {class}, but tokenizer.model can only be read as LlamaTokenizer or PreTrainedTokenizerFast: a \
-                 tokenizer.json is needed"
-            );
-            Err(TokenizerError::load(path, message))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// From sentencepiece's model.
@@ -338,31 +280,6 @@ fn surround(tokenizer: &Tokenizer, special: &Special) -> (Vec<u32>, Vec<u32>) {
         around(special.add_bos, "bos_token"),
         around(special.add_eos, "eos_token"),
     )
-}
-
-/// Splits texts as Llama's class does, which uses the vocabulary, the merges, the post-processor and the decoder of the file.
-fn split_as_llama(
-    tokenizer: &mut Tokenizer,
-    mut bpe: BPE,
-    special: &Special,
-) -> tokenizers::Result<()> {
-    (bpe.unk_token, bpe.fuse_unk, bpe.byte_fallback) = (None, true, true);
-    tokenizer.with_model(bpe);
-    tokenizer.with_normalizer(None::<NormalizerWrapper>)?;
-    let scheme = match (special.no_prefix_space, special.legacy) {
-        (true, _) => PrependScheme::Never,
-        (false, true) => PrependScheme::Always,
-        (false, false) => PrependScheme::First,
-    };
-    tokenizer.with_pre_tokenizer(Some(Metaspace::new('▁', scheme, false)));
-    Ok(())
-}
-
-/// Splits texts as GPT-2's class does: `tokenizer_config.json` alone says whether one begins with a space.
-fn split_as_gpt2(tokenizer: &mut Tokenizer, special: &Special) {
-    let bytes = ByteLevel::new(special.add_prefix_space, true, true);
-    tokenizer.with_pre_tokenizer(Some(bytes));
-    tokenizer.with_decoder(Some(ByteLevel::new(false, true, true)));
 }
 
 /// GPT-2's byte-level BPE, which OPT shares.
