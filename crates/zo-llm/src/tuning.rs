@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::model::CausalLm;
 use crate::model::attention::{LayerCache, Prefix};
+use crate::model::layers::scaled;
 use crate::model::part::Part;
 
 mod adapter;
@@ -139,12 +140,13 @@ impl Tuning {
             }
             Self::Prompt { length } => {
                 let tokens = tokens(*length, &model, seed);
+                let scale = model.embedding_scale();
                 let tunable = model.tunable();
                 let table = tunable.embedding.weight.val();
                 let ids: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
                 let ids = TensorData::from(ids.as_slice());
                 let ids = Tensor::<1, Int>::from_data(ids, &table.device());
-                *tunable.prompt = Some(Param::from_tensor(table.select(0, ids)));
+                *tunable.prompt = Some(Param::from_tensor(scaled(table.select(0, ids), scale)));
             }
             Self::Head => model.untie(),
         }

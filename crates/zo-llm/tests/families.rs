@@ -14,13 +14,14 @@ use zo_llm::{CausalLm, Dtype, PaddingSide, TokenBatch, Tuning, load_model, save_
 use zo_optim::prelude::*;
 
 /// One folder of each family.
-const FAMILIES: [&str; 6] = [
+const FAMILIES: [&str; 7] = [
     "opt-pre-norm",
     "llama-gqa-shards",
     "mistral-window",
     "qwen2-tied",
     "qwen3-bias-alternating",
     "roberta-tied",
+    "gemma3-alternating",
 ];
 
 fn plain(case: &str) -> CausalLm {

@@ -287,6 +287,14 @@ impl CausalLm {
         }
     }
 
+    /// The factor of the embeddings, if they have one.
+    pub(crate) fn embedding_scale(&self) -> Option<f64> {
+        match self {
+            Self::Llama(model) => model.embedding_scale(),
+            Self::Opt(_) | Self::Roberta(_) => None,
+        }
+    }
+
     /// Rows of the soft prompt, and keys of each layer's prefix: both 0 unless they are tuned.
     pub fn virtual_tokens(&self) -> [usize; 2] {
         match self {

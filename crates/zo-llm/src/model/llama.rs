@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::model::attention::{LayerCache, Prefix, Scope, recall};
 use crate::model::config::{Activation, LlamaConfig};
-use crate::model::layers::{RmsNorm, Tunable, embed, embedding, linear};
+use crate::model::layers::{RmsNorm, Tunable, embed_scaled, embedding, linear};
 use crate::model::part::{Continued, Part};
 use crate::model::rope::{Rope, Rotation};
 
@@ -30,6 +30,9 @@ struct Layer {
     input_layernorm: RmsNorm,
     self_attn: Attention,
     post_attention_layernorm: RmsNorm,
+    /// Gemma's normalizations around the feed-forward part, beside the one after the attention.
+    pre_feedforward_layernorm: Option<RmsNorm>,
+    post_feedforward_layernorm: Option<RmsNorm>,
     mlp: Mlp,
 }
 
@@ -45,6 +48,9 @@ struct Attention {
     prefix: Option<Prefix>,
     heads: usize,
     key_heads: usize,
+    /// A factor of the queries, where scores are not divided by the root of `head_dim`.
+    #[module(skip)]
+    query_scale: Option<f64>,
 }
 
 #[derive(Module, Debug)]
@@ -65,9 +71,18 @@ impl Llama {
         let form = config.family.form();
         let bias = config.attention_bias;
         let input = |d_out| linear(width, d_out, bias || form.qkv_bias, std, device);
-        let head_norm = || RmsNorm::new(config.head_dim, config.rms_norm_eps, device);
+        let head_norm = || {
+            RmsNorm::new(
+                config.head_dim,
+                config.rms_norm_eps,
+                form.offset_norms,
+                device,
+            )
+        };
         let mlp = |d_in, d_out| linear(d_in, d_out, config.mlp_bias, std, device);
-        let norm = || RmsNorm::new(width, config.rms_norm_eps, device);
+        let norm = || RmsNorm::new(width, config.rms_norm_eps, form.offset_norms, device);
+        let scalar = config.query_pre_attn_scalar;
+        let query_scale = scalar.map(|scalar| (config.head_dim as f64 / scalar).sqrt());
         let layer = |_| Layer {
             input_layernorm: norm(),
             self_attn: Attention {
@@ -80,8 +95,11 @@ impl Llama {
                 prefix: None,
                 heads: config.num_attention_heads,
                 key_heads: config.num_key_value_heads,
+                query_scale,
             },
             post_attention_layernorm: norm(),
+            pre_feedforward_layernorm: form.four_norms.then(norm),
+            post_feedforward_layernorm: form.four_norms.then(norm),
             mlp: Mlp {
                 gate_proj: mlp(width, config.intermediate_size),
                 up_proj: mlp(width, config.intermediate_size),
@@ -141,6 +159,12 @@ impl Llama {
         ]
     }
 
+    /// The factor of the embeddings.
+    pub(crate) fn embedding_scale(&self) -> Option<f64> {
+        let scaled = self.config.family.form().scaled_embeddings;
+        scaled.then(|| (self.config.hidden_size as f64).sqrt())
+    }
+
     /// The head's own matrix.
     pub(crate) fn lm_head(&mut self) -> &mut Option<Embedding> {
         &mut self.lm_head
@@ -168,31 +192,40 @@ impl Llama {
             _ => &all,
         };
         let (device, longest) = (part.ids.device(), prefix + part.longest);
-        let (rope, keys) = match &part.continues {
+        let rotation = |config: &LlamaConfig| match &part.continues {
             None => {
                 let positions = prefix..prefix + part.seq;
-                let rope = Rope::new(&self.config, positions, longest, &device);
+                let rope = Rope::new(config, positions, longest, &device);
                 let keys = rope.in_order();
                 (rope, keys)
             }
             Some(Continued { positions, .. }) => {
                 let positions = positions.iter().map(|position| position + prefix);
-                let rope = Rope::new(&self.config, positions, longest, &device);
+                let rope = Rope::new(config, positions, longest, &device);
                 let keys = rope.each();
                 (rope, keys)
             }
         };
+        let global = rotation(&self.config);
+        let local = self.config.local_rotation();
+        let local = local.map(|config| rotation(&config));
+        let rotation_of = |layer| match (&local, self.config.window(layer)) {
+            (Some(local), Some(_)) => local,
+            _ => &global,
+        };
 
-        let mut x = embed(&self.embed_tokens, &self.prompt, part);
+        let scale = self.embedding_scale();
+        let mut x = embed_scaled(&self.embed_tokens, scale, &self.prompt, part);
         for (index, layer) in self.layers.iter().enumerate() {
             let cache = cache.as_deref_mut().map(|cache| &mut cache[index]);
+            let (rope, keys) = rotation_of(index);
             // Continued sequences consist of their last token.
             x = if last_only && index + 1 == self.layers.len() && part.continues.is_none() {
                 let queries = rope.at(&part.last_positions);
                 let last = Scope::last(part, group, prefix, self.config.window(index));
-                layer.forward(x, &last, [&queries, &keys], cache)
+                layer.forward(x, &last, [&queries, keys], cache)
             } else {
-                layer.forward(x, scope_of(index), [&keys, &keys], cache)
+                layer.forward(x, scope_of(index), [keys, keys], cache)
             };
         }
         self.norm.forward(x)
@@ -209,11 +242,18 @@ impl Layer {
     ) -> Tensor<2> {
         let residual = scope.select(x.clone());
         let x = self.input_layernorm.forward(x);
-        let x = residual + self.self_attn.forward(x, scope, rotations, cache);
-        let update = self
-            .mlp
-            .forward(self.post_attention_layernorm.forward(x.clone()));
-        x + update
+        let update = self.self_attn.forward(x, scope, rotations, cache);
+        let (Some(before), Some(after)) = (
+            &self.pre_feedforward_layernorm,
+            &self.post_feedforward_layernorm,
+        ) else {
+            let x = residual + update;
+            let normed = self.post_attention_layernorm.forward(x.clone());
+            return x + self.mlp.forward(normed);
+        };
+        let x = residual + self.post_attention_layernorm.forward(update);
+        let update = self.mlp.forward(before.forward(x.clone()));
+        x + after.forward(update)
     }
 }
 
@@ -233,6 +273,10 @@ impl Attention {
             normalized(&self.q_norm, query),
             normalized(&self.k_norm, key),
         );
+        let query = match self.query_scale {
+            Some(scale) => query * scale,
+            None => query,
+        };
         let value = scope.split_keys(self.v_proj.forward(x), self.key_heads);
         let [key, value] = recall([keys.apply(key), value], self.prefix.as_ref(), cache);
         let mixed = scope.attend(queries.apply(query), key, value);

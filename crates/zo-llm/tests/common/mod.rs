@@ -15,7 +15,7 @@ use zo_llm::tuning::load_adapter;
 use zo_llm::{CausalLm, Checkpoint, Dtype, TokenBatch};
 
 /// The folders that `golden/make.py` writes, except for [`DYNAMIC`] and [`MASKED`].
-pub(crate) const CASES: [&str; 18] = [
+pub(crate) const CASES: [&str; 21] = [
     "opt-pre-norm",
     "opt-post-norm-projected",
     "opt-gelu-no-bias-untied",
@@ -34,6 +34,9 @@ pub(crate) const CASES: [&str; 18] = [
     "qwen3-bias-alternating",
     "qwen3-linear-shards",
     "qwen3-yarn",
+    "gemma3-alternating",
+    "gemma3-scaled",
+    "gemma3-untied-pattern",
 ];
 
 /// Folders of masked language models.

@@ -8,7 +8,7 @@ usage: pip install torch transformers safetensors && python make.py
 import os
 import torch
 from safetensors.torch import save_file
-from transformers import (LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, OPTConfig, OPTForCausalLM, Qwen2Config,
+from transformers import (Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, OPTConfig, OPTForCausalLM, Qwen2Config,
                           Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM, RobertaConfig, RobertaForMaskedLM)
 
 VOCAB = 61
@@ -40,6 +40,11 @@ def qwen2(**kw):
 
 def qwen3(**kw):
     return decoder(Qwen3Config, Qwen3ForCausalLM, **{"head_dim": 4, **kw})
+
+
+def gemma3(**kw):
+    base = dict(head_dim=6, query_pre_attn_scalar=10, sliding_window=4, rms_norm_eps=1e-5, tie_word_embeddings=True)
+    return decoder(Gemma3TextConfig, Gemma3ForCausalLM, **{**base, **kw})
 
 
 def roberta(**kw):
@@ -93,6 +98,12 @@ CASES = {
     "roberta-untied": lambda: (roberta(tie_word_embeddings=False, type_vocab_size=2, num_attention_heads=2), {}),
     "roberta-tanh-shards": lambda: (roberta(hidden_act="gelu_new", num_hidden_layers=3, hidden_size=12, intermediate_size=20,
                                             layer_norm_eps=1e-12), {"max_shard_size": "8KB"}),
+    "gemma3-alternating": lambda: (gemma3(layer_types=ALTERNATING, num_hidden_layers=3), {}),
+    "gemma3-scaled": lambda: (gemma3(layer_types=["full_attention", "sliding_attention"], attention_bias=True, rope_parameters={
+        "full_attention": dict(rope_type="linear", factor=8.0, rope_theta=1000.0),
+        "sliding_attention": dict(rope_type="default", rope_theta=50.0)}), {}),
+    "gemma3-untied-pattern": lambda: (gemma3(num_hidden_layers=3, sliding_window=6, sliding_window_pattern=2, head_dim=8,
+                                             tie_word_embeddings=False), {}),
 }
 FIRST = list(CASES)[:6]
 here = os.path.dirname(os.path.abspath(__file__))

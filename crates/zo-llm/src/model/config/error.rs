@@ -36,7 +36,8 @@ pub enum ConfigError {
     /// The model is of none of the known architectures.
     #[error(
         "{place}: architecture {found} is not supported; use a folder of an OPTForCausalLM, LlamaForCausalLM, MistralForCausalLM, \
-         Qwen2ForCausalLM, Qwen3ForCausalLM or RobertaForMaskedLM"
+         Qwen2ForCausalLM, Qwen3ForCausalLM, \
+         Gemma3ForCausalLM or RobertaForMaskedLM"
     )]
     UnknownArchitecture {
         /// Where the configuration came from.

@@ -1,5 +1,6 @@
 //! The families that share one decoder, and what distinguishes them: one file each.
 
+mod gemma;
 mod llama;
 mod mistral;
 mod qwen;
@@ -9,6 +10,7 @@ use serde_json::{Map, Value};
 use super::error::ConfigError;
 use super::fields::Fields;
 use super::llama::LlamaConfig;
+use super::rope::{Rotation, read_rope};
 
 /// The families that are one decoder with a few switches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,6 +24,8 @@ pub enum Family {
     Qwen2,
     /// Qwen3 (Yang et al. 2025): queries and keys are normalized, head by head.
     Qwen3,
+    /// Gemma 3, text alone (Gemma Team 2025): more normalizations, scaled embeddings, and another rotation in layers with a window.
+    Gemma3,
 }
 
 /// Which layers of a family can have a sliding window.
@@ -52,6 +56,14 @@ pub(crate) struct Form {
     pub(crate) qkv_bias: bool,
     /// Queries and keys are normalized, head by head, before their rotation.
     pub(crate) qk_norm: bool,
+    /// Normalizations multiply by one more than their weight.
+    pub(crate) offset_norms: bool,
+    /// Attention and feed-forward part are normalized after as well as before.
+    pub(crate) four_norms: bool,
+    /// Embeddings are multiplied by the root of their width.
+    pub(crate) scaled_embeddings: bool,
+    /// Reads base and scaling of the rotary frequencies.
+    pub(super) rope: fn(&Fields<'_>) -> Result<Rotation, ConfigError>,
     /// Reads the fields in which the family differs from Llama into a configuration with Llama's.
     pub(super) read: fn(&Fields<'_>, &mut LlamaConfig) -> Result<(), ConfigError>,
     /// Writes them.
@@ -68,13 +80,23 @@ const PLAIN: Form = Form {
     windows: Windows::None,
     qkv_bias: false,
     qk_norm: false,
+    offset_norms: false,
+    four_norms: false,
+    scaled_embeddings: false,
+    rope: read_rope,
     read: |_, _| Ok(()),
     write: |_, _| {},
 };
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
+    pub const ALL: [Self; 5] = [
+        Self::Llama,
+        Self::Mistral,
+        Self::Qwen2,
+        Self::Qwen3,
+        Self::Gemma3,
+    ];
 
     pub(crate) fn form(self) -> &'static Form {
         match self {
@@ -82,6 +104,7 @@ impl Family {
             Self::Mistral => &mistral::MISTRAL,
             Self::Qwen2 => &qwen::QWEN2,
             Self::Qwen3 => &qwen::QWEN3,
+            Self::Gemma3 => &gemma::GEMMA3,
         }
     }
 

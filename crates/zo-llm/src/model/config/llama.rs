@@ -6,7 +6,7 @@ use super::activation::Activation;
 use super::error::ConfigError;
 use super::family::{Family, Windows};
 use super::fields::{Fields, in_vocabulary, positive, tokens_value};
-use super::rope::{RopeScaling, read_rope, rope_values};
+use super::rope::{RopeScaling, rope_values};
 use super::window::LayerType;
 
 /// What determines the computations of Llama and its relatives ([`Family`]): the fields of their `config.json`, under their Hugging Face
@@ -42,6 +42,10 @@ pub struct LlamaConfig {
     pub sliding_window: Option<usize>,
     /// In which layers the window applies: one entry per layer, or none (the default) for all layers. Mistral has one for all.
     pub layer_types: Vec<LayerType>,
+    /// Base of the rotary frequencies, unscaled, in layers with a window (default: as in the others); Gemma 3 only.
+    pub rope_local_theta: Option<f64>,
+    /// Attention scores are divided by its root (default: `head_dim`); Gemma 3 only.
+    pub query_pre_attn_scalar: Option<f64>,
     /// Nonlinearity of the gate (default silu).
     pub hidden_act: Activation,
     /// Biases in the attention's four projections (default false); Llama and Qwen3 only.
@@ -92,6 +96,8 @@ impl LlamaConfig {
             rope_scaling: None,
             sliding_window: None,
             layer_types: Vec::new(),
+            rope_local_theta: None,
+            query_pre_attn_scalar: None,
             hidden_act: Activation::Silu,
             attention_bias: false,
             mlp_bias: false,
@@ -128,7 +134,7 @@ impl LlamaConfig {
                 return Err(fields.invalid("num_attention_heads", num_attention_heads, &expected));
             }
         };
-        let (rope_theta, rope_scaling) = read_rope(fields)?;
+        let (rope_theta, rope_scaling) = (form.rope)(fields)?;
         let activation = fields.str("hidden_act")?.unwrap_or("silu");
         let vocab_size = fields.required_usize("vocab_size")?;
         // Where a field is absent, transformers uses the ids of the first Llama.
@@ -150,6 +156,8 @@ impl LlamaConfig {
             rope_scaling,
             sliding_window: None,
             layer_types: Vec::new(),
+            rope_local_theta: None,
+            query_pre_attn_scalar: None,
             hidden_act: Activation::parse(fields.place, "hidden_act", activation)?,
             attention_bias: false,
             mlp_bias: false,
@@ -219,6 +227,19 @@ impl LlamaConfig {
                 ));
             }
         }
+        for (field, value) in [
+            ("rope_local_base_freq", self.rope_local_theta),
+            ("query_pre_attn_scalar", self.query_pre_attn_scalar),
+        ] {
+            if let Some(value) = value.filter(|value| !(value.is_finite() && *value > 0.0)) {
+                return Err(ConfigError::invalid(
+                    place,
+                    field,
+                    value,
+                    "positive and finite",
+                ));
+            }
+        }
         if let Some(scaling) = &self.rope_scaling {
             scaling.validate(place)?;
         }
@@ -246,6 +267,14 @@ impl LlamaConfig {
         let (family, form) = (self.family, self.family.form());
         let some_full = self.layer_types.contains(&LayerType::FullAttention);
         let extra = [
+            (
+                "rope_local_base_freq",
+                self.rope_local_theta.is_some() && family != Family::Gemma3,
+            ),
+            (
+                "query_pre_attn_scalar",
+                self.query_pre_attn_scalar.is_some() && family != Family::Gemma3,
+            ),
             (
                 "attention_bias",
                 self.attention_bias && !form.attention_bias,

@@ -51,6 +51,9 @@ pub enum RopeScaling {
     },
 }
 
+/// Base of the frequencies, and their scaling.
+pub(super) type Rotation = (f64, Option<RopeScaling>);
+
 impl RopeScaling {
     /// The longest text, in tokens, of a model whose `max_position_embeddings` is `positions`.
     pub(crate) fn context(&self, positions: usize) -> usize {
@@ -187,7 +190,7 @@ pub(super) fn rope_values(theta: f64, scaling: Option<RopeScaling>) -> [Value; 2
 
 /// Base and scaling as transformers 5 resolves them: `rope_scaling` (the older spelling) takes precedence over `rope_parameters`, one of
 /// the two as a whole; the `rope_theta` within it takes precedence over the field of that name beside it.
-pub(super) fn read_rope(fields: &Fields<'_>) -> Result<(f64, Option<RopeScaling>), ConfigError> {
+pub(super) fn read_rope(fields: &Fields<'_>) -> Result<Rotation, ConfigError> {
     const DEFAULT_THETA: f64 = 10_000.0;
     let theta = fields.f64("rope_theta")?;
     whole_heads(fields)?;
@@ -197,8 +200,17 @@ pub(super) fn read_rope(fields: &Fields<'_>) -> Result<(f64, Option<RopeScaling>
     let Some(rope) = old.filter(given).or(new) else {
         return Ok((theta.unwrap_or(DEFAULT_THETA), None));
     };
-    let theta = rope.f64("rope_theta")?.or(theta).unwrap_or(DEFAULT_THETA);
-    whole_heads(&rope)?;
+    rope_of(fields, &rope, theta.unwrap_or(DEFAULT_THETA))
+}
+
+/// Base and scaling in `rope`, a field of `fields`; `theta` is the base if it names none.
+pub(super) fn rope_of(
+    fields: &Fields<'_>,
+    rope: &Fields<'_>,
+    theta: f64,
+) -> Result<Rotation, ConfigError> {
+    let theta = rope.f64("rope_theta")?.unwrap_or(theta);
+    whole_heads(rope)?;
     if let Some((key, value)) = rope.object_within() {
         return Err(rope.unsupported(key, value, "one rotation for all layers"));
     }
@@ -219,9 +231,9 @@ pub(super) fn read_rope(fields: &Fields<'_>) -> Result<(f64, Option<RopeScaling>
             factor: rope.required_f64("factor")?,
             low_freq_factor: rope.required_f64("low_freq_factor")?,
             high_freq_factor: rope.required_f64("high_freq_factor")?,
-            original_max_position_embeddings: original(fields, &rope)?,
+            original_max_position_embeddings: original(fields, rope)?,
         }),
-        "yarn" => Some(yarn(fields, &rope)?),
+        "yarn" => Some(yarn(fields, rope)?),
         other => {
             let known = "default, linear, dynamic, llama3, yarn";
             return Err(rope.unsupported(key, format!("\"{other}\""), known));

@@ -241,6 +241,11 @@ fn json_round_trips() {
                 (config.sliding_window, config.layer_types) = (Some(5), vec![sliding, full]);
                 config.attention_bias = true;
             }
+            Family::Gemma3 => {
+                (config.sliding_window, config.layer_types) = (Some(5), vec![sliding, full]);
+                (config.rope_local_theta, config.query_pre_attn_scalar) = (Some(500.0), Some(9.0));
+                (config.pad_token_id, config.hidden_act) = (Some(0), Activation::GeluTanh);
+            }
         }
         let config = ModelConfig::Llama(config);
         assert_eq!(ModelConfig::from_json(&config.to_json()).unwrap(), config);

@@ -50,6 +50,15 @@ impl LlamaConfig {
         self.sliding_window.filter(|_| windowed)
     }
 
+    /// The configuration of the rotation in layers with a window, where that is another.
+    pub(crate) fn local_rotation(&self) -> Option<Self> {
+        self.rope_local_theta.map(|rope_theta| Self {
+            rope_theta,
+            rope_scaling: None,
+            ..self.clone()
+        })
+    }
+
     /// Takes over the kinds of layers as a file lists them, or by `sliding` where it does not. Where all layers are alike, no list is kept.
     pub(super) fn set_layer_types(
         &mut self,
