@@ -210,7 +210,8 @@ def put(rng, task, form, split, folder, objects):
     if form == "parquet":
         import pyarrow
         from pyarrow import parquet
-        key = "answer" if task == "boolq" and "answer" in objects[0] else "label"
+        keys = ["label", "gold_label", *["answer"] * (task in ("boolq", "winogrande"))]
+        key = next((key for key in keys if key in objects[0]), "label")
         labels = [o[key] for o in objects if key in o]
         if all(str(int(label) if isinstance(label, bool) else label).isdigit() for label in labels):
             labels = [int(label) for label in labels]

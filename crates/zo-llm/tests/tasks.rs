@@ -83,7 +83,7 @@ fn white_space_is_pythons() {
     let words: &[&str] = &["No", "Yes"];
     choices(
         read("boolq", "train.jsonl", row),
-        &[("Red. is it?\n", words, 1)],
+        &[("Red. Is it?\n", words, 1)],
     );
     let row = r#"{"premise": "Wet.\u001f", "choice1": "\u001fA", "choice2": "B\u001f", "question": "effect", "label": 0}"#;
     choices(
