@@ -10,7 +10,7 @@ use thiserror::Error;
 pub enum TokenizerError {
     /// The folder holds no tokenizer.
     #[error(
-        "{dir} holds no tokenizer: tokenizer.json, vocab.json with merges.txt, or tokenizer.model; complete the download"
+        "{dir} holds neither tokenizer.json nor vocab.json with merges.txt nor tokenizer.model: complete the download"
     )]
     Missing {
         /// The folder.
