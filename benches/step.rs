@@ -12,7 +12,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use zo_cli::device::{devices, is_host};
 use zo_examples::random::random_model;
 use zo_llm::dataset::{Dataset, Split, TrainBatch, option_loss};
-use zo_llm::task::BoolQ;
+use zo_llm::task::Opinions;
 use zo_llm::{
     CausalLm, Checkpoint, Dtype, LlamaConfig, ModelConfig, PaddingSide, TokenBatch, load,
 };
@@ -45,7 +45,14 @@ fn tiny_opt(dtype: Dtype, device: &Device) -> Result<Case, Box<dyn Error>> {
         tokenizer,
     } = load(&assets.join("tiny-opt"), dtype, device)?;
     let (dir, context) = (assets.join("synthetic"), config.context());
-    let data = Dataset::load(&BoolQ, &dir, Split::Train, Some(BATCH), &tokenizer, context)?;
+    let data = Dataset::load(
+        &Opinions,
+        &dir,
+        Split::Train,
+        Some(BATCH),
+        &tokenizer,
+        context,
+    )?;
     let rows: Vec<usize> = (0..data.len()).collect();
     let batch = TrainBatch::new(&data, &rows, config.pad_token_id(), device)?;
     Ok(Case {

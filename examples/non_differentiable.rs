@@ -34,7 +34,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         mut model,
         tokenizer,
     } = load(&assets.join("tiny-opt"), Dtype::F32, &device)?;
-    let task = task::task("boolq")?;
+    let task = task::task("opinions")?;
     let read = |split| {
         Dataset::load(
             task.as_ref(),

@@ -31,7 +31,7 @@ use zo_llm::config::OptConfig;
 use zo_llm::dataset::{Dataset, Split, evaluate};
 use zo_llm::replace::replace_bytes;
 use zo_llm::synthetic::{SyntheticConfig, generate, to_jsonl};
-use zo_llm::task::BoolQ;
+use zo_llm::task::Opinions;
 use zo_llm::{CausalLm, Dtype, LmTokenizer, ModelConfig, PaddingSide, TokenBatch, save_model};
 
 /// The largest vocabulary: the bytes, OPT's special tokens and the corpus's words; the corpus has no more merges than fit.
@@ -102,7 +102,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     save_model(&model_dir, &config, &model, Dtype::F32)?;
 
     let (device, context) = (Device::default(), config.context());
-    let dev = Dataset::load(&BoolQ, &data_dir, Split::Dev, None, &tokenizer, context)?;
+    let dev = Dataset::load(&Opinions, &data_dir, Split::Dev, None, &tokenizer, context)?;
     let result = evaluate(&model, &dev, 50, PAD, &device)?;
     let (rows, accuracy, loss) = (dev.len(), result.accuracy, result.loss);
     println!("wrote {}", out.display());

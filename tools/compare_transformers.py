@@ -71,7 +71,7 @@ class Case:
         """Rotary positions have no table: the configuration alone says how many there are."""
         path = self.model / "config.json"
         config = json.loads(path.read_text())
-        if self.family == "llama":
+        if self.family != "opt" and self.drawn["rope"] in ("default", "llama3"):
             config["max_position_embeddings"] = self.context = context
             path.write_text(json.dumps(config))
 

@@ -1,16 +1,18 @@
-"""Random model folders of both families, and adapters that PEFT makes for them."""
+"""Random model folders of all families of decoders, and adapters that PEFT makes for them."""
 import json
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
+from transformers import (LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, OPTConfig, OPTForCausalLM, Qwen2Config,
+                          Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
 
 from . import vocabularies
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 LONG = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 LORA_LAYERS = {"opt": ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
-               "llama": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]}
+               **dict.fromkeys(["llama", "mistral", "qwen2", "qwen3"],
+                              ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"])}
 
 
 def opt(rng, vocab, small, context, ids):
@@ -27,32 +29,54 @@ def opt(rng, vocab, small, context, ids):
     return OPTForCausalLM(config)
 
 
-def llama(rng, vocab, small, context, ids):
+def decoder(rng, family, vocab, small, context, ids):
     kv = rng.choice([1, 2])
     heads = kv * rng.choice([1, 2, 3])
     width = rng.choice([2, 4] if small else [4, 6, 8])
+    layers = rng.randint(1, 1 if small else 3)
     rope = {"rope_type": "default", "rope_theta": rng.choice([1e4, 1e5, 5e5])}
-    if rng.random() < 0.35:
-        rope |= {"rope_type": "llama3", "factor": rng.choice([2.0, 8.0, 32.0]), "low_freq_factor": 1.0,
-                 "high_freq_factor": rng.choice([2.0, 4.0]), "original_max_position_embeddings": rng.choice([16, 64, 8192])}
-    config = LlamaConfig(
-        vocab_size=vocab, hidden_size=heads * width, num_attention_heads=heads, num_key_value_heads=kv,
-        num_hidden_layers=rng.randint(1, 1 if small else 3), intermediate_size=rng.choice([6, 12, 24]), max_position_embeddings=context,
-        head_dim=rng.choice([width, width, width + 2]), rms_norm_eps=rng.choice([1e-5, 1e-6]), rope_parameters=rope,
-        attention_bias=rng.random() < 0.3, mlp_bias=rng.random() < 0.3, hidden_act=rng.choice(["silu", "silu", "gelu", "relu"]),
-        tie_word_embeddings=rng.random() < 0.5, pad_token_id=ids["pad_token"], bos_token_id=ids["bos_token"],
-        eos_token_id=rng.choice([ids["eos_token"], [ids["eos_token"], 5]]))
-    return LlamaForCausalLM(config)
+    kind = rng.choice(["default"] * 4 + ["llama3", "linear", "yarn"])
+    original = rng.choice([16, 64, 8192])
+    if kind == "llama3":
+        rope |= {"rope_type": kind, "factor": rng.choice([2.0, 8.0, 32.0]), "low_freq_factor": 1.0,
+                 "high_freq_factor": rng.choice([2.0, 4.0]), "original_max_position_embeddings": original}
+    elif kind == "linear":
+        rope |= {"rope_type": kind, "factor": rng.choice([1.5, 4.0])}
+    elif kind == "yarn":
+        rope |= {"rope_type": kind, "factor": rng.choice([2.0, 8.0]), "original_max_position_embeddings": min(original, 64)}
+    window = rng.choice([3, 7, 20, 5000])
+    late = {"use_sliding_window": rng.random() < 0.5, "sliding_window": window, "max_window_layers": rng.randint(0, 2)}
+    extra = {"llama": {"attention_bias": rng.random() < 0.3, "mlp_bias": rng.random() < 0.3},
+             "mistral": {"sliding_window": rng.choice([None, window])}, "qwen2": late,
+             "qwen3": late | {"attention_bias": rng.random() < 0.3}}[family]
+    head_dim = {} if family == "qwen2" else {"head_dim": rng.choice([width, width, width + 2])}
+    config, model = {"llama": (LlamaConfig, LlamaForCausalLM), "mistral": (MistralConfig, MistralForCausalLM),
+                     "qwen2": (Qwen2Config, Qwen2ForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM)}[family]
+    return model(config(
+        vocab_size=vocab, hidden_size=heads * width, num_attention_heads=heads, num_key_value_heads=kv, num_hidden_layers=layers,
+        intermediate_size=rng.choice([6, 12, 24]), max_position_embeddings=context, rms_norm_eps=rng.choice([1e-5, 1e-6]),
+        rope_parameters=rope, hidden_act=rng.choice(["silu", "silu", "gelu", "relu"]), tie_word_embeddings=rng.random() < 0.5,
+        pad_token_id=ids["pad_token"], bos_token_id=ids["bos_token"],
+        eos_token_id=rng.choice([ids["eos_token"], [ids["eos_token"], 5]]), **head_dim, **extra))
+
+
+def context_of(config):
+    """The longest text, by the rule of docs/src/checkpoints.md."""
+    rope, positions = getattr(config, "rope_parameters", None) or {}, config.max_position_embeddings
+    original = {"linear": positions, "yarn": rope.get("original_max_position_embeddings")}.get(rope.get("rope_type"), 0)
+    return max(positions, int(original * rope.get("factor", 0)))
 
 
 def make(rng, folder, small):
     """Writes a model folder. Returns what was drawn."""
     folder.mkdir(parents=True)
-    family = rng.choice(["opt", "llama"])
+    family = rng.choice(["opt", "llama", "mistral", "qwen2", "qwen3"])
     tokenizer = vocabularies.write(rng, folder, family, small)
     context = 200 if small else rng.choice([1024, 1536])
     vocab = tokenizer["size"] + rng.choice([0, 0, 3, 7])
-    model = {"opt": opt, "llama": llama}[family](rng, vocab, small, context, tokenizer["ids"]).eval()
+    ids = tokenizer["ids"]
+    model = (opt(rng, vocab, small, context, ids) if family == "opt" else decoder(rng, family, vocab, small, context, ids)).eval()
+    context = context_of(model.config)
     with torch.no_grad():  # larger than the initial weights, so that mistakes show
         seed = torch.Generator().manual_seed(rng.randrange(2**31))
         for p in model.parameters():
@@ -60,6 +84,7 @@ def make(rng, folder, small):
             p.copy_(noise * rng.choice([0.2, 0.35]) if p.dim() > 1 else p + 0.2 * noise)
     dtype = rng.choice(list(DTYPES))
     drawn = {"family": family, "tokenizer": tokenizer, "dtype": dtype, "vocab": vocab, "context": context,
+             "rope": (getattr(model.config, "rope_parameters", None) or {}).get("rope_type"),
              "layers": model.config.num_hidden_layers, "tied": model.config.tie_word_embeddings}
     drawn["weights"] = weights(rng, folder, model.to(DTYPES[dtype]), small)
     drawn["config"] = config_file(rng, folder, model.config, dtype)
@@ -89,6 +114,8 @@ def config_file(rng, folder, config, dtype):
     # What follows from other fields, and what nothing reads.
     heads = config.num_attention_heads
     derived = {"num_key_value_heads": heads, "head_dim": config.hidden_size // heads, "word_embed_proj_dim": config.hidden_size}
+    if config.model_type in ("mistral", "qwen2", "qwen3"):  # whose own defaults differ
+        derived = {}
     for name, value in derived.items():
         if new.get(name) == value and rng.random() < 0.5:
             del new[name]

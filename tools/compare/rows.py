@@ -1,14 +1,17 @@
-"""Random rows of the eleven tasks: what a file holds, and the examples that MeZO's rule makes of it.
+"""Random rows of all tasks for causal models: what a file holds, and the examples that MeZO's rule makes of it.
 
 The prompts are written from docs/src/tasks.md, not from the Rust code that they check.
 """
 import json
 
-TASKS = ["sst2", "rte", "cb", "boolq", "wsc", "wic", "multirc", "copa", "record", "squad", "drop"]
+TASKS = ["sst2", "rte", "cb", "boolq", "wsc", "wic", "multirc", "copa", "record", "squad", "drop", "sst5", "snli", "mnli", "trec",
+         "winogrande"]
 GENERATION = {"squad", "drop"}
 WORDS = {
     "sst2": [" terrible", " great"], "rte": ["Yes", "No"], "cb": ["Yes", "No", "Maybe"], "boolq": ["No", "Yes"],
-    "wsc": ["No", "Yes"], "wic": ["No", "Yes"], "multirc": ["No", "Yes"],
+    "wsc": ["No", "Yes"], "wic": ["No", "Yes"], "multirc": ["No", "Yes"], "sst5": [" terrible", " bad", " okay", " good", " great"],
+    "snli": ["Yes", "Maybe", "No"], "mnli": ["Yes", "Maybe", "No"],
+    "trec": [" description", " entity", " expression", " human", " location", " number"],
 }
 COMMON = (
     "the a of and to in it was is that for on with as I he she they you we film movie great terrible good bad Yes No Maybe "
@@ -53,7 +56,7 @@ def choice(prompt, options, label, right=None):
 
 def row(rng, task, extra=()):
     """One object of a file, and the examples in it."""
-    label = rng.randrange(3 if task == "cb" else 2)
+    label = rng.randrange(len(WORDS.get(task, "ab")))
     text = lambda: passage(rng, extra)
     options = WORDS.get(task)
     if task == "sst2":
@@ -70,7 +73,27 @@ def row(rng, task, extra=()):
     if task == "boolq":
         p, q = text(), words(rng, 3, 7) + rng.choice(["", "?", "??"])
         fields = {"passage": p, "question": q, rng.choice(["label", "answer"]): flag(rng, label)}
-        return fields, [choice(f"{p.strip()} {q.strip().rstrip('?')}?\n", options, label)]
+        q = q.strip().rstrip("?")
+        return fields, [choice(f"{p.strip()} {q[:1].upper()}{q[1:]}?\n", options, label)]
+    if task == "sst5":
+        s, names = text(), ["very negative", "negative", "neutral", "positive", "very positive"]
+        fields = {rng.choice(["text", "sentence"]): s, "label": rng.choice([label, str(label), names[label]])}
+        return fields, [choice(f"{s.strip()} It was", options, label)]
+    if task in ("snli", "mnli"):
+        premise, hypothesis, names = text(), sentence(rng), ["entailment", "neutral", "contradiction"]
+        keys = rng.choice([("premise", "hypothesis"), ("sentence1", "sentence2")])
+        fields = {keys[0]: premise, keys[1]: hypothesis, rng.choice(["label", "gold_label"]): rng.choice([label, names[label]])}
+        return fields, [choice(f'Suppose {premise} Can we infer that "{hypothesis}"? Yes, No, or Maybe?\n', options, label)]
+    if task == "trec":
+        q, hub = text(), [2, 1, 0, 3, 4, 5]
+        fields = {"text": q} | rng.choice([{"label": label}, {"coarse_label": hub.index(label), "fine_label": 3}])
+        return fields, [choice(f"{q.strip()} The answer is about a", options, label)]
+    if task == "winogrande":
+        before, after, names = words(rng, 2, 6) + rng.choice([" ", " ", " (", " “"]), words(rng, 0, 5), rng.sample(["Anna", "Bob", "the river"], 2)
+        fields = {"sentence": f"{before}_ {after}.", "option1": names[0], "option2": names[1], "answer": rng.choice([label + 1, str(label + 1)])}
+        # The space before the gap belongs to the options.
+        prompt, space = before.rstrip(), before[len(before.rstrip()):]
+        return fields, [choice(prompt, [f"{space}{name} {after}." for name in names], label)]
     if task == "wsc":
         t, noun, pronoun = text(), rng.choice(["Anna", "the lawyer", "Bob's house"]), rng.choice(["She", "it", "THEY", "İt"])
         spans = {"span1_text": noun, "span2_text": pronoun}
@@ -187,7 +210,8 @@ def put(rng, task, form, split, folder, objects):
     if form == "parquet":
         import pyarrow
         from pyarrow import parquet
-        key = "answer" if task == "boolq" and "answer" in objects[0] else "label"
+        keys = ["label", "gold_label", *["answer"] * (task in ("boolq", "winogrande"))]
+        key = next((key for key in keys if key in objects[0]), "label")
         labels = [o[key] for o in objects if key in o]
         if all(str(int(label) if isinstance(label, bool) else label).isdigit() for label in labels):
             labels = [int(label) for label in labels]

@@ -8,7 +8,10 @@ use tempfile::TempDir;
 /// The name of the bundled model.
 pub const MODEL: &str = "tiny-opt";
 
-/// The task whose layout the bundled rows have.
+/// The task of the bundled rows.
+pub const TASK: &str = "opinions";
+
+/// The data set whose layout they have.
 pub const LAYOUT: &str = "boolq";
 
 macro_rules! files {

@@ -35,7 +35,7 @@ pub struct CompareArgs {
     #[arg(long)]
     data: Option<PathBuf>,
     /// Task
-    #[arg(long, default_value = "boolq", value_parser = values::tasks())]
+    #[arg(long, default_value = bundled::TASK, value_parser = values::tasks())]
     task: String,
     /// Methods, separated by commas [default: every method this build has]
     #[arg(long, value_delimiter = ',', value_parser = values::methods(), hide_possible_values = true)]

@@ -11,7 +11,7 @@ use serde::Serialize;
 use zo_llm::LmTokenizer;
 use zo_llm::dataset::{Dataset, Demonstration, Encoding, Split};
 use zo_llm::task::rows::{RowExample, read_file, read_split};
-use zo_llm::task::split::{SplitSizes, sample_per_class};
+use zo_llm::task::split::{SplitSizes, k_shot, sample_per_class};
 use zo_llm::task::{Kind, Task};
 
 use crate::bundled::{self, LAYOUT};
@@ -33,6 +33,9 @@ pub struct DataArgs {
     /// File of the held-out rows, in place of the folder's
     #[arg(long, help_heading = "Data")]
     pub eval_file: Option<PathBuf>,
+    /// File of rows to report on once, at the very end; k-shot folders of LM-BFF have one, test.tsv or test.csv
+    #[arg(long, help_heading = "Data", conflicts_with_all = ["mezo_split", "k_shot"])]
+    pub test_file: Option<PathBuf>,
     /// Train on the first N rows only
     #[arg(long, help_heading = "Data", value_name = "N")]
     pub train_rows: Option<usize>,
@@ -42,6 +45,9 @@ pub struct DataArgs {
     /// Train on N rows of each class, drawn by the seed
     #[arg(long, help_heading = "Data", value_name = "N", conflicts_with_all = ["train_rows", "mezo_split"])]
     pub per_class: Option<usize>,
+    /// Draw LM-BFF's rows by the seed: of each class N to train on and N others to choose by, both of the training file, and up to 1000 of the dev file to report on
+    #[arg(long, help_heading = "Data", value_name = "N", conflicts_with_all = ["train_rows", "eval_rows", "per_class", "mezo_split"])]
+    pub k_shot: Option<usize>,
     /// Draw MeZO's rows by the seed: 1000 to train on and 500 to choose by, both of the training file, and 1000 of the dev file to report on
     #[arg(long, help_heading = "Data", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false,
         hide_default_value = true, hide_possible_values = true, value_name = "BOOL", action = clap::ArgAction::Set,
@@ -79,14 +85,18 @@ pub struct About {
     pub train_file: Option<PathBuf>,
     /// The file of the held-out rows, in full, if it was given.
     pub eval_file: Option<PathBuf>,
+    /// The file of the rows to report on, in full, if it was given.
+    pub test_file: Option<PathBuf>,
     /// The template of the prompts, if it was given.
     pub template: Option<String>,
-    /// Which of its rows: `--train-rows`, `--eval-rows`, `--per-class`, `--mezo-split`, `--cut`.
+    /// Which of its rows: `--train-rows`, `--eval-rows`, `--per-class`, `--k-shot`, `--mezo-split`, `--cut`.
     pub train_rows: Option<usize>,
     /// As above.
     pub eval_rows: Option<usize>,
     /// As above.
     pub per_class: Option<usize>,
+    /// As above.
+    pub k_shot: Option<usize>,
     /// As above.
     pub mezo_split: bool,
     /// As above.
@@ -127,14 +137,17 @@ impl DataArgs {
             ("train-rows", self.train_rows),
             ("eval-rows", self.eval_rows),
             ("per-class", self.per_class),
+            ("k-shot", self.k_shot),
         ] {
             if rows == Some(0) {
                 return Err(Usage(format!("--{flag} is 0: it must be at least 1")));
             }
         }
-        if self.per_class.is_some() && task.kind() != Kind::Classification {
+        let drawn = [("per-class", self.per_class), ("k-shot", self.k_shot)];
+        let drawn = drawn.into_iter().find(|(_, rows)| rows.is_some());
+        if let (Some((flag, _)), true) = (drawn, task.kind() != Kind::Classification) {
             return Err(Usage(format!(
-                "--per-class is for classification: {} has no classes",
+                "--{flag} is for classification: {} has no classes",
                 task.name()
             )));
         }
@@ -193,6 +206,16 @@ impl DataArgs {
             dev = pick(&train, &subsets.dev);
             train = pick(&train, &subsets.train);
         }
+        if let Some(path) = &self.test_file {
+            test = Some(read_file(task, path, None, true)?);
+        }
+        if let Some(k) = self.k_shot {
+            let labels = train.iter().map(|row| row.example.label().unwrap_or(0));
+            let subsets = k_shot(&labels.collect::<Vec<_>>(), k, dev.len(), seed)?;
+            test = Some(pick(&dev, &subsets.test));
+            dev = pick(&train, &subsets.dev);
+            train = pick(&train, &subsets.train);
+        }
         if let Some(k) = self.per_class {
             let labels = train.iter().map(|row| row.example.label().unwrap_or(0));
             let rows = sample_per_class(&labels.collect::<Vec<_>>(), k, seed)?;
@@ -229,10 +252,12 @@ impl DataArgs {
             folder: full(&self.data),
             train_file: full(&self.train_file),
             eval_file: full(&self.eval_file),
+            test_file: full(&self.test_file),
             template: self.task.template.clone(),
             train_rows: self.train_rows,
             eval_rows: self.eval_rows,
             per_class: self.per_class,
+            k_shot: self.k_shot,
             mezo_split: self.mezo_split,
             cut: self.cut,
             train: Fingerprint::new(&train),

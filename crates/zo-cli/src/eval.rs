@@ -93,13 +93,17 @@ pub fn run(args: &EvalArgs) -> Result<(), Box<dyn Error>> {
     if let Some(f1) = found.f1 {
         println!("  F1        {f1:8.4}");
     }
+    if let (Some(f1), Some(matthews)) = (found.macro_f1, found.matthews) {
+        println!("  macro-F1  {f1:8.4}\n  Matthews  {matthews:8.4}");
+    }
     println!("  loss      {:8.4}", found.loss);
     if let Some(note) = found.note() {
         eprintln!("note: {note}");
     }
     if let Some(path) = &args.result {
         let result = json!({
-            "model": model, "task": name, "rows": rows.len(), "accuracy": found.accuracy, "f1": found.f1, "loss": found.loss,
+            "model": model, "task": name, "rows": rows.len(), "accuracy": found.accuracy, "f1": found.f1,
+            "macro_f1": found.macro_f1, "matthews": found.matthews, "loss": found.loss,
             "note": found.note(),
         });
         replace_bytes(path, format!("{result:#}\n").as_bytes())

@@ -66,7 +66,7 @@ enum Kind {
 }
 
 /// The runs that are more, or other, than a method of the registry.
-const OTHERS: [Choice; 4] = [
+const OTHERS: [Choice; 5] = [
     Choice {
         name: "hybrid",
         about: "MeZO below, burn's Adam on top (needs the feature autodiff)",
@@ -91,7 +91,16 @@ const OTHERS: [Choice; 4] = [
         lr_factor: 1.0,
         kind: Kind::Evaluation,
     },
+    Choice {
+        name: PROBING,
+        about: "no steps: the head's rows of the label words are fitted by logistic regression",
+        lr_factor: 1.0,
+        kind: Kind::Evaluation,
+    },
 ];
+
+/// The name of linear probing.
+pub const PROBING: &str = "linear-probing";
 
 /// Every choice.
 pub fn choices() -> Vec<Choice> {
@@ -169,7 +178,7 @@ pub fn help() -> String {
         }
     }
     text +=
-        "\nThe four runs at the end have --top, --top-rate (hybrid) and --demonstrations (icl).\n";
+        "\nThe five runs at the end have --top, --top-rate (hybrid) and --demonstrations (icl).\n";
     text += "\nParts, which combine with any method: --noise, --sampler, --mask, --coefficients, --update NAME, --difference central, one-sided or\none-point.\n";
     let mut kind = "";
     for part in registry.parts() {

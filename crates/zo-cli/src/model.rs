@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use clap::Args;
 use zo_llm::tuning::load_adapter;
-use zo_llm::{Checkpoint, Dtype, ModelConfig, Tuning, hub, load};
+use zo_llm::{Architecture, Checkpoint, Dtype, ModelConfig, Tuning, hub, load};
 
 use crate::bundled;
+use crate::exit::Usage;
 use crate::values;
 
 /// The model and where it computes.
@@ -23,6 +24,10 @@ pub struct ModelArgs {
     /// Type of the weights
     #[arg(long, help_heading = "Model", default_value = "f32", value_parser = values::of::<Dtype>(&values::DTYPES))]
     pub dtype: Dtype,
+    /// OPT: begin every text with <s>, token 0, as MeZO's code does, not with </s>, as the tokenizer and OPT's training do
+    #[arg(long, help_heading = "Model", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false,
+        hide_default_value = true, hide_possible_values = true, value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub mezo_bos: bool,
 }
 
 impl ModelArgs {
@@ -46,10 +51,21 @@ impl ModelArgs {
         folder: Option<&Path>,
         device: &Device,
     ) -> Result<Checkpoint, Box<dyn Error>> {
-        Ok(match folder {
+        let mut checkpoint = match folder {
             Some(dir) => load(dir, self.dtype, device)?,
             None => load(bundled::model()?.path(), self.dtype, device)?,
-        })
+        };
+        if self.mezo_bos {
+            if checkpoint.config.architecture() != Architecture::Opt {
+                let found = checkpoint.config.architecture();
+                return Err(Usage(format!(
+                    "--mezo-bos is for OPT: this model is of the family {found}, and its tokenizer says how its texts begin"
+                ))
+                .into());
+            }
+            checkpoint.tokenizer = checkpoint.tokenizer.with_begin(vec![0])?;
+        }
+        Ok(checkpoint)
     }
 
     /// The model's sizes, without its weights.

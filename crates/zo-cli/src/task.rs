@@ -3,7 +3,7 @@
 use clap::Args;
 use zo_llm::task::{Task, TemplateTask, task};
 
-use crate::bundled::LAYOUT;
+use crate::bundled::{LAYOUT, TASK};
 use crate::exit::Usage;
 use crate::values;
 
@@ -11,7 +11,7 @@ use crate::values;
 #[derive(Args, Debug, Clone)]
 pub struct TaskArgs {
     /// Task: how a row becomes a prompt, and what is right
-    #[arg(long, help_heading = "Data", default_value = LAYOUT, value_parser = values::tasks())]
+    #[arg(long, help_heading = "Data", default_value = TASK, value_parser = values::tasks())]
     pub task: String,
     /// A task of your own: the prompt, with the fields of a row in braces, as in "{sentence} It was"
     #[arg(
@@ -106,7 +106,7 @@ impl TaskArgs {
 
     /// Refuses the bundled rows for a task whose layout they do not have.
     pub(crate) fn check_bundled(&self, task: &dyn Task) -> Result<(), Usage> {
-        if self.template.is_some() || task.name() == LAYOUT {
+        if self.template.is_some() || [TASK, LAYOUT].contains(&task.name()) {
             return Ok(());
         }
         Err(Usage(format!(

@@ -1,7 +1,7 @@
-//! `zo train`: fine-tunes an OPT or Llama model on a SuperGLUE-style task by forward passes alone.
+//! `zo train`: fine-tunes a language model on a SuperGLUE-style task by forward passes alone.
 //!
 //! Without arguments: a tiny pretrained OPT and a synthetic task, both bundled, on the CPU. `--model` takes a Hugging Face folder
-//! (its `config.json` decides between OPT and Llama), or with the feature `hub` a name to download; `--data` takes the folder of a data
+//! (its `config.json` says what it is), or with the feature `hub` a name to download; `--data` takes the folder of a data
 //! set as its authors or Hugging Face publish it. Ctrl-C finishes the step under way, saves and reports.
 
 mod args;

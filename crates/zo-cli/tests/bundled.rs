@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use zo_llm::dataset::{Dataset, Split, evaluate};
 use zo_llm::synthetic::{SyntheticConfig, generate, to_jsonl};
-use zo_llm::task::BoolQ;
+use zo_llm::task::Opinions;
 use zo_llm::{Checkpoint, Dtype, load};
 
 fn assets() -> PathBuf {
@@ -48,7 +48,7 @@ fn the_model_reads_the_data_and_starts_near_chance() {
     }
     let read = |split| {
         let dir = assets().join("synthetic");
-        Dataset::load(&BoolQ, &dir, split, None, &tokenizer, config.context()).unwrap()
+        Dataset::load(&Opinions, &dir, split, None, &tokenizer, config.context()).unwrap()
     };
     let (train, dev) = (read(Split::Train), read(Split::Dev));
     assert_eq!(

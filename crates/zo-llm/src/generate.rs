@@ -22,6 +22,9 @@ pub use sampling::Sampling;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum GenerateError {
+    /// RoBERTa fills gaps.
+    #[error("a masked language model cannot continue a text: use a causal model")]
+    Masked,
     /// A prompt has no tokens.
     #[error("prompt {row} holds no token: give it at least one")]
     EmptyPrompt {
@@ -128,6 +131,9 @@ pub fn generate<S: AsRef<[u32]> + Sync>(
     device: &Device,
 ) -> Result<Vec<Generation>, GenerateError> {
     config.validate()?;
+    if model.is_masked() {
+        return Err(GenerateError::Masked);
+    }
     let (context, vocab) = (model.context(), model.vocab_size());
     for (row, prompt) in prompts.iter().enumerate() {
         let prompt = prompt.as_ref();

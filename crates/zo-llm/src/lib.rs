@@ -1,9 +1,10 @@
-//! OPT and Llama for [burn], loaded from Hugging Face folders, with the prompts, tasks and data that
+//! OPT, Llama and its relatives, and RoBERTa for [burn], loaded from Hugging Face folders, with the prompts, tasks and data that
 //! zeroth-order fine-tuning needs.
 //!
-//! - [`load()`] reads a folder (`config.json`, `model.safetensors` or its shards, `tokenizer.json` or `vocab.json` with
-//!   `merges.txt`) into a [`Checkpoint`]; [`save_model`] writes one that [`load()`] and transformers read.
-//! - [`CausalLm`] is the model: [`CausalLm::logits`] everywhere, or [`CausalLm::last_logits`] where a classifier needs them.
+//! - [`load()`] reads a folder (`config.json`, `model.safetensors` or its shards, `tokenizer.json`, `vocab.json` with
+//!   `merges.txt` or `tokenizer.model`) into a [`Checkpoint`]; [`save_model`] writes one that [`load()`] and transformers read.
+//! - [`CausalLm`] is the model: [`CausalLm::logits`] everywhere, or [`CausalLm::last_logits`] where a classifier needs them, and
+//!   [`CausalLm::logits_at`] at the gap of a masked language model.
 //! - [`TokenBatch`] pads token ids, left or right.
 //!
 //! Nothing here needs automatic differentiation.
@@ -26,6 +27,7 @@
 pub mod finetune;
 pub mod generate;
 pub mod model;
+pub mod probing;
 pub mod tokenizer;
 pub mod tuning;
 
@@ -42,10 +44,11 @@ pub use zo_optim::backpropagation;
 
 pub use batch::{BatchError, PaddingSide, TokenBatch};
 pub use config::{
-    Activation, Architecture, ConfigError, LlamaConfig, ModelConfig, OptConfig, RopeScaling,
+    Activation, Architecture, ConfigError, Family, LayerType, LlamaConfig, ModelConfig, OptConfig,
+    RobertaConfig, RopeScaling,
 };
 pub use load::{Checkpoint, Dtype, LoadError, load, load_model};
-pub use model::{CausalLm, Llama, Opt};
+pub use model::{CausalLm, Llama, Opt, Roberta};
 pub use save::{
     SaveError, save_checkpoint, save_checkpoint_in_shards, save_model, save_model_in_shards,
 };

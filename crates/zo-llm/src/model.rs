@@ -1,4 +1,4 @@
-//! The decoders: [`CausalLm`] and its parts.
+//! The models: [`CausalLm`] and its parts.
 
 pub mod batch;
 pub mod config;
@@ -12,8 +12,10 @@ mod causal;
 mod llama;
 mod opt;
 mod precision;
+pub(crate) mod roberta;
 
 pub use causal::CausalLm;
 pub use llama::Llama;
 pub use opt::Opt;
 pub(crate) use precision::to_f32;
+pub use roberta::Roberta;

@@ -1,7 +1,9 @@
 //! From text to token ids and back, with the special tokens a model was trained with.
 
 mod build;
+mod classes;
 mod error;
+mod sentencepiece;
 mod special;
 
 use std::collections::BTreeMap;
@@ -21,6 +23,8 @@ pub struct LmTokenizer {
     begin: Vec<u32>,
     end: Vec<u32>,
     end_tokens: Vec<u32>,
+    /// The token of a gap, in a masked language model.
+    mask: Option<u32>,
     /// Whether spaces before punctuation are left out of decoded texts.
     clean_up: bool,
     contested: BTreeMap<u32, Contest>,
@@ -80,9 +84,30 @@ impl LmTokenizer {
         Ok(([self.begin.clone(), ids].concat(), border))
     }
 
+    /// The same tokenizer with other special tokens at the beginning of every text: MeZO's code has OPT's texts begin with token 0, `<s>`, where
+    /// the tokenizer and OPT's training have 2, `</s>`.
+    ///
+    /// # Errors
+    /// [`TokenizerError::OutsideVocabulary`] if the model does not have one of them.
+    pub fn with_begin(mut self, begin: Vec<u32>) -> Result<Self, TokenizerError> {
+        self.check(&begin, "")?;
+        self.begin = begin;
+        Ok(self)
+    }
+
     /// The special tokens with which every text begins.
     pub fn begin(&self) -> &[u32] {
         &self.begin
+    }
+
+    /// The special tokens with which every whole text ends.
+    pub fn end(&self) -> &[u32] {
+        &self.end
+    }
+
+    /// The token that stands for a gap; `None` unless the model is a masked language model.
+    pub fn mask(&self) -> Option<u32> {
+        self.mask
     }
 
     /// The tokens that end a generated text: the tokenizer's `eos_token` and those of `generation_config.json`, or else those of

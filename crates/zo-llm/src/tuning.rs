@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::model::CausalLm;
 use crate::model::attention::{LayerCache, Prefix};
+use crate::model::layers::scaled;
 use crate::model::part::Part;
 
 mod adapter;
@@ -139,12 +140,13 @@ impl Tuning {
             }
             Self::Prompt { length } => {
                 let tokens = tokens(*length, &model, seed);
+                let scale = model.embedding_scale();
                 let tunable = model.tunable();
                 let table = tunable.embedding.weight.val();
                 let ids: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
                 let ids = TensorData::from(ids.as_slice());
                 let ids = Tensor::<1, Int>::from_data(ids, &table.device());
-                *tunable.prompt = Some(Param::from_tensor(table.select(0, ids)));
+                *tunable.prompt = Some(Param::from_tensor(scaled(table.select(0, ids), scale)));
             }
             Self::Head => model.untie(),
         }
@@ -158,7 +160,7 @@ impl Tuning {
             Self::Lora(_) => lora::trainable(),
             Self::Prefix { .. } => ParamGroup::from_predicate(".self_attn.prefix."),
             Self::Prompt { .. } => {
-                ParamGroup::from_paths(vec!["Opt.decoder.prompt", "Llama.prompt"])
+                ParamGroup::from_paths(vec!["Opt.decoder.prompt", "Llama.prompt", "Roberta.prompt"])
             }
             Self::Head => ParamGroup::from_predicate("lm_head."),
         }
@@ -207,10 +209,11 @@ impl CausalLm {
     }
 
     /// The head's own matrix.
-    fn lm_head(&mut self) -> &mut Option<Embedding> {
+    pub(crate) fn lm_head(&mut self) -> &mut Option<Embedding> {
         match self {
             Self::Opt(model) => model.lm_head(),
             Self::Llama(model) => model.lm_head(),
+            Self::Roberta(model) => model.lm_head(),
         }
     }
 }

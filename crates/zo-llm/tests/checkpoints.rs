@@ -129,16 +129,21 @@ fn all_tensors_that_do_not_fit_are_named() {
 #[test]
 fn unsupported_configurations_are_refused() {
     let dir = copy("llama3-rope-scaling");
-    edit_config(dir.path(), "LlamaForCausalLM", "MistralForCausalLM");
+    edit_config(dir.path(), "LlamaForCausalLM", "MixtralForCausalLM");
     says(
         &error(dir.path()),
-        &["config.json", "MistralForCausalLM", "not supported"],
+        &["config.json", "MixtralForCausalLM", "not supported"],
     );
     let dir = copy("llama3-rope-scaling");
-    edit_config(dir.path(), "\"llama3\"", "\"yarn\"");
+    edit_config(dir.path(), "\"llama3\"", "\"longrope\"");
     says(
         &error(dir.path()),
-        &["config.json", "rope_parameters.rope_type", "yarn", "llama3"],
+        &[
+            "config.json",
+            "rope_parameters.rope_type",
+            "longrope",
+            "llama3",
+        ],
     );
 }
 

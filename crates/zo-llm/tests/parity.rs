@@ -13,13 +13,13 @@ mod common;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
-use common::{CASES, Golden, copy, edit, edit_config, golden};
+use common::{CASES, DYNAMIC, Golden, MASKED, copy, edit, edit_config, golden};
 use zo_llm::{CausalLm, Dtype, PaddingSide, TokenBatch, load_model};
 
 const TOLERANCE: f32 = 1e-4;
 
 fn check(device: &Device) {
-    for case in CASES {
+    for case in CASES.into_iter().chain(DYNAMIC).chain(MASKED) {
         let (_, model) = load_model(&golden(case), Dtype::F32, device).unwrap();
         let difference = Golden::read(case).difference(&model, device);
         assert!(difference <= TOLERANCE, "{case}: {difference}");
@@ -71,7 +71,7 @@ fn sequences() -> Vec<Vec<u32>> {
 fn last_logits_are_the_logits_of_the_last_real_position() {
     let device = Device::default();
     let tokens = [7, 3, 60];
-    for case in CASES {
+    for case in CASES.into_iter().chain(MASKED) {
         let model = model(case);
         for side in [PaddingSide::Left, PaddingSide::Right] {
             let sequences = sequences();
@@ -99,9 +99,30 @@ fn last_logits_are_the_logits_of_the_last_real_position() {
 }
 
 #[test]
+fn logits_at_a_mask_are_those_of_its_position() {
+    let device = Device::default();
+    let tokens = [7, 3, 60];
+    for case in MASKED {
+        let model = model(case);
+        let sequences = sequences();
+        let batch = TokenBatch::new(&sequences, 1, PaddingSide::Right, &device).unwrap();
+        let [_, seq, vocab] = model.logits(&batch).dims();
+        let all = values(model.logits(&batch));
+        let at: Vec<usize> = sequences.iter().map(|row| row.len() * 2 / 3).collect();
+        let rows = at.iter().enumerate();
+        let expected: Vec<f32> = rows
+            .flat_map(|(row, at)| tokens.map(|t| all[(row * seq + at) * vocab + t as usize]))
+            .collect();
+        let found = values(model.logits_at(&batch, &at, &tokens));
+        let difference = largest_difference(&found, &expected);
+        assert!(difference < 1e-5, "{case}: {difference}");
+    }
+}
+
+#[test]
 fn a_sequence_does_not_notice_its_batch() {
     let device = Device::default();
-    for case in CASES {
+    for case in CASES.into_iter().chain(MASKED) {
         let model = model(case);
         let sequences = sequences();
         let together = TokenBatch::new(&sequences, 0, PaddingSide::Right, &device).unwrap();
@@ -125,7 +146,7 @@ fn a_sequence_does_not_notice_its_batch() {
 #[test]
 fn half_precision_stays_near() {
     let device = Device::flex();
-    for case in CASES {
+    for case in CASES.into_iter().chain(MASKED) {
         let golden_file = Golden::read(case);
         for (dtype, tolerance) in [(Dtype::Bf16, 0.15), (Dtype::F16, 0.02)] {
             let (_, model) = load_model(&golden(case), dtype, &device).unwrap();

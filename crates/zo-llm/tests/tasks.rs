@@ -83,7 +83,7 @@ fn white_space_is_pythons() {
     let words: &[&str] = &["No", "Yes"];
     choices(
         read("boolq", "train.jsonl", row),
-        &[("Red. is it?\n", words, 1)],
+        &[("Red. Is it?\n", words, 1)],
     );
     let row = r#"{"premise": "Wet.\u001f", "choice1": "\u001fA", "choice2": "B\u001f", "question": "effect", "label": 0}"#;
     choices(
@@ -137,10 +137,16 @@ fn yes_no_tasks() {
     let boolq = r#"{"passage": "Anna ran. ", "question": "did anna run", "label": true}
 {"passage": "Anna ran.", "question": "did ben run?", "title": "Anna", "answer": false}"#;
     let expected = [
-        ("Anna ran. did anna run?\n", words, 1),
-        ("Anna ran. did ben run?\n", words, 0),
+        ("Anna ran. Did anna run?\n", words, 1),
+        ("Anna ran. Did ben run?\n", words, 0),
     ];
     choices(read("boolq", "train.jsonl", boolq), &expected);
+    let expected =
+        expected.map(|(prompt, words, label)| (prompt.replace("Did", "did"), words, label));
+    let expected = expected
+        .each_ref()
+        .map(|(prompt, words, label)| (prompt.as_str(), *words, *label));
+    choices(read("opinions", "train.jsonl", boolq), &expected);
 
     let wsc = r#"{"text": "Mark told Pete lies. He fled.", "label": true, "idx": 0, "target":
  {"span1_index": 0, "span1_text": "Mark", "span2_index": 4, "span2_text": "He"}}"#;

@@ -3,7 +3,7 @@ use crate::run::{Curves, Measured};
 use burn::tensor::Device;
 use zo_llm::dataset::{Encoding, Split};
 use zo_llm::task::rows::read_examples;
-use zo_llm::task::{BoolQ, Example};
+use zo_llm::task::{Example, Opinions};
 use zo_llm::{Dtype, load};
 
 /// Four bundled rows, whose answers are these options.
@@ -13,12 +13,12 @@ fn rows(labels: [usize; 4]) -> Dataset {
         crate::bundled::rows().unwrap(),
     );
     let loaded = load(model.path(), Dtype::F32, &Device::flex()).unwrap();
-    let mut examples = read_examples(&BoolQ, data.path(), Split::Dev, Some(4)).unwrap();
+    let mut examples = read_examples(&Opinions, data.path(), Split::Dev, Some(4)).unwrap();
     for ((example, _), label) in examples.iter_mut().zip(labels) {
         *example = Example::choice(example.prompt.clone(), &[" No", " Yes"], label);
     }
     Dataset::encode(
-        &BoolQ,
+        &Opinions,
         &examples,
         &loaded.tokenizer,
         96,

@@ -11,6 +11,7 @@ use zo_llm::batches::Order;
 use zo_llm::finetune::{
     FinetuneConfig, FoundEpsilon, FoundRate, Objective, Reward, SavedRun, last_checkpoint,
 };
+use zo_llm::probing::linear_probe;
 use zo_llm::task::Task;
 use zo_llm::{CausalLm, Checkpoint, ModelConfig, Tuning};
 use zo_optim::tensors;
@@ -20,7 +21,7 @@ use super::rate::{self, Searched};
 use crate::data::Rows;
 use crate::device::device;
 use crate::exit::Usage;
-use crate::methods::{self, AnyOptimizer, Built, Choice, Shared, autodiff, rounded};
+use crate::methods::{self, AnyOptimizer, Built, Choice, PROBING, Shared, autodiff, rounded};
 use crate::reward::CommandReward;
 
 /// The folder of checkpoints in a run's folder.
@@ -76,6 +77,12 @@ impl Plan {
             return Err(Usage(format!(
                 "--method {} chooses what trains by --top: use --tuning full",
                 method.name
+            ))
+            .into());
+        }
+        if method.name == PROBING && tuning != Tuning::Full {
+            return Err(Usage(format!(
+                "--method {PROBING} fits the head by itself: use --tuning full"
             ))
             .into());
         }
@@ -281,6 +288,20 @@ fn prepared(args: &TrainArgs) -> Result<(Setup, CausalLm), Box<dyn Error>> {
         args.seed,
     )?;
     plan.config.pad = model_config.pad_token_id();
+    let mut model = model;
+    if plan.method.name == PROBING {
+        let (batch, pad) = (plan.config.eval_batch, plan.config.pad);
+        let probe = linear_probe(&model, &rows.train, batch, pad, &plan.device)?;
+        let unseen = probe.held_out_accuracy;
+        let unseen = unseen.map(|accuracy| format!(", accuracy {accuracy:.4} in cross-validation"));
+        eprintln!(
+            "linear probing: strength {:e}{}",
+            probe.strength,
+            unseen.unwrap_or_default()
+        );
+        model = probe.apply(model);
+        model_config.untie();
+    }
     plan.config.lr = plan.rate(args, parameters);
     plan.config.reward = reward(args, std::mem::take(&mut rows.read));
     plan.config.validate()?;

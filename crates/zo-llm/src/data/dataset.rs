@@ -36,6 +36,8 @@ pub struct Dataset {
     /// The token of each label word, where each is a single token, the same in all rows: a row then takes one sequence instead of one
     /// per option.
     pub words: Option<Vec<u32>>,
+    /// The token of the gap, where the rows are texts with one: [`Self::words`] are then the words that may fill it.
+    pub mask: Option<u32>,
     /// How answers are generated.
     pub generation: GenerateConfig,
     /// Turns generated tokens into text.
@@ -84,7 +86,11 @@ impl Dataset {
             context,
             encoding,
         };
+        let mask = tokenizer.mask();
         let encode = |(example, place): &(Example, Place)| {
+            if let Some(mask) = mask {
+                return encoder.cloze(task, example, mask, place);
+            }
             let continuations = match &example.answer {
                 Answer::Choice { options, .. } => options.clone(),
                 Answer::Text { .. } => example.target(&format).into_iter().collect(),
@@ -113,9 +119,12 @@ impl Dataset {
             .collect::<Result<Vec<_>, DatasetError>>()?;
         Ok(Self {
             kind: task.kind(),
-            words: (task.kind() == Kind::Classification)
-                .then(|| words(&examples))
-                .flatten(),
+            words: match mask {
+                Some(_) => filled(&examples),
+                None if task.kind() == Kind::Classification => words(&examples),
+                None => None,
+            },
+            mask,
             examples,
             generation: GenerateConfig {
                 max_tokens: format.max_tokens,
@@ -175,6 +184,12 @@ impl Dataset {
         order.sort_by_key(|place| self.examples[rows[*place]].longest());
         order.chunks(batch.max(1)).map(<[usize]>::to_vec).collect()
     }
+}
+
+/// The words that fill the gap of a row, in all rows the same.
+fn filled(examples: &[EncodedExample]) -> Option<Vec<u32>> {
+    let word = |sequence: &Sequence| sequence.tokens.get(sequence.prompt).copied();
+    examples.first()?.sequences.iter().map(word).collect()
 }
 
 /// The tokens of the label words, if they are all single tokens after the same prompt, and the same in all rows.

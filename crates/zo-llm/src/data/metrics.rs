@@ -1,4 +1,5 @@
-//! How close a generated answer is to its references: F1 and exact match, as SQuAD defines them.
+//! How close a generated answer is to its references: F1 and exact match, as SQuAD defines them. How well classes are told apart: macro-F1 and
+//! Matthews' correlation, which GLUE and SuperGLUE use for some tasks.
 
 use std::collections::HashMap;
 
@@ -44,6 +45,58 @@ pub fn exact_match<S: AsRef<str>>(answer: &str, references: &[S]) -> bool {
     let answer = normalize_answer(answer);
     let mut references = references.iter();
     references.any(|reference| normalize_answer(reference.as_ref()) == answer)
+}
+
+/// The mean over the classes of their F1 scores, from 0 to 1 (SuperGLUE's for CB). Counted are the classes that occur among `labels` or
+/// `chosen`; `None`, where nothing could be chosen, is right for none.
+pub fn macro_f1(labels: &[usize], chosen: &[Option<usize>]) -> f64 {
+    let mut classes: Vec<usize> = labels
+        .iter()
+        .copied()
+        .chain(chosen.iter().flatten().copied())
+        .collect();
+    classes.sort_unstable();
+    classes.dedup();
+    let count = classes.len().max(1) as f64;
+    let f1 = |class: usize| {
+        let pairs = labels.iter().zip(chosen);
+        let right = pairs.filter(|(label, chosen)| **label == class && **chosen == Some(class));
+        let there = labels.iter().filter(|label| **label == class).count();
+        let said = chosen
+            .iter()
+            .filter(|chosen| **chosen == Some(class))
+            .count();
+        2.0 * right.count() as f64 / (there + said) as f64
+    };
+    classes.into_iter().map(f1).sum::<f64>() / count
+}
+
+/// Matthews' correlation of labels and choices, from -1 to 1, for any number of classes (Gorodkin 2004; GLUE's for CoLA). 0 where all labels or
+/// all choices are the same, and NaN where nothing could be chosen for a row.
+pub fn matthews(labels: &[usize], chosen: &[Option<usize>]) -> f64 {
+    let Some(chosen) = chosen.iter().copied().collect::<Option<Vec<usize>>>() else {
+        return f64::NAN;
+    };
+    let classes = labels
+        .iter()
+        .chain(&chosen)
+        .max()
+        .map_or(0, |last| last + 1);
+    let counts = |of: &[usize]| -> Vec<f64> {
+        let mut counts = vec![0.0; classes];
+        of.iter().for_each(|class| counts[*class] += 1.0);
+        counts
+    };
+    let (there, said) = (counts(labels), counts(&chosen));
+    let rows = labels.len() as f64;
+    let right = labels.iter().zip(&chosen).filter(|(a, b)| a == b).count() as f64;
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let spread = |counts: &[f64]| rows * rows - dot(counts, counts);
+    let scale = (spread(&there) * spread(&said)).sqrt();
+    match scale > 0.0 {
+        true => (right * rows - dot(&there, &said)) / scale,
+        false => 0.0,
+    }
 }
 
 /// F1 of two normalised texts.
@@ -107,6 +160,25 @@ mod tests {
         close(f1("", &["cat"]), 0.0);
         close(f1("cat", &["the"]), 0.0);
         close(f1("cat", &[] as &[&str]), 0.0);
+    }
+
+    #[test]
+    fn classes_are_scored_as_scikit_learn_does() {
+        let close = |got: f64, expected: f64| assert!((got - expected).abs() < 1e-9, "{got}");
+        let some = |chosen: &[usize]| chosen.iter().copied().map(Some).collect::<Vec<_>>();
+        let labels = [0, 1, 2, 2, 1, 0, 1, 2, 0, 1];
+        let chosen = some(&[0, 2, 2, 2, 1, 0, 0, 1, 1, 1]);
+        close(macro_f1(&labels, &chosen), 11.0 / 18.0);
+        close(matthews(&labels, &chosen), 13.0 / 33.0);
+        let (labels, chosen) = ([1, 1, 0, 0, 1], some(&[1, 0, 0, 1, 1]));
+        close(macro_f1(&labels, &chosen), 7.0 / 12.0);
+        close(matthews(&labels, &chosen), 1.0 / 6.0);
+        close(matthews(&labels, &some(&[1; 5])), 0.0);
+        close(macro_f1(&labels, &some(&[1; 5])), 0.375);
+        let mut missing = some(&labels);
+        missing[0] = None;
+        close(macro_f1(&labels, &missing), 0.9);
+        assert!(matthews(&labels, &missing).is_nan());
     }
 
     #[test]

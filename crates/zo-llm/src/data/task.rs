@@ -1,7 +1,7 @@
 //! Tasks: how a row of a data set becomes prompts, what may follow them, and what is right.
 //!
 //! [`rows`] reads the files of a data set, a [`Task`] turns each row into [`Example`]s, [`split`] draws rows by seed. [`task()`] finds
-//! MeZO's eleven tasks by name. Your own is a [`TemplateTask`], or defines how to read a row:
+//! MeZO's and ZO-Bench's tasks by name. Your own is a [`TemplateTask`], or defines how to read a row:
 //!
 //! ```
 //! use serde_json::json;
@@ -37,20 +37,25 @@ pub mod split;
 
 mod choice;
 mod classification;
+mod cloze;
 mod example;
+mod few_shot;
 mod fields;
 mod generation;
 mod template;
 
-pub use choice::{Copa, Record};
-pub use classification::{BoolQ, Cb, MultiRc, Rte, Sst2, Wic, Wsc};
+pub use choice::{Copa, Record, WinoGrande};
+pub use classification::{BoolQ, Cb, MultiRc, Opinions, Rte, Sst2, Wic, Wsc};
+pub use cloze::{Cloze, Piece};
 pub use example::{Answer, AnswerFormat, Example, Kind, Task, read_row, read_unlabelled};
+pub use few_shot::{Mnli, Snli, Sst5, Trec};
 pub use fields::{Fields, TaskError};
 pub use generation::{DropQa, Squad};
 pub use template::{TemplateError, TemplateTask};
 
-/// The tasks of MeZO, in the order of its tables.
-pub fn tasks() -> [Box<dyn Task>; 11] {
+/// The tasks of MeZO in the order of its tables, those for OPT before those for RoBERTa, ZO-Bench's WinoGrande, and that
+/// of the bundled rows.
+pub fn tasks() -> [Box<dyn Task>; 17] {
     [
         Box::new(Sst2),
         Box::new(Rte),
@@ -63,10 +68,17 @@ pub fn tasks() -> [Box<dyn Task>; 11] {
         Box::new(Record),
         Box::new(Squad),
         Box::new(DropQa),
+        Box::new(Sst5),
+        Box::new(Snli),
+        Box::new(Mnli),
+        Box::new(Trec),
+        Box::new(WinoGrande),
+        Box::new(Opinions),
     ]
 }
 
-/// The task of this name: sst2, rte, cb, boolq, wsc, wic, multirc, copa, record, squad or drop.
+/// The task of this name: sst2, rte, cb, boolq, wsc, wic, multirc, copa, record, squad, drop, sst5, snli, mnli, trec,
+/// winogrande or opinions.
 ///
 /// # Errors
 /// If there is none; the error lists the known names.
@@ -158,7 +170,9 @@ mod tests {
 
     #[test]
     fn tasks_have_their_names() {
-        for name in ["sst2", "rte", "cb", "boolq", "wsc", "wic", "multirc"] {
+        for name in [
+            "sst2", "rte", "cb", "boolq", "wsc", "wic", "multirc", "sst5", "snli", "mnli", "trec",
+        ] {
             let task = task(name).unwrap();
             assert_eq!((task.name(), task.kind()), (name, Kind::Classification));
             assert!(task.label_words().len() >= 2);
@@ -166,6 +180,7 @@ mod tests {
         for (name, kind) in [
             ("copa", Kind::MultipleChoice),
             ("record", Kind::MultipleChoice),
+            ("winogrande", Kind::MultipleChoice),
             ("squad", Kind::Generation),
             ("drop", Kind::Generation),
         ] {

@@ -30,7 +30,8 @@ pub(crate) fn index_of(weights: &str) -> String {
 /// Whether the folder holds a tokenizer that [`LmTokenizer`](crate::LmTokenizer) reads.
 pub(crate) fn has_tokenizer(dir: &Path) -> bool {
     let has = |name: &str| dir.join(name).exists();
-    has("tokenizer.json") || has("vocab.json") && has("merges.txt")
+    let others = ["tokenizer.json", "tokenizer.model"];
+    others.into_iter().any(has) || has("vocab.json") && has("merges.txt")
 }
 
 /// Reads an index of shards: which shard holds each tensor.

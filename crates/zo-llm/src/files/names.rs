@@ -4,12 +4,18 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::error::{LoadError, Mismatch};
-use super::slots::{Slot, file_name};
+use super::slots::{HEAD_BIAS, Slot, file_name};
 use crate::files::tensor_file::{TensorFiles, is_float};
 use crate::model::config::{Architecture, ConfigError, LlamaConfig, ModelConfig};
 use crate::model::rope::inverse_frequencies;
 
-const HEAD: &str = "lm_head.weight";
+/// The name of the head's matrix.
+fn head(config: &ModelConfig) -> &'static str {
+    match config.architecture() {
+        Architecture::Opt | Architecture::Decoder(_) => "lm_head.weight",
+        Architecture::Roberta => "lm_head.decoder.weight",
+    }
+}
 
 /// The rotary frequencies that older versions of transformers stored with each layer.
 const FREQUENCIES: &str = "rotary_emb.inv_freq";
@@ -17,7 +23,12 @@ const FREQUENCIES: &str = "rotary_emb.inv_freq";
 /// The names under which a parameter may be stored: transformers also omits the `model.` where the folder was written without a
 /// head.
 fn candidates(path: &str) -> Vec<String> {
-    let mut names = vec![file_name(path), path.to_owned()];
+    if let Some(at) = HEAD_BIAS.iter().position(|name| *name == path) {
+        return [path, HEAD_BIAS[1 - at]].map(str::to_owned).to_vec();
+    }
+    let name = file_name(path);
+    let short = name.strip_prefix("roberta.").unwrap_or(path).to_owned();
+    let mut names = vec![name, short];
     names.dedup();
     names
 }
@@ -26,7 +37,8 @@ fn candidates(path: &str) -> Vec<String> {
 fn embeddings(config: &ModelConfig) -> &'static str {
     match config.architecture() {
         Architecture::Opt => "decoder.embed_tokens.weight",
-        Architecture::Llama => "embed_tokens.weight",
+        Architecture::Decoder(_) => "embed_tokens.weight",
+        Architecture::Roberta => "embeddings.word_embeddings.weight",
     }
 }
 
@@ -52,14 +64,15 @@ pub(super) fn has_own_head(config: &ModelConfig, files: &TensorFiles) -> Result<
     let embeddings = embeddings
         .iter()
         .find_map(|name| files.entries.get_key_value(name));
-    let (Some(head), Some((name, embeddings))) = (files.entries.get(HEAD), embeddings) else {
+    let head_name = head(config);
+    let (Some(head), Some((name, embeddings))) = (files.entries.get(head_name), embeddings) else {
         return Ok(false);
     };
     if !config.is_tied() {
         return Ok(false);
     }
     let comparable = is_float(head.dtype) && is_float(embeddings.dtype);
-    Ok(!(comparable && head.shape == embeddings.shape && files.equal(HEAD, name)?))
+    Ok(!(comparable && head.shape == embeddings.shape && files.equal(head_name, name)?))
 }
 
 /// Finds each slot's tensor in the files. One error names everything that does not fit.
@@ -76,7 +89,7 @@ pub(super) fn resolve(
         let mut candidates = candidates(&slot.path);
         if config.is_tied() && slot.path == embeddings(config) {
             // Tied, either stands for the other.
-            candidates.push(HEAD.to_owned());
+            candidates.push(head(config).to_owned());
         }
         let found = candidates
             .iter()
@@ -105,14 +118,22 @@ pub(super) fn resolve(
         return Err(error);
     }
     // The head of a tied model is known to be equal, and OPT's version number means nothing.
-    let known =
-        |name: &str| name.ends_with("decoder.version") || (config.is_tied() && name == HEAD);
+    let known = |name: &str| {
+        name.ends_with("decoder.version")
+            || (config.is_tied() && name == head(config))
+            || (config.is_masked() && is_unused(name))
+    };
     for (name, entry) in &files.entries {
         match config {
             _ if used.contains(name) || known(name) => {}
             ModelConfig::Llama(config) if name.ends_with(FREQUENCIES) && is_float(entry.dtype) => {
                 check_frequencies(name, files, config)?;
             }
+            // With a matrix of its own, the head does not use the other bias.
+            ModelConfig::Roberta(config) if name == HEAD_BIAS[0] && !config.tie_word_embeddings => {
+            }
+            ModelConfig::Roberta(_)
+                if name == HEAD_BIAS[1] && files.equal(name, HEAD_BIAS[0])? => {}
             _ => mismatch.unexpected.push(name.clone()),
         }
     }
@@ -123,6 +144,13 @@ pub(super) fn resolve(
     }
 }
 
+/// What RoBERTa's folders hold for other uses: the pooler of classifiers, and indices that follow from the sizes.
+fn is_unused(name: &str) -> bool {
+    name.contains("pooler.dense.")
+        || name.ends_with("embeddings.position_ids")
+        || name.ends_with("embeddings.token_type_ids")
+}
+
 /// An error if stored frequencies are not those of the configuration, either scaled or unscaled.
 fn check_frequencies(
     name: &str,
@@ -130,11 +158,14 @@ fn check_frequencies(
     config: &LlamaConfig,
 ) -> Result<(), LoadError> {
     let found: Vec<f64> = files.values(name, false)?;
-    let scaled = inverse_frequencies(config);
-    let plain = inverse_frequencies(&LlamaConfig {
-        rope_scaling: None,
-        ..config.clone()
-    });
+    let scaled = inverse_frequencies(config, 0);
+    let plain = inverse_frequencies(
+        &LlamaConfig {
+            rope_scaling: None,
+            ..config.clone()
+        },
+        0,
+    );
     if [&scaled, &plain]
         .iter()
         .any(|expected| differs(&found, expected).is_none())

@@ -52,7 +52,7 @@ pub enum SaveError {
     },
     /// The folder the tokenizer should come from has none.
     #[error(
-        "{dir} holds neither tokenizer.json nor vocab.json with merges.txt to copy: give the folder the model was loaded from, \
+        "{dir} holds no tokenizer (tokenizer.json, vocab.json with merges.txt, or tokenizer.model) to copy: give the folder the model was loaded from, \
          or save the model alone with `save_model`"
     )]
     NoTokenizer {

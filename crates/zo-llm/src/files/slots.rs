@@ -3,7 +3,10 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
-use crate::model::CausalLm;
+use crate::model::{CausalLm, roberta};
+
+/// The bias of RoBERTa's head, tied to the embeddings or not.
+pub(super) const HEAD_BIAS: [&str; 2] = ["lm_head.bias", "lm_head.decoder.bias"];
 
 /// A parameter of the model and how a file stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,14 +50,23 @@ pub(crate) fn slots(model: &CausalLm) -> Vec<Slot> {
     }
     let mut collector = Collector::default();
     model.visit(&mut collector);
-    collector.slots
+    let mut slots = collector.slots;
+    // transformers uses the bias of RoBERTa's head under this name where the matrix is the head's own.
+    if slots
+        .iter()
+        .any(|slot| slot.path == "lm_head.decoder.weight")
+    {
+        let bias = slots.iter_mut().filter(|slot| slot.path == HEAD_BIAS[0]);
+        bias.for_each(|slot| slot.path = HEAD_BIAS[1].to_owned());
+    }
+    slots
 }
 
 /// The name under which transformers stores the parameter at `path`.
 pub(crate) fn file_name(path: &str) -> String {
-    if path.starts_with("lm_head.") {
-        path.to_owned()
-    } else {
-        format!("model.{path}")
+    match roberta::file_name(path) {
+        Some(name) => name,
+        None if path.starts_with("lm_head.") => path.to_owned(),
+        None => format!("model.{path}"),
     }
 }

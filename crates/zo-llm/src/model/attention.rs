@@ -80,9 +80,12 @@ pub(crate) struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
-    /// Every token is a query. `group` query heads share a key head; `prefix` keys precede those of the tokens.
-    pub(crate) fn all(part: &'a Part, group: usize, prefix: usize) -> Self {
-        let mask = behind(prefix, part, &part.mask);
+    /// Every token is a query. `group` query heads share a key head; `prefix` keys precede those of the tokens; with a `window`, a
+    /// token sees only as many.
+    pub(crate) fn all(part: &'a Part, group: usize, prefix: usize, window: Option<usize>) -> Self {
+        let mask = window
+            .and_then(|window| part.windowed(window, prefix))
+            .unwrap_or_else(|| behind(prefix, part, &part.mask));
         Self {
             part,
             rows: None,
@@ -91,12 +94,24 @@ impl<'a> Scope<'a> {
     }
 
     /// Only the last token of each sequence is a query.
-    pub(crate) fn last(part: &'a Part, group: usize, prefix: usize) -> Self {
-        let mask = behind(prefix, part, &part.last_mask);
+    pub(crate) fn last(part: &'a Part, group: usize, prefix: usize, window: Option<usize>) -> Self {
+        let mask = window
+            .and_then(|window| part.last_windowed(window, prefix))
+            .unwrap_or_else(|| behind(prefix, part, &part.last_mask));
         Self {
             part,
             rows: Some(&part.last_rows),
             mask: repeat(mask, group),
+        }
+    }
+
+    /// Every token is a query and sees all tokens of its sequence.
+    pub(crate) fn both_sides(part: &'a Part, prefix: usize) -> Self {
+        let mask = behind(prefix, part, &part.last_mask);
+        Self {
+            part,
+            rows: None,
+            mask: mask.repeat_dim(2, part.seq),
         }
     }
 

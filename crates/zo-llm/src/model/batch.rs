@@ -196,6 +196,7 @@ impl TokenBatch {
             ints(rows.collect(), device)
         });
         let lengths = sequences.iter().map(Vec::len);
+        let longest = lengths.clone().max().unwrap_or(0);
         let rows = first_row
             .iter()
             .copied()
@@ -206,10 +207,12 @@ impl TokenBatch {
             shape: [sequences.len(), seq],
             real_tokens,
             max_id: sequences.iter().flatten().copied().max().unwrap_or(0),
-            longest: sequences.iter().map(Vec::len).max().unwrap_or(0),
+            longest,
             parts: parts
                 .iter()
-                .map(|rows| Part::new(rows.iter().map(|row| &sequences[*row][..]), device))
+                .map(|rows| {
+                    Part::new(rows.iter().map(|row| &sequences[*row][..]), device).among(longest)
+                })
                 .collect(),
             unpack,
             order: (count > 1).then(|| ints(place, device)),
@@ -239,6 +242,31 @@ impl TokenBatch {
     /// Length of the longest sequence, in real tokens.
     pub fn longest(&self) -> usize {
         self.longest
+    }
+
+    /// The rows of the tokens at `positions`, one per sequence, among the rows of all parts.
+    ///
+    /// # Panics
+    /// When there are more or fewer positions than sequences, or a sequence is too short.
+    pub(crate) fn rows_at(&self, positions: &[usize]) -> Vec<i32> {
+        assert_eq!(
+            positions.len(),
+            self.rows.len(),
+            "one position per sequence"
+        );
+        let row = |(index, (&[first, length], &at)): (usize, (&[usize; 2], &usize))| {
+            assert!(
+                at < length,
+                "sequence {index} has {length} tokens, so there is none at {at}"
+            );
+            (first + at) as i32
+        };
+        self.rows
+            .iter()
+            .zip(positions)
+            .enumerate()
+            .map(row)
+            .collect()
     }
 
     /// The row that precedes each of the last tokens of the sequences, among the rows of all parts.

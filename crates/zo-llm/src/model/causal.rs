@@ -1,4 +1,4 @@
-//! The language model of either architecture.
+//! The language model of any architecture.
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::log_softmax;
@@ -13,11 +13,12 @@ use crate::model::llama::Llama;
 use crate::model::opt::Opt;
 use crate::model::part::{Part, ints};
 use crate::model::precision::to_f32;
+use crate::model::roberta::Roberta;
 
 /// Number of rows whose logits over the whole vocabulary are held at once.
 const LOGIT_ROWS: usize = 64;
 
-/// A causal language model.
+/// A language model: causal, except for RoBERTa, which is a masked one.
 ///
 /// Parameters are visited under stable paths that follow Hugging Face's names, e.g.
 /// `Opt.decoder.layers.0.self_attn.q_proj.weight` and `Llama.layers.0.mlp.up_proj.weight`; seeded noise is keyed by them.
@@ -29,8 +30,10 @@ const LOGIT_ROWS: usize = 64;
 pub enum CausalLm {
     /// An OPT model.
     Opt(Opt),
-    /// A Llama model.
+    /// A model of Llama's form.
     Llama(Llama),
+    /// A RoBERTa model.
+    Roberta(Roberta),
 }
 
 impl CausalLm {
@@ -43,22 +46,24 @@ impl CausalLm {
         Ok(match config {
             ModelConfig::Opt(config) => Self::Opt(Opt::new(config, device)),
             ModelConfig::Llama(config) => Self::Llama(Llama::new(config, device)),
+            ModelConfig::Roberta(config) => Self::Roberta(Roberta::new(config, device)),
         })
     }
 
-    /// What the head sees: `[batch, seq, width]`, after the final normalization and OPT's projection, in the model's float
-    /// type. Padded positions hold finite but meaningless values.
+    /// What the head's matrix sees: `[batch, seq, width]`, after the final normalization, OPT's projection and the layers of RoBERTa's
+    /// head, in the model's float type. Padded positions hold finite but meaningless values.
     ///
     /// # Panics
     /// When the batch holds an id outside the vocabulary, or a sequence longer than the context.
     pub fn hidden(&self, batch: &TokenBatch) -> Tensor<3> {
         let [sequences, seq] = batch.shape();
-        let rows = batch.join_tokens(self.run(batch, false));
+        let rows = self.transform(batch.join_tokens(self.run(batch, false)));
         let width = rows.dims()[1];
         rows.reshape([sequences, seq, width])
     }
 
-    /// Logits of every token after every position: `[batch, seq, vocab]`, in the model's float type.
+    /// Logits of every token after every position (in a masked model, at every position): `[batch, seq, vocab]`, in the model's float
+    /// type.
     ///
     /// # Panics
     /// As [`Self::hidden`].
@@ -66,10 +71,13 @@ impl CausalLm {
         let [sequences, seq] = batch.shape();
         let head = self.head();
         let vocab = self.vocab_size();
-        batch
-            .join_tokens(self.run(batch, false))
-            .matmul(head.transpose())
-            .reshape([sequences, seq, vocab])
+        let rows = self.transform(batch.join_tokens(self.run(batch, false)));
+        let logits = rows.matmul(head.transpose());
+        let logits = match self.head_bias() {
+            Some(bias) => logits + bias.unsqueeze(),
+            None => logits,
+        };
+        logits.reshape([sequences, seq, vocab])
     }
 
     /// Logits of `tokens` after the last real position of each sequence: `[batch, tokens]`, f32 where the model is f32 or
@@ -78,7 +86,32 @@ impl CausalLm {
     /// # Panics
     /// As [`Self::hidden`], and when `tokens` is empty or holds an id outside the vocabulary.
     pub fn last_logits(&self, batch: &TokenBatch, tokens: &[u32]) -> Tensor<2> {
-        assert!(!tokens.is_empty(), "last_logits needs at least one token");
+        self.logits_of(self.last_hidden(batch), tokens)
+    }
+
+    /// What the head's matrix sees at the last real position of each sequence: `[batch, width]`.
+    pub(crate) fn last_hidden(&self, batch: &TokenBatch) -> Tensor<2> {
+        self.transform(batch.join_sequences(self.run(batch, true)))
+    }
+
+    /// What the head's matrix sees at one position of each sequence: `[batch, width]`.
+    pub(crate) fn hidden_at(&self, batch: &TokenBatch, positions: &[usize]) -> Tensor<2> {
+        let rows = ints(batch.rows_at(positions), &self.device());
+        self.transform(Tensor::cat(self.run(batch, false), 0).select(0, rows))
+    }
+
+    /// Logits of `tokens` at one position of each sequence, given as the index of a real token: `[batch, tokens]`, f32 where the model is f32
+    /// or half precision. The head computes nothing else. In a masked model, these are the words for a mask.
+    ///
+    /// # Panics
+    /// As [`Self::last_logits`], and when a sequence has no such position.
+    pub fn logits_at(&self, batch: &TokenBatch, positions: &[usize], tokens: &[u32]) -> Tensor<2> {
+        self.logits_of(self.hidden_at(batch, positions), tokens)
+    }
+
+    /// Logits of `tokens` for what the head's matrix sees, `[rows, width]`.
+    fn logits_of(&self, hidden: Tensor<2>, tokens: &[u32]) -> Tensor<2> {
+        assert!(!tokens.is_empty(), "logits need at least one token");
         let head = self.head();
         let vocab = self.vocab_size();
         if let Some(token) = tokens.iter().find(|token| **token as usize >= vocab) {
@@ -86,17 +119,54 @@ impl CausalLm {
         }
         let ids: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
         let ids = Tensor::<1, Int>::from_data(TensorData::from(ids.as_slice()), &head.device());
-        let rows = to_f32(head.select(0, ids));
-        to_f32(batch.join_sequences(self.run(batch, true))).matmul(rows.transpose())
+        let rows = to_f32(head.select(0, ids.clone()));
+        let logits = to_f32(hidden).matmul(rows.transpose());
+        match self.head_bias() {
+            Some(bias) => logits + to_f32(bias.select(0, ids)).unsqueeze(),
+            None => logits,
+        }
+    }
+
+    /// What the head's matrix sees of the rows `hidden`: the rows themselves, except in RoBERTa.
+    fn transform(&self, hidden: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Opt(_) | Self::Llama(_) => hidden,
+            Self::Roberta(model) => model.transform(hidden),
+        }
+    }
+
+    /// The head's bias, `[vocab]`, if it has one.
+    fn head_bias(&self) -> Option<Tensor<1>> {
+        match self {
+            Self::Opt(_) | Self::Llama(_) => None,
+            Self::Roberta(model) => Some(model.head_bias()),
+        }
+    }
+
+    /// The head's bias, to be changed.
+    pub(crate) fn head_bias_parameter(&mut self) -> Option<&mut Param<Tensor<1>>> {
+        match self {
+            Self::Opt(_) | Self::Llama(_) => None,
+            Self::Roberta(model) => Some(model.head_bias_parameter()),
+        }
+    }
+
+    /// Whether it is a masked language model, which fills gaps instead of continuing texts.
+    pub fn is_masked(&self) -> bool {
+        matches!(self, Self::Roberta(_))
     }
 
     /// Log-probabilities of the last tokens of each sequence, each given all tokens before it: `[tokens]`, sequence after sequence,
     /// f32 where the model is f32 or half precision. `last[i]` holds the last tokens of sequence i; the head computes nothing else.
     ///
     /// # Panics
-    /// As [`Self::hidden`], and when `last` does not fit the batch: the number of sequences differs, one has no last tokens, or as many as
+    /// As [`Self::hidden`], when the model is a masked one, and when `last` does not fit the batch: the number of sequences differs, one has no last tokens, or as many as
     /// the sequence itself, so that nothing precedes the first.
     pub fn log_probs<S: AsRef<[u32]>>(&self, batch: &TokenBatch, last: &[S]) -> Tensor<1> {
+        assert!(
+            !self.is_masked(),
+            "a masked language model has no probabilities of continuations: use logits_at"
+        );
         let rows = batch.rows_before(last);
         let head = to_f32(self.head()).transpose();
         let device = head.device();
@@ -136,6 +206,7 @@ impl CausalLm {
         let positions = match self {
             Self::Opt(model) => model.context(),
             Self::Llama(model) => model.context(),
+            Self::Roberta(model) => model.context(),
         };
         positions.saturating_sub(prompt + prefix)
     }
@@ -145,6 +216,7 @@ impl CausalLm {
         match self {
             Self::Opt(model) => model.vocab_size(),
             Self::Llama(model) => model.vocab_size(),
+            Self::Roberta(model) => model.vocab_size(),
         }
     }
 
@@ -157,6 +229,7 @@ impl CausalLm {
         match self {
             Self::Opt(model) => model.head(),
             Self::Llama(model) => model.head(),
+            Self::Roberta(model) => model.head(),
         }
     }
 
@@ -191,6 +264,7 @@ impl CausalLm {
         let run = |part: &Part| match self {
             Self::Opt(model) => model.hidden(part, last_only, cache),
             Self::Llama(model) => model.hidden(part, last_only, cache),
+            Self::Roberta(model) => model.hidden(part, last_only, cache),
         };
         let [prompt, _] = self.virtual_tokens();
         if prompt == 0 || part.continues.is_some() {
@@ -209,6 +283,15 @@ impl CausalLm {
         match self {
             Self::Opt(model) => model.tunable(),
             Self::Llama(model) => model.tunable(),
+            Self::Roberta(model) => model.tunable(),
+        }
+    }
+
+    /// The factor of the embeddings, if they have one.
+    pub(crate) fn embedding_scale(&self) -> Option<f64> {
+        match self {
+            Self::Llama(model) => model.embedding_scale(),
+            Self::Opt(_) | Self::Roberta(_) => None,
         }
     }
 
@@ -217,6 +300,7 @@ impl CausalLm {
         match self {
             Self::Opt(model) => model.virtual_tokens(),
             Self::Llama(model) => model.virtual_tokens(),
+            Self::Roberta(model) => model.virtual_tokens(),
         }
     }
 
@@ -225,6 +309,7 @@ impl CausalLm {
         match self {
             Self::Opt(model) => model.depth(),
             Self::Llama(model) => model.depth(),
+            Self::Roberta(model) => model.depth(),
         }
     }
 }

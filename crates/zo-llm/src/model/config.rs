@@ -2,9 +2,13 @@
 
 mod activation;
 mod error;
+mod family;
 mod fields;
 mod llama;
 mod opt;
+mod roberta;
+mod rope;
+mod window;
 
 use std::path::Path;
 
@@ -13,35 +17,44 @@ use serde_json::Value;
 use crate::files::read::read_text;
 pub use activation::Activation;
 pub use error::ConfigError;
+pub use family::Family;
 use fields::Fields;
-pub use llama::{LlamaConfig, RopeScaling};
+pub use llama::LlamaConfig;
 pub use opt::OptConfig;
+pub use roberta::RobertaConfig;
+pub use rope::RopeScaling;
+pub use window::LayerType;
 
-/// The families of models.
+/// The architectures of models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
     /// OPT (Zhang et al. 2022), `OPTForCausalLM`.
     Opt,
-    /// Llama (Touvron et al. 2023) and models of the same form, `LlamaForCausalLM`.
-    Llama,
+    /// The decoder of Llama and its relatives, `LlamaForCausalLM` for example.
+    Decoder(Family),
+    /// RoBERTa (Liu et al. 2019), `RobertaForMaskedLM`.
+    Roberta,
 }
 
 impl std::fmt::Display for Architecture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Opt => "opt",
-            Self::Llama => "llama",
-        })
+        match self {
+            Self::Opt => f.write_str("opt"),
+            Self::Decoder(family) => family.fmt(f),
+            Self::Roberta => f.write_str("roberta"),
+        }
     }
 }
 
-/// What `config.json` says, for either architecture.
+/// What `config.json` says, for any architecture.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ModelConfig {
     /// An OPT model.
     Opt(OptConfig),
-    /// A Llama model.
+    /// A model of Llama's form: see [`Family`].
     Llama(LlamaConfig),
+    /// A RoBERTa model: a masked language model.
+    Roberta(RobertaConfig),
 }
 
 impl ModelConfig {
@@ -90,7 +103,10 @@ impl ModelConfig {
         }
         let config = match Self::architecture_of(&fields)? {
             Architecture::Opt => Self::Opt(OptConfig::from_fields(&fields)?),
-            Architecture::Llama => Self::Llama(LlamaConfig::from_fields(&fields)?),
+            Architecture::Roberta => Self::Roberta(RobertaConfig::from_fields(&fields)?),
+            Architecture::Decoder(family) => {
+                Self::Llama(LlamaConfig::from_fields(&fields, family)?)
+            }
         };
         config.validate(place)?;
         Ok(config)
@@ -107,10 +123,10 @@ impl ModelConfig {
             },
         };
         let kind = fields.str("model_type")?;
-        let known = |found: Option<&str>| match found {
-            Some("OPTForCausalLM" | "opt") => Some(Architecture::Opt),
-            Some("LlamaForCausalLM" | "llama") => Some(Architecture::Llama),
-            _ => None,
+        let known = |found: Option<&str>| match found? {
+            "OPTForCausalLM" | "OPTModel" | "opt" => Some(Architecture::Opt),
+            "RobertaForMaskedLM" | "roberta" => Some(Architecture::Roberta),
+            other => Family::named(other).map(Architecture::Decoder),
         };
         let unknown = |found: &str| ConfigError::UnknownArchitecture {
             place: fields.place.to_owned(),
@@ -138,6 +154,7 @@ impl ModelConfig {
         match self {
             Self::Opt(config) => config.validate(place),
             Self::Llama(config) => config.validate(place),
+            Self::Roberta(config) => config.validate(place),
         }
     }
 
@@ -146,6 +163,7 @@ impl ModelConfig {
         let value = match self {
             Self::Opt(config) => config.to_value(),
             Self::Llama(config) => config.to_value(),
+            Self::Roberta(config) => config.to_value(),
         };
         format!("{value:#}\n")
     }
@@ -154,7 +172,8 @@ impl ModelConfig {
     pub fn architecture(&self) -> Architecture {
         match self {
             Self::Opt(_) => Architecture::Opt,
-            Self::Llama(_) => Architecture::Llama,
+            Self::Llama(config) => Architecture::Decoder(config.family),
+            Self::Roberta(_) => Architecture::Roberta,
         }
     }
 
@@ -162,7 +181,8 @@ impl ModelConfig {
     pub fn context(&self) -> usize {
         match self {
             Self::Opt(config) => config.max_position_embeddings,
-            Self::Llama(config) => config.max_position_embeddings,
+            Self::Llama(config) => config.context(),
+            Self::Roberta(config) => config.context(),
         }
     }
 
@@ -171,6 +191,7 @@ impl ModelConfig {
         match self {
             Self::Opt(config) => config.vocab_size,
             Self::Llama(config) => config.vocab_size,
+            Self::Roberta(config) => config.vocab_size,
         }
     }
 
@@ -179,6 +200,7 @@ impl ModelConfig {
         match self {
             Self::Opt(config) => config.num_hidden_layers,
             Self::Llama(config) => config.num_hidden_layers,
+            Self::Roberta(config) => config.num_hidden_layers,
         }
     }
 
@@ -187,6 +209,7 @@ impl ModelConfig {
         match self {
             Self::Opt(config) => config.bos_token_id,
             Self::Llama(config) => config.bos_token_id,
+            Self::Roberta(config) => config.bos_token_id,
         }
     }
 
@@ -195,6 +218,7 @@ impl ModelConfig {
         match self {
             Self::Opt(config) => config.tie_word_embeddings,
             Self::Llama(config) => config.tie_word_embeddings,
+            Self::Roberta(config) => config.tie_word_embeddings,
         }
     }
 
@@ -203,6 +227,7 @@ impl ModelConfig {
         match self {
             Self::Opt(config) => config.tie_word_embeddings = false,
             Self::Llama(config) => config.tie_word_embeddings = false,
+            Self::Roberta(config) => config.tie_word_embeddings = false,
         }
     }
 
@@ -211,7 +236,13 @@ impl ModelConfig {
         match self {
             Self::Opt(config) => &config.eos_token_ids,
             Self::Llama(config) => &config.eos_token_ids,
+            Self::Roberta(config) => &config.eos_token_ids,
         }
+    }
+
+    /// Whether it is a masked language model, which fills gaps instead of continuing texts.
+    pub fn is_masked(&self) -> bool {
+        matches!(self, Self::Roberta(_))
     }
 
     /// Id to pad with. A model without one is padded with its first end token, or else with 0: padded positions are
@@ -220,6 +251,7 @@ impl ModelConfig {
         let pad = match self {
             Self::Opt(config) => config.pad_token_id,
             Self::Llama(config) => config.pad_token_id,
+            Self::Roberta(config) => Some(config.pad_token_id),
         };
         pad.or_else(|| self.eos_token_ids().first().copied())
             .unwrap_or(0)

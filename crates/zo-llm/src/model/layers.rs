@@ -3,7 +3,7 @@
 use burn::module::{Initializer, Module, Param};
 use burn::nn::{Embedding, Linear};
 use burn::tensor::module::layer_norm;
-use burn::tensor::{Device, Int, Tensor, activation};
+use burn::tensor::{DType, Device, Int, Tensor, activation};
 
 use crate::model::attention::Prefix;
 use crate::model::config::Activation;
@@ -43,12 +43,32 @@ pub(crate) fn embed(
     prompt: &Option<Param<Tensor<2>>>,
     part: &Part,
 ) -> Tensor<2> {
-    let tokens = lookup(table, part.ids.clone());
+    embed_scaled(table, None, prompt, part)
+}
+
+/// [`embed`] with the ids' embeddings times `scale`.
+pub(crate) fn embed_scaled(
+    table: &Embedding,
+    scale: Option<f64>,
+    prompt: &Option<Param<Tensor<2>>>,
+    part: &Part,
+) -> Tensor<2> {
+    let tokens = scaled(lookup(table, part.ids.clone()), scale);
     match (prompt, &part.prompted) {
         (Some(prompt), Some(rows)) => {
             Tensor::cat(vec![prompt.val(), tokens], 0).select(0, rows.clone())
         }
         _ => tokens,
+    }
+}
+
+/// Embeddings times `scale`, which is rounded to their type, as in transformers.
+pub(crate) fn scaled(x: Tensor<2>, scale: Option<f64>) -> Tensor<2> {
+    match (scale, x.dtype()) {
+        (None, _) => x,
+        (Some(scale), DType::BF16) => x * half::bf16::from_f64(scale).to_f64(),
+        (Some(scale), DType::F16) => x * half::f16::from_f64(scale).to_f64(),
+        (Some(scale), _) => x * scale,
     }
 }
 
@@ -90,28 +110,39 @@ impl LayerNorm {
     }
 }
 
-/// Root-mean-square normalization: `weight * x / sqrt(mean(x^2) + epsilon)`.
+/// Root-mean-square normalization: `weight * x / sqrt(mean(x^2) + epsilon)`, in Gemma with `1 + weight`.
 #[derive(Module, Debug)]
 pub(crate) struct RmsNorm {
     weight: Param<Tensor<1>>,
     epsilon: f64,
+    /// Whether the factor is one more than the weight.
+    offset: bool,
 }
 
 impl RmsNorm {
-    pub(crate) fn new(width: usize, epsilon: f64, device: &Device) -> Self {
+    pub(crate) fn new(width: usize, epsilon: f64, offset: bool, device: &Device) -> Self {
+        let start = match offset {
+            true => Initializer::Zeros,
+            false => Initializer::Ones,
+        };
         Self {
-            weight: Initializer::Ones.init([width], device),
+            weight: start.init([width], device),
             epsilon,
+            offset,
         }
     }
 
-    /// The mean is computed in f32 whatever the dtype of `x`, `[rows, width]`.
-    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    /// The mean over the last axis, `width`, is computed in f32 whatever the dtype of `x`. The result has that dtype.
+    pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let dtype = x.dtype();
         let x = to_f32(x);
-        let mean_square = (x.clone() * x.clone()).mean_dim(1);
+        let mean_square = (x.clone() * x.clone()).mean_dim(D - 1);
         let inverse = (mean_square + self.epsilon).sqrt().recip();
-        (x * inverse).cast(dtype) * self.weight.val().unsqueeze()
+        let weight = self.weight.val();
+        match self.offset {
+            true => (x * inverse * (to_f32(weight) + 1.0).unsqueeze()).cast(dtype),
+            false => (x * inverse).cast(dtype) * weight.cast(dtype).unsqueeze(),
+        }
     }
 }
 

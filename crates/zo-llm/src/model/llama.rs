@@ -1,4 +1,5 @@
-//! Llama (Touvron et al. 2023) with grouped-query attention and rotary positions.
+//! The decoder of Llama (Touvron et al. 2023) and its relatives: grouped-query attention and rotary positions, with the switches of
+//! each [`Family`](crate::model::config::Family).
 
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, Linear};
@@ -6,11 +7,11 @@ use burn::tensor::{Device, Tensor};
 
 use crate::model::attention::{LayerCache, Prefix, Scope, recall};
 use crate::model::config::{Activation, LlamaConfig};
-use crate::model::layers::{RmsNorm, Tunable, embed, embedding, linear};
-use crate::model::part::Part;
+use crate::model::layers::{RmsNorm, Tunable, embed_scaled, embedding, linear};
+use crate::model::part::{Continued, Part};
 use crate::model::rope::{Rope, Rotation};
 
-/// A Llama language model. Parameters have the names of Hugging Face checkpoints without the leading `model.`.
+/// A language model of Llama's form. Parameters have the names of Hugging Face checkpoints without the leading `model.`.
 #[derive(Module, Debug)]
 pub struct Llama {
     embed_tokens: Embedding,
@@ -29,6 +30,9 @@ struct Layer {
     input_layernorm: RmsNorm,
     self_attn: Attention,
     post_attention_layernorm: RmsNorm,
+    /// Gemma's normalizations around the feed-forward part, beside the one after the attention.
+    pre_feedforward_layernorm: Option<RmsNorm>,
+    post_feedforward_layernorm: Option<RmsNorm>,
     mlp: Mlp,
 }
 
@@ -38,9 +42,15 @@ struct Attention {
     k_proj: Linear,
     v_proj: Linear,
     o_proj: Linear,
+    /// Qwen3's normalization of each head, before its rotation.
+    q_norm: Option<RmsNorm>,
+    k_norm: Option<RmsNorm>,
     prefix: Option<Prefix>,
     heads: usize,
     key_heads: usize,
+    /// A factor of the queries, where scores are not divided by the root of `head_dim`.
+    #[module(skip)]
+    query_scale: Option<f64>,
 }
 
 #[derive(Module, Debug)]
@@ -58,21 +68,38 @@ impl Llama {
         let (width, std) = (config.hidden_size, config.initializer_range);
         let queries = config.num_attention_heads * config.head_dim;
         let keys = config.num_key_value_heads * config.head_dim;
-        let attention = |d_in, d_out| linear(d_in, d_out, config.attention_bias, std, device);
+        let form = config.family.form();
+        let bias = config.attention_bias;
+        let input = |d_out| linear(width, d_out, bias || form.qkv_bias, std, device);
+        let head_norm = || {
+            RmsNorm::new(
+                config.head_dim,
+                config.rms_norm_eps,
+                form.offset_norms,
+                device,
+            )
+        };
         let mlp = |d_in, d_out| linear(d_in, d_out, config.mlp_bias, std, device);
-        let norm = || RmsNorm::new(width, config.rms_norm_eps, device);
+        let norm = || RmsNorm::new(width, config.rms_norm_eps, form.offset_norms, device);
+        let scalar = config.query_pre_attn_scalar;
+        let query_scale = scalar.map(|scalar| (config.head_dim as f64 / scalar).sqrt());
         let layer = |_| Layer {
             input_layernorm: norm(),
             self_attn: Attention {
-                q_proj: attention(width, queries),
-                k_proj: attention(width, keys),
-                v_proj: attention(width, keys),
-                o_proj: attention(queries, width),
+                q_proj: input(queries),
+                k_proj: input(keys),
+                v_proj: input(keys),
+                o_proj: linear(queries, width, bias, std, device),
+                q_norm: form.qk_norm.then(head_norm),
+                k_norm: form.qk_norm.then(head_norm),
                 prefix: None,
                 heads: config.num_attention_heads,
                 key_heads: config.num_key_value_heads,
+                query_scale,
             },
             post_attention_layernorm: norm(),
+            pre_feedforward_layernorm: form.four_norms.then(norm),
+            post_feedforward_layernorm: form.four_norms.then(norm),
             mlp: Mlp {
                 gate_proj: mlp(width, config.intermediate_size),
                 up_proj: mlp(width, config.intermediate_size),
@@ -104,7 +131,7 @@ impl Llama {
 
     /// The longest sequence, in tokens.
     pub(crate) fn context(&self) -> usize {
-        self.config.max_position_embeddings
+        self.config.context()
     }
 
     /// Where a soft prompt and prefixes go.
@@ -132,6 +159,12 @@ impl Llama {
         ]
     }
 
+    /// The factor of the embeddings.
+    pub(crate) fn embedding_scale(&self) -> Option<f64> {
+        let scaled = self.config.family.form().scaled_embeddings;
+        scaled.then(|| (self.config.hidden_size as f64).sqrt())
+    }
+
     /// The head's own matrix.
     pub(crate) fn lm_head(&mut self) -> &mut Option<Embedding> {
         &mut self.lm_head
@@ -151,36 +184,48 @@ impl Llama {
     ) -> Tensor<2> {
         let group = self.config.num_attention_heads / self.config.num_key_value_heads;
         let [_, prefix] = self.virtual_tokens();
-        let all = Scope::all(part, group, prefix);
-        let device = part.ids.device();
-        let (rope, keys) = match &part.continues {
+        let all = Scope::all(part, group, prefix, None);
+        let windowed = self.config.sliding_window;
+        let windowed = windowed.map(|window| Scope::all(part, group, prefix, Some(window)));
+        let scope_of = |layer| match (&windowed, self.config.window(layer)) {
+            (Some(windowed), Some(_)) => windowed,
+            _ => &all,
+        };
+        let (device, longest) = (part.ids.device(), prefix + part.longest);
+        let rotation = |config: &LlamaConfig| match &part.continues {
             None => {
-                let rope = Rope::new(&self.config, prefix..prefix + part.seq, &device);
+                let positions = prefix..prefix + part.seq;
+                let rope = Rope::new(config, positions, longest, &device);
                 let keys = rope.in_order();
                 (rope, keys)
             }
-            Some(positions) => {
+            Some(Continued { positions, .. }) => {
                 let positions = positions.iter().map(|position| position + prefix);
-                let rope = Rope::new(&self.config, positions, &device);
+                let rope = Rope::new(config, positions, longest, &device);
                 let keys = rope.each();
                 (rope, keys)
             }
         };
+        let global = rotation(&self.config);
+        let local = self.config.local_rotation();
+        let local = local.map(|config| rotation(&config));
+        let rotation_of = |layer| match (&local, self.config.window(layer)) {
+            (Some(local), Some(_)) => local,
+            _ => &global,
+        };
 
-        let mut x = embed(&self.embed_tokens, &self.prompt, part);
+        let scale = self.embedding_scale();
+        let mut x = embed_scaled(&self.embed_tokens, scale, &self.prompt, part);
         for (index, layer) in self.layers.iter().enumerate() {
             let cache = cache.as_deref_mut().map(|cache| &mut cache[index]);
+            let (rope, keys) = rotation_of(index);
             // Continued sequences consist of their last token.
             x = if last_only && index + 1 == self.layers.len() && part.continues.is_none() {
                 let queries = rope.at(&part.last_positions);
-                layer.forward(
-                    x,
-                    &Scope::last(part, group, prefix),
-                    [&queries, &keys],
-                    cache,
-                )
+                let last = Scope::last(part, group, prefix, self.config.window(index));
+                layer.forward(x, &last, [&queries, keys], cache)
             } else {
-                layer.forward(x, &all, [&keys, &keys], cache)
+                layer.forward(x, scope_of(index), [keys, keys], cache)
             };
         }
         self.norm.forward(x)
@@ -197,11 +242,18 @@ impl Layer {
     ) -> Tensor<2> {
         let residual = scope.select(x.clone());
         let x = self.input_layernorm.forward(x);
-        let x = residual + self.self_attn.forward(x, scope, rotations, cache);
-        let update = self
-            .mlp
-            .forward(self.post_attention_layernorm.forward(x.clone()));
-        x + update
+        let update = self.self_attn.forward(x, scope, rotations, cache);
+        let (Some(before), Some(after)) = (
+            &self.pre_feedforward_layernorm,
+            &self.post_feedforward_layernorm,
+        ) else {
+            let x = residual + update;
+            let normed = self.post_attention_layernorm.forward(x.clone());
+            return x + self.mlp.forward(normed);
+        };
+        let x = residual + self.post_attention_layernorm.forward(update);
+        let update = self.mlp.forward(before.forward(x.clone()));
+        x + after.forward(update)
     }
 }
 
@@ -217,10 +269,26 @@ impl Attention {
         let dtype = x.dtype();
         let query = scope.split_queries(self.q_proj.forward(scope.select(x.clone())), self.heads);
         let key = scope.split_keys(self.k_proj.forward(x.clone()), self.key_heads);
+        let (query, key) = (
+            normalized(&self.q_norm, query),
+            normalized(&self.k_norm, key),
+        );
+        let query = match self.query_scale {
+            Some(scale) => query * scale,
+            None => query,
+        };
         let value = scope.split_keys(self.v_proj.forward(x), self.key_heads);
         let [key, value] = recall([keys.apply(key), value], self.prefix.as_ref(), cache);
         let mixed = scope.attend(queries.apply(query), key, value);
         self.o_proj.forward(mixed.cast(dtype))
+    }
+}
+
+/// Each head of `x`, `[batch, heads, seq, head_dim]`, normalized.
+fn normalized(norm: &Option<RmsNorm>, x: Tensor<4>) -> Tensor<4> {
+    match norm {
+        Some(norm) => norm.forward(x),
+        None => x,
     }
 }
 

@@ -158,7 +158,7 @@ impl Opt {
     ) -> Tensor<2> {
         let decoder = &self.decoder;
         let [_, prefix] = self.virtual_tokens();
-        let all = Scope::all(part, 1, prefix);
+        let all = Scope::all(part, 1, prefix, None);
         let mut x = embed(&decoder.embed_tokens, &decoder.prompt, part);
         if let Some(project) = &decoder.project_in {
             x = project.forward(x);
@@ -171,7 +171,7 @@ impl Opt {
             let cache = cache.as_deref_mut().map(|cache| &mut cache[index]);
             // Continued sequences consist of their last token.
             x = if last_only && index + 1 == decoder.layers.len() && part.continues.is_none() {
-                layer.forward(x, &Scope::last(part, 1, prefix), cache)
+                layer.forward(x, &Scope::last(part, 1, prefix, None), cache)
             } else {
                 layer.forward(x, &all, cache)
             };

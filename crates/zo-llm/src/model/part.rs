@@ -13,12 +13,14 @@ pub(crate) struct Part {
     pub(crate) seq: usize,
     /// Length of each.
     pub(crate) lengths: Vec<usize>,
+    /// Tokens of the longest text of the whole batch.
+    pub(crate) longest: usize,
     /// Ids of the real tokens, `[tokens]`.
     pub(crate) ids: Tensor<1, Int>,
     /// For each row of the input, its row in `[soft prompt; embedded ids]`; `None` without a soft prompt.
     pub(crate) prompted: Option<Tensor<1, Int>>,
-    /// The host's copy of `last_positions` if the sequences continue from a cache, one token each.
-    pub(crate) continues: Option<Vec<usize>>,
+    /// Where the sequences go on if they continue from a cache, one token each.
+    pub(crate) continues: Option<Continued>,
     /// Position of each real token in its sequence, `[tokens]`.
     pub(crate) positions: Tensor<1, Int>,
     /// How to convert between rows of real tokens and rows padded on the right; `None` where there is no padding.
@@ -32,6 +34,15 @@ pub(crate) struct Part {
     /// True where a query (third axis) must not see a key (last axis), `[1, 1, seq, seq]`: with padding on the right,
     /// hiding the future hides the padding as well, and every query sees a real key.
     pub(crate) mask: Tensor<4, Bool>,
+}
+
+/// The host's copies of what a part knows about sequences that continue from a cache.
+#[derive(Debug, Clone)]
+pub(crate) struct Continued {
+    /// Position of each token, `[batch]`.
+    pub(crate) positions: Vec<usize>,
+    /// True where a token must not see a key, `[batch, keys]` row by row.
+    pub(crate) hidden: Vec<bool>,
 }
 
 /// Indices between rows of real tokens and padded rows.
@@ -90,6 +101,11 @@ impl Part {
         Self::laid_out(lengths, ints(ids, device))
     }
 
+    /// The same sequences in a batch whose longest text has `longest` tokens.
+    pub(crate) fn among(self, longest: usize) -> Self {
+        Self { longest, ..self }
+    }
+
     /// Sequences of `lengths` tokens that start at position 0.
     fn laid_out(lengths: Vec<usize>, ids: Tensor<1, Int>) -> Self {
         let device = &ids.device();
@@ -117,6 +133,7 @@ impl Part {
             batch,
             seq,
             lengths,
+            longest: seq,
             positions: ints(positions, device),
             padding,
             last_rows: ints(last_rows, device),
@@ -144,6 +161,7 @@ impl Part {
         let lengths = self.lengths.iter().map(|length| length + prompt).collect();
         Self {
             prompted: Some(ints(rows, &self.ids.device())),
+            longest: self.longest + prompt,
             ..Self::laid_out(lengths, self.ids.clone())
         }
     }
@@ -168,12 +186,14 @@ impl Part {
         device: &Device,
     ) -> Self {
         let (batch, keys) = (tokens.len(), hidden.len() / tokens.len().max(1));
-        let mask = Tensor::from_data(TensorData::new(hidden, [batch, 1, 1, keys]), device);
+        let mask = TensorData::new(hidden.clone(), [batch, 1, 1, keys]);
+        let mask = Tensor::from_data(mask, device);
         let places = || ints(positions.iter().map(|at| *at as i32).collect(), device);
         Self {
             batch,
             seq: 1,
             lengths: vec![1; batch],
+            longest: positions.iter().max().map_or(1, |last| last + 1),
             ids: ints(tokens.iter().map(|id| *id as i32).collect(), device),
             positions: places(),
             padding: None,
@@ -182,9 +202,58 @@ impl Part {
             last_mask: mask.clone(),
             mask,
             prompted: None,
-            continues: Some(positions),
+            continues: Some(Continued { positions, hidden }),
         }
     }
+
+    /// [`Self::mask`] for queries that see only the last `window` tokens, their own included; where that is all of them, the mask itself.
+    /// Before the tokens are `prefix` keys, which the result includes.
+    pub(crate) fn windowed(&self, window: usize, prefix: usize) -> Option<Tensor<4, Bool>> {
+        if let Some(Continued { hidden, .. }) = &self.continues {
+            let keys = hidden.len() / self.batch.max(1);
+            if keys <= window {
+                return None;
+            }
+            let mut hidden = hidden.clone();
+            for row in hidden.chunks_mut(keys) {
+                let real = row.iter_mut().rev().filter(|hidden| !**hidden);
+                real.skip(window).for_each(|hidden| *hidden = true);
+            }
+            return Some(self.bools(hidden, [self.batch, 1, 1, keys]));
+        }
+        if prefix + self.seq <= window {
+            return None;
+        }
+        let hidden = (0..self.seq).flat_map(|query| window_row(query, self.seq, window, prefix));
+        let shape = [1, 1, self.seq, prefix + self.seq];
+        Some(self.bools(hidden.collect(), shape))
+    }
+
+    /// [`Self::last_mask`] with a window, likewise.
+    pub(crate) fn last_windowed(&self, window: usize, prefix: usize) -> Option<Tensor<4, Bool>> {
+        if self.continues.is_some() || prefix + self.seq <= window {
+            return self.windowed(window, prefix);
+        }
+        let lengths = self.lengths.iter();
+        let hidden = lengths.flat_map(|length| window_row(length - 1, self.seq, window, prefix));
+        let shape = [self.batch, 1, 1, prefix + self.seq];
+        Some(self.bools(hidden.collect(), shape))
+    }
+
+    fn bools(&self, values: Vec<bool>, shape: [usize; 4]) -> Tensor<4, Bool> {
+        Tensor::from_data(TensorData::new(values, shape), &self.ids.device())
+    }
+}
+
+/// Whether the token at `query` must not see each key: those to come, and those before its window.
+fn window_row(
+    query: usize,
+    seq: usize,
+    window: usize,
+    prefix: usize,
+) -> impl Iterator<Item = bool> {
+    let query = prefix + query;
+    (0..prefix + seq).map(move |key| key > query || key + window <= query)
 }
 
 #[cfg(test)]

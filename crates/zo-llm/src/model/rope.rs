@@ -3,36 +3,95 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::model::config::LlamaConfig;
+use crate::model::config::{LlamaConfig, RopeScaling};
 
-/// Angular frequency of each pair of elements, `[head_dim / 2]`. Everything is f32, as in transformers.
-pub(crate) fn inverse_frequencies(config: &LlamaConfig) -> Vec<f32> {
+/// Angular frequency of each pair of elements, `[head_dim / 2]`, in a batch whose longest text has `longest` tokens. Everything is f32, as
+/// in transformers.
+pub(crate) fn inverse_frequencies(config: &LlamaConfig, longest: usize) -> Vec<f32> {
     let width = config.head_dim as f32;
-    let plain = (0..config.head_dim / 2)
-        .map(|pair| 1.0 / (config.rope_theta as f32).powf(2.0 * pair as f32 / width));
-    let Some(scaling) = &config.rope_scaling else {
-        return plain.collect();
+    let plain = |theta: f32| -> Vec<f32> {
+        (0..config.head_dim / 2)
+            .map(|pair| 1.0 / theta.powf(2.0 * pair as f32 / width))
+            .collect()
     };
-
-    let original = scaling.original_max_position_embeddings as f32;
-    let (low, high) = (
-        scaling.low_freq_factor as f32,
-        scaling.high_freq_factor as f32,
-    );
-    let factor = scaling.factor as f32;
-    plain
-        .map(|frequency| {
-            let wavelength = std::f32::consts::TAU / frequency;
-            if wavelength < original / high {
-                frequency
-            } else if wavelength > original / low {
-                frequency / factor
-            } else {
-                let smooth = (original / wavelength - low) / (high - low);
-                (1.0 - smooth) * frequency / factor + smooth * frequency
+    let theta = config.rope_theta as f32;
+    match config.rope_scaling {
+        None => plain(theta),
+        Some(RopeScaling::Linear { factor }) => {
+            let scaled = |frequency| frequency / factor as f32;
+            plain(theta).into_iter().map(scaled).collect()
+        }
+        Some(RopeScaling::Dynamic { factor }) => {
+            let positions = config.max_position_embeddings;
+            let width = config.head_dim as f64;
+            // A head of one pair turns at frequency 1, whatever the base.
+            if longest <= positions || config.head_dim == 2 {
+                return plain(theta);
             }
-        })
-        .collect()
+            let stretch = factor * longest as f64 / positions as f64 - (factor - 1.0);
+            plain((config.rope_theta * stretch.powf(width / (width - 2.0))) as f32)
+        }
+        Some(RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_position_embeddings,
+        }) => {
+            let original = original_max_position_embeddings as f32;
+            let (low, high) = (low_freq_factor as f32, high_freq_factor as f32);
+            let factor = factor as f32;
+            let scaled = |frequency: f32| {
+                let wavelength = std::f32::consts::TAU / frequency;
+                if wavelength < original / high {
+                    frequency
+                } else if wavelength > original / low {
+                    frequency / factor
+                } else {
+                    let smooth = (original / wavelength - low) / (high - low);
+                    (1.0 - smooth) * frequency / factor + smooth * frequency
+                }
+            };
+            plain(theta).into_iter().map(scaled).collect()
+        }
+        Some(RopeScaling::Yarn {
+            factor,
+            beta_fast,
+            beta_slow,
+            truncate,
+            original_max_position_embeddings,
+            ..
+        }) => {
+            // The pair that turns this many times in the original context.
+            let pair = |turns: f64| {
+                let original = original_max_position_embeddings as f64;
+                let turns = (original / (turns * std::f64::consts::TAU)).ln();
+                config.head_dim as f64 * turns / (2.0 * config.rope_theta.ln())
+            };
+            let (low, high) = (pair(beta_fast), pair(beta_slow));
+            let (low, high) = match truncate {
+                true => (low.floor(), high.ceil()),
+                false => (low, high),
+            };
+            let (low, high) = (low.max(0.0), high.min(config.head_dim as f64 - 1.0));
+            // A range without width would divide by zero.
+            let high = if low == high { high + 0.001 } else { high };
+            let scaled = |(pair, frequency): (usize, f32)| {
+                let ramp = ((pair as f64 - low) / (high - low)).clamp(0.0, 1.0) as f32;
+                frequency / factor as f32 * ramp + frequency * (1.0 - ramp)
+            };
+            plain(theta).into_iter().enumerate().map(scaled).collect()
+        }
+    }
+}
+
+/// The factor of cosines and sines.
+fn amplitude(config: &LlamaConfig) -> f32 {
+    match config.rope_scaling {
+        Some(RopeScaling::Yarn {
+            attention_factor, ..
+        }) => attention_factor as f32,
+        _ => 1.0,
+    }
 }
 
 /// Cosines and sines of some positions, on a device.
@@ -42,14 +101,16 @@ pub(crate) struct Rope {
 }
 
 impl Rope {
-    /// Tables `[positions, head_dim / 2]`. They are computed on the host: some graphics drivers compute poor cosines for
+    /// Tables `[positions, head_dim / 2]` for a batch whose longest text has `longest` tokens. They are computed on the host: some graphics drivers compute poor cosines for
     /// large angles.
     pub(crate) fn new(
         config: &LlamaConfig,
         positions: impl ExactSizeIterator<Item = usize>,
+        longest: usize,
         device: &Device,
     ) -> Self {
-        let frequencies = inverse_frequencies(config);
+        let frequencies = inverse_frequencies(config, longest);
+        let amplitude = amplitude(config);
         let count = positions.len();
         let angles: Vec<f32> = positions
             .flat_map(|position| frequencies.iter().map(move |f| position as f32 * f))
@@ -61,8 +122,8 @@ impl Rope {
             )
         };
         Self {
-            cos: table(angles.iter().map(|angle| angle.cos()).collect()),
-            sin: table(angles.iter().map(|angle| angle.sin()).collect()),
+            cos: table(angles.iter().map(|angle| amplitude * angle.cos()).collect()),
+            sin: table(angles.iter().map(|angle| amplitude * angle.sin()).collect()),
         }
     }
 
@@ -121,21 +182,20 @@ impl Rotation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::config::RopeScaling;
 
     #[test]
     fn llama3_scaling_divides_long_wavelengths_only() {
         let mut config = LlamaConfig::new(97, 128, 48, 1, 1, 64);
         config.rope_theta = 500_000.0;
-        let plain = inverse_frequencies(&config);
-        let scaling = RopeScaling {
+        let plain = inverse_frequencies(&config, 0);
+        let scaling = RopeScaling::Llama3 {
             factor: 8.0,
             low_freq_factor: 1.0,
             high_freq_factor: 4.0,
             original_max_position_embeddings: 8192,
         };
         config.rope_scaling = Some(scaling);
-        let scaled = inverse_frequencies(&config);
+        let scaled = inverse_frequencies(&config, 0);
         assert_eq!(plain.len(), 64);
         assert_eq!(scaled[0], plain[0]);
         assert_eq!(scaled[63], plain[63] / 8.0);
@@ -151,7 +211,7 @@ mod tests {
     fn position_zero_is_the_identity_and_norms_are_kept() {
         let device = Device::default();
         let config = LlamaConfig::new(97, 8, 48, 1, 2, 64);
-        let rope = Rope::new(&config, 0..2, &device);
+        let rope = Rope::new(&config, 0..2, 2, &device);
         let x: Vec<f32> = (0..16).map(|i| (i as f32).sin()).collect();
         let x = Tensor::<1>::from_floats(x.as_slice(), &device).reshape([1, 2, 2, 4]);
         let y = rope.in_order().apply(x.clone());

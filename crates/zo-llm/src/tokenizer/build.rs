@@ -8,12 +8,14 @@ use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{AddedToken, Encoding, PostProcessor, Token, Tokenizer};
 
+use super::classes::{
+    GPT2, is_gpt2, is_llama, is_of_llama, is_roberta, split_as_gpt2, split_as_llama,
+};
 use super::error::TokenizerError;
+use super::sentencepiece::Model;
 use super::special::{Special, object};
 use super::{Contest, LmTokenizer};
 use crate::files::guard::guarded;
@@ -36,7 +38,7 @@ struct Listed {
 
 impl LmTokenizer {
     /// Loads `tokenizer.json` from the folder `dir`, or else GPT-2's byte-level BPE from `vocab.json` and `merges.txt` (as in OPT's
-    /// folders).
+    /// and RoBERTa's folders), or else a sentencepiece model from `tokenizer.model` (as in the folders of Vicuna and Llama 2).
     ///
     /// First, last and added tokens are those that transformers 5 uses. `tokenizer.json`'s own post-processor says what
     /// goes around a text; for the other form, `tokenizer_config.json` does (`add_bos_token`, `add_eos_token`, `bos_token`,
@@ -48,11 +50,13 @@ impl LmTokenizer {
     /// # Errors
     /// [`TokenizerError::Missing`] without these files, [`TokenizerError::Load`] when one of them is malformed.
     pub fn from_dir(dir: &Path, config: &ModelConfig) -> Result<Self, TokenizerError> {
-        let (json, vocab, merges) = (
-            dir.join("tokenizer.json"),
-            dir.join("vocab.json"),
-            dir.join("merges.txt"),
-        );
+        let [json, vocab, merges, model] = [
+            "tokenizer.json",
+            "vocab.json",
+            "merges.txt",
+            "tokenizer.model",
+        ]
+        .map(|name| dir.join(name));
         let mut special = Special::read(dir)?;
         let mut claims = Vec::new();
         let (place, built) = if json.exists() {
@@ -79,18 +83,26 @@ impl LmTokenizer {
                     .into_iter()
                     .map(|claim| (claim.id, claim.content, json.clone())),
             );
-            let built = guarded(|| whole(&text, gpt2, &special));
+            let built = guarded(|| whole(&text, gpt2, config, &special));
             (&json, built)
         } else if vocab.exists() && merges.exists() {
             for path in [&vocab, &merges] {
                 read_text(path).map_err(|error| TokenizerError::load(path, error))?;
             }
             is_gpt2(&special)?;
-            if special.speaks {
-                special.fill();
+            match is_roberta(&special, config) {
+                true => special.fill_roberta(),
+                false if special.speaks => special.fill(),
+                false => {}
             }
             let built = guarded(|| byte_level(&vocab, &merges, config, &special));
             (&vocab, built)
+        } else if model.exists() {
+            is_llama(&special)?;
+            let read = guarded(|| Model::read(&model)).and_then(std::convert::identity);
+            let read = read.map_err(|error| TokenizerError::load(&model, error))?;
+            let built = guarded(|| sentencepiece(&read, config, &mut special));
+            (&model, built)
         } else {
             return Err(TokenizerError::Missing {
                 dir: dir.to_owned(),
@@ -130,12 +142,17 @@ impl LmTokenizer {
                 },
             ))
         };
+        let mask = match config.is_masked() {
+            true => Some(mask(&tokenizer, &special, vocab_size).map_err(failed)?),
+            false => None,
+        };
         let contested = claims.into_iter().filter_map(contest).collect();
         let is_bpe = matches!(tokenizer.get_model(), ModelWrapper::BPE(_));
         Ok(Self {
             end_tokens: end_tokens(dir, config, &special, &tokenizer)?,
             clean_up: special.clean_up && (special.clean_up_bpe || !is_bpe),
             contested,
+            mask,
             tokenizer,
             begin,
             end,
@@ -159,7 +176,12 @@ fn without_added(text: &str) -> serde_json::Result<String> {
 }
 
 /// From `tokenizer.json`; `gpt2` says that it is of GPT-2's class.
-fn whole(text: &str, gpt2: bool, special: &Special) -> tokenizers::Result<Built> {
+fn whole(
+    text: &str,
+    gpt2: bool,
+    config: &ModelConfig,
+    special: &Special,
+) -> tokenizers::Result<Built> {
     let mut tokenizer = Tokenizer::from_bytes(text)?;
     // GPT-2's class uses the vocabulary and the post-processor of the file, and splits texts in its own way.
     let bytes = matches!(
@@ -171,7 +193,7 @@ fn whole(text: &str, gpt2: bool, special: &Special) -> tokenizers::Result<Built>
         tokenizer.with_normalizer(None::<NormalizerWrapper>)?;
         split_as_gpt2(&mut tokenizer, special);
     }
-    let llama = (special.class.as_ref()).is_some_and(|(class, _)| LLAMA.contains(&class.as_str()));
+    let llama = is_of_llama(special, config);
     let splits = serde_json::to_string(&tokenizer.get_pre_tokenizer())?;
     if let ModelWrapper::BPE(bpe) = tokenizer.get_model()
         && llama
@@ -206,48 +228,58 @@ fn around(processor: &PostProcessorWrapper) -> tokenizers::Result<(Vec<u32>, Vec
     Ok((ids[..at].to_vec(), ids[at + 1..].to_vec()))
 }
 
-/// The classes that read `vocab.json` and `merges.txt` as GPT-2 does.
-const GPT2: [&str; 2] = ["GPT2Tokenizer", "GPT2TokenizerFast"];
-
-/// An error if the folder's tokenizer is of a class that splits texts differently.
-fn is_gpt2(special: &Special) -> Result<(), TokenizerError> {
-    match &special.class {
-        Some((class, path)) if !GPT2.contains(&class.as_str()) => {
-            let message = format!(
-                "`tokenizer_class` is {class}, but vocab.json with merges.txt can only be read as GPT2Tokenizer: a tokenizer.json is needed"
-            );
-            Err(TokenizerError::load(path, message))
-        }
-        _ => Ok(()),
-    }
+/// The token that stands for a gap.
+fn mask(tokenizer: &Tokenizer, special: &Special, vocab_size: usize) -> Result<u32, String> {
+    let name = special.role("mask_token").unwrap_or("<mask>");
+    let found = tokenizer.token_to_id(name);
+    found.filter(|id| (*id as usize) < vocab_size).ok_or_else(|| {
+        format!("it has no token {name:?} for a gap, which a masked language model needs (`mask_token` in tokenizer_config.json names it)")
+    })
 }
 
-/// The classes that split texts as Llama 2 does, except where the file splits them into bytes, as Llama 3 does.
-const LLAMA: [&str; 2] = ["LlamaTokenizer", "LlamaTokenizerFast"];
-
-/// Splits texts as Llama's class does, which uses the vocabulary, the merges, the post-processor and the decoder of the file.
-fn split_as_llama(
-    tokenizer: &mut Tokenizer,
-    mut bpe: BPE,
-    special: &Special,
-) -> tokenizers::Result<()> {
-    (bpe.unk_token, bpe.fuse_unk, bpe.byte_fallback) = (None, true, true);
-    tokenizer.with_model(bpe);
-    tokenizer.with_normalizer(None::<NormalizerWrapper>)?;
-    let scheme = match (special.no_prefix_space, special.legacy) {
-        (true, _) => PrependScheme::Never,
-        (false, true) => PrependScheme::Always,
-        (false, false) => PrependScheme::First,
+/// From sentencepiece's model.
+fn sentencepiece(
+    model: &Model,
+    config: &ModelConfig,
+    special: &mut Special,
+) -> tokenizers::Result<Built> {
+    let llama = is_of_llama(special, config);
+    let mut tokenizer = if llama {
+        let roles = [
+            ("bos_token", "<s>"),
+            ("eos_token", "</s>"),
+            ("unk_token", "<unk>"),
+        ];
+        special.fill_with(roles.map(|(role, token)| (role, token.to_owned())));
+        let bpe = model.by_id()?;
+        let mut tokenizer = Tokenizer::new(bpe.clone());
+        split_as_llama(&mut tokenizer, bpe, special)?;
+        tokenizer.with_decoder(Some(Model::llama_decoder(special)?));
+        tokenizer
+    } else {
+        let roles = model.roles().into_iter();
+        special.fill_with(roles.filter_map(|(role, token)| Some((role, token?))));
+        let names = special.claims();
+        let names = names.map(|(id, name, _)| (id, name.to_owned())).collect();
+        model.tokenizer(special, &names)?
     };
-    tokenizer.with_pre_tokenizer(Some(Metaspace::new('▁', scheme, false)));
-    Ok(())
+    tokenizer.add_tokens(model.added(!llama))?;
+    special.add_to(&mut tokenizer)?;
+    let (begin, end) = surround(&tokenizer, special);
+    finish(tokenizer, special, begin, end)
 }
 
-/// Splits texts as GPT-2's class does: `tokenizer_config.json` alone says whether one begins with a space.
-fn split_as_gpt2(tokenizer: &mut Tokenizer, special: &Special) {
-    let bytes = ByteLevel::new(special.add_prefix_space, true, true);
-    tokenizer.with_pre_tokenizer(Some(bytes));
-    tokenizer.with_decoder(Some(ByteLevel::new(false, true, true)));
+/// The tokens that `tokenizer_config.json` puts around a text.
+fn surround(tokenizer: &Tokenizer, special: &Special) -> (Vec<u32>, Vec<u32>) {
+    let around = |wanted: bool, role: &str| -> Vec<u32> {
+        let token = special.role(role).filter(|_| wanted);
+        let id = token.and_then(|token| tokenizer.token_to_id(token));
+        id.into_iter().collect()
+    };
+    (
+        around(special.add_bos, "bos_token"),
+        around(special.add_eos, "eos_token"),
+    )
 }
 
 /// GPT-2's byte-level BPE, which OPT shares.
@@ -260,17 +292,19 @@ fn byte_level(
     let bpe = BPE::from_file(&vocab.to_string_lossy(), &merges.to_string_lossy()).build()?;
     let mut tokenizer = Tokenizer::new(bpe);
     split_as_gpt2(&mut tokenizer, special);
+    if is_roberta(special, config) {
+        special.add_to(&mut tokenizer)?;
+        let id = |role: &str| tokenizer.token_to_id(special.role(role)?);
+        let (begin, end) = (id("cls_token"), id("sep_token"));
+        let around = [begin, end].map(|id| id.into_iter().collect());
+        let [begin, end] = around;
+        return finish(tokenizer, special, begin, end);
+    }
     if !special.speaks {
         return by_config(tokenizer, config, special);
     }
     special.add_to(&mut tokenizer)?;
-    let around = |wanted: bool, role: &str| -> Vec<u32> {
-        let token = special.role(role).filter(|_| wanted);
-        let id = token.and_then(|token| tokenizer.token_to_id(token));
-        id.into_iter().collect()
-    };
-    let begin = around(special.add_bos, "bos_token");
-    let end = around(special.add_eos, "eos_token");
+    let (begin, end) = surround(&tokenizer, special);
     finish(tokenizer, special, begin, end)
 }
 

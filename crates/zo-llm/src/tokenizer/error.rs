@@ -10,8 +10,7 @@ use thiserror::Error;
 pub enum TokenizerError {
     /// The folder holds no tokenizer.
     #[error(
-        "{dir} holds neither tokenizer.json nor vocab.json with merges.txt: complete the download, or, where there is a tokenizer.model \
-         alone, convert it by loading and saving it with transformers' AutoTokenizer"
+        "{dir} holds neither tokenizer.json nor vocab.json with merges.txt nor tokenizer.model: complete the download"
     )]
     Missing {
         /// The folder.

@@ -37,6 +37,8 @@ pub(super) struct Special {
     pub(super) no_prefix_space: bool,
     /// Llama's: whether a space goes before each part of a text between special tokens, not just the first.
     pub(super) legacy: bool,
+    /// Whether `legacy` is said to be false.
+    pub(super) not_legacy: bool,
     /// Whether spaces before punctuation are left out of decoded texts, and whether those of a BPE too.
     pub(super) clean_up: bool,
     pub(super) clean_up_bpe: bool,
@@ -67,6 +69,7 @@ impl Special {
             special.add_prefix_space = flag("add_prefix_space")?;
             special.no_prefix_space = config.get("add_prefix_space") == Some(&Value::Bool(false));
             special.legacy = flag("legacy")?;
+            special.not_legacy = config.get("legacy") == Some(&Value::Bool(false));
             special.split = flag("split_special_tokens")?;
             special.clean_up = flag("clean_up_tokenization_spaces")?;
             special.clean_up_bpe = flag(FOR_BPE)?;
@@ -131,6 +134,28 @@ impl Special {
             let default = || Some(AddedToken::from("<|endoftext|>", true));
             self.roles.entry(role.to_owned()).or_insert_with(default);
         }
+    }
+
+    /// Fills in the roles that the folder does not mention.
+    pub(super) fn fill_with<'a>(&mut self, roles: impl IntoIterator<Item = (&'a str, String)>) {
+        for (role, token) in roles {
+            let default = || Some(AddedToken::from(token, true));
+            self.roles.entry(role.to_owned()).or_insert_with(default);
+        }
+    }
+
+    /// Fills in RoBERTa's special tokens.
+    pub(super) fn fill_roberta(&mut self) {
+        let roles = [
+            ("bos_token", "<s>"),
+            ("eos_token", "</s>"),
+            ("sep_token", "</s>"),
+            ("cls_token", "<s>"),
+            ("unk_token", "<unk>"),
+            ("pad_token", "<pad>"),
+            ("mask_token", "<mask>"),
+        ];
+        self.fill_with(roles.map(|(role, token)| (role, token.to_owned())));
     }
 
     /// Drops the tokens of `added_tokens.json` whose ids `tokenizer.json` gives to its own.

@@ -35,6 +35,11 @@ pub enum AdapterError {
     /// Full tuning adds nothing.
     #[error("full tuning makes no adapter: save the model itself (`save_model`)")]
     Full,
+    /// RoBERTa's head is more than a matrix.
+    #[error(
+        "the head of a masked language model has layers of its own, for which there is no adapter: save the model itself (`save_model`)"
+    )]
+    MaskedHead,
     /// This tuning has not been applied to the model.
     #[error("the model has no parameters of {0} tuning: apply it first (`Tuning::apply`)")]
     NotApplied(Tuning),
@@ -90,6 +95,7 @@ pub fn save_adapter(
     let missing = || AdapterError::NotApplied(tuning.clone());
     let (config, name, shape, data) = match tuning {
         Tuning::Full => return Err(AdapterError::Full),
+        Tuning::Head if model.is_masked() => return Err(AdapterError::MaskedHead),
         Tuning::Lora(config) => return Ok(lora::save_adapter(dir, model, config, base)?),
         Tuning::Prefix { .. } => {
             let parts = floats(model, ".self_attn.prefix.")?;
@@ -142,7 +148,7 @@ pub fn save_adapter(
     let mut config = config;
     for (key, value) in [
         ("base_model_name_or_path", json!(base)),
-        ("task_type", json!("CAUSAL_LM")),
+        ("task_type", json!(peft::config::task_type(model))),
         ("num_transformer_submodules", json!(1)),
         ("inference_mode", json!(true)),
     ] {
@@ -181,6 +187,7 @@ pub fn load_adapter(dir: &Path, model: CausalLm) -> Result<(CausalLm, Tuning), A
             load_prefix(dir, model, tokens(&config))
         }
         Some("PROMPT_TUNING") => load_prompt(dir, model, tokens(&config)),
+        Some("HEAD") if model.is_masked() => Err(AdapterError::MaskedHead),
         Some("HEAD") => load_head(dir, model),
         _ => Err(unsupported(&path, &config)),
     }

@@ -29,7 +29,8 @@ pub struct LoraConfig {
     #[config(default = 16.0)]
     pub alpha: f64,
     /// The linear layers to adapt, by the last parts of their Hugging Face names: `q_proj` is that of every block,
-    /// `layers.0.self_attn.q_proj` that of the first. Each must match a layer. Default `q_proj` and `v_proj`.
+    /// `layers.0.self_attn.q_proj` that of the first. Each must match a layer. Default `q_proj` and `v_proj`, which with `k_proj` also
+    /// mean RoBERTa's `query`, `value` and `key`.
     #[config(default = "default_targets()")]
     pub targets: Vec<String>,
     /// Whether the scale is `alpha / sqrt(rank)` (Kalajdzievski 2023, arXiv 2312.03732) instead of `alpha / rank`. Default false.
@@ -186,15 +187,29 @@ impl LoraConfig {
         Ok(())
     }
 
+    /// The targets by their names in `model`: RoBERTa's projections are called otherwise than all others'.
+    pub(super) fn targets_in(&self, model: &CausalLm) -> Vec<String> {
+        const ROBERTA: [(&str, &str); 3] =
+            [("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value")];
+        let name = |target: &String| {
+            let found = ROBERTA.iter().find(|(usual, _)| target == usual);
+            match found.filter(|_| model.is_masked()) {
+                Some((_, name)) => (*name).to_owned(),
+                None => target.clone(),
+            }
+        };
+        self.targets.iter().map(name).collect()
+    }
+
     /// The layers of `model` that the targets match.
     pub(super) fn select(&self, model: &CausalLm) -> Result<Layers, LoraError> {
         self.validate()?;
-        let mut layers = linear_layers(model);
+        let (mut layers, targets) = (linear_layers(model), self.targets_in(model));
         let unknown = |target: &&String| !layers.keys().any(|layer| matches(target, layer));
-        if let Some(target) = self.targets.iter().find(unknown) {
+        if let Some(target) = targets.iter().find(unknown) {
             return Err(unknown_target(target, &layers));
         }
-        layers.retain(|layer, _| self.targets.iter().any(|target| matches(target, layer)));
+        layers.retain(|layer, _| targets.iter().any(|target| matches(target, layer)));
         Ok(layers)
     }
 }

@@ -3,7 +3,7 @@
 //! PEFT stores `lora_A` as `[rank, d_in]` and `lora_B` as `[d_out, rank]`, the transposes of the factors here, just as it stores
 //! weights as `[d_out, d_in]`.
 
-mod config;
+pub(super) mod config;
 mod targets;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -75,7 +75,7 @@ pub fn save_adapter(
             name: WEIGHTS.to_owned(),
             message: error.to_string(),
         })?;
-    let text = config::write(config, base_model).into_bytes();
+    let text = config::write(config, model, base_model).into_bytes();
     std::fs::create_dir_all(dir).map_err(|source| LoraError::Write {
         path: dir.to_owned(),
         source,

@@ -14,15 +14,36 @@ use zo_llm::task::rows::read_examples;
 use zo_llm::tuning::load_adapter;
 use zo_llm::{CausalLm, Checkpoint, Dtype, TokenBatch};
 
-/// Every folder that `golden/make.py` writes.
-pub(crate) const CASES: [&str; 6] = [
+/// The folders that `golden/make.py` writes, except for [`DYNAMIC`] and [`MASKED`].
+pub(crate) const CASES: [&str; 21] = [
     "opt-pre-norm",
     "opt-post-norm-projected",
     "opt-gelu-no-bias-untied",
     "llama-gqa-shards",
     "llama-tied-head-dim",
     "llama3-rope-scaling",
+    "llama-linear",
+    "llama-yarn",
+    "mistral-window",
+    "mistral-head-dim",
+    "mistral-linear",
+    "qwen2-tied",
+    "qwen2-late-window",
+    "qwen2-yarn",
+    "qwen3-head-dim",
+    "qwen3-bias-alternating",
+    "qwen3-linear-shards",
+    "qwen3-yarn",
+    "gemma3-alternating",
+    "gemma3-scaled",
+    "gemma3-untied-pattern",
 ];
+
+/// Folders of masked language models.
+pub(crate) const MASKED: [&str; 3] = ["roberta-tied", "roberta-untied", "roberta-tanh-shards"];
+
+/// Folders of models in which a sequence notices the longest of its batch, as in transformers.
+pub(crate) const DYNAMIC: [&str; 3] = ["llama-dynamic", "mistral-dynamic", "qwen3-dynamic"];
 
 pub(crate) fn golden(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

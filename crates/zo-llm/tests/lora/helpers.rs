@@ -154,7 +154,7 @@ pub(crate) fn rslora_of(config: &ModelConfig) -> LoraConfig {
     let mut lora = rslora();
     let other = match config {
         ModelConfig::Opt(_) => "down_proj",
-        ModelConfig::Llama(_) => "fc2",
+        ModelConfig::Llama(_) | ModelConfig::Roberta(_) => "fc2",
     };
     lora.targets.retain(|target| target != other);
     lora

@@ -1,9 +1,9 @@
 //! Prompts and continuations as tokens.
 
 use super::error::DatasetError;
-use super::example::Sequence;
+use super::example::{EncodedExample, Sequence};
 use crate::data::task::rows::Place;
-use crate::data::task::{Example, Task};
+use crate::data::task::{Answer, Example, Piece, Task};
 use crate::tokenizer::{LmTokenizer, TokenizerError};
 
 /// Separates demonstrations.
@@ -75,6 +75,79 @@ impl Encoder<'_> {
         let before = tokens.len();
         self.cut(&mut tokens, before, before + room, place)?;
         Ok(tokens)
+    }
+
+    /// A text with a gap, and the words that may fill it.
+    pub(super) fn cloze(
+        &self,
+        task: &dyn Task,
+        example: &Example,
+        mask: u32,
+        place: &Place,
+    ) -> Result<EncodedExample, DatasetError> {
+        if !self.encoding.demonstrations.is_empty() {
+            return Err(DatasetError::Demonstrations);
+        }
+        let (Some(cloze), Answer::Choice { options, .. }) = (&example.cloze, &example.answer)
+        else {
+            let task = task.name().to_owned();
+            return Err(DatasetError::NoCloze { task });
+        };
+        let word = |text: &str| {
+            self.tokenizer
+                .encode_word(text)
+                .map_err(|s| tokenizer(place, s))
+        };
+        let mut tokens = self.tokenizer.begin().to_vec();
+        for piece in &cloze.pieces {
+            match piece {
+                Piece::Mask => tokens.push(mask),
+                Piece::Text { text, max_tokens } => {
+                    let piece = word(text)?.into_iter();
+                    tokens.extend(piece.take(max_tokens.unwrap_or(usize::MAX)));
+                }
+            }
+        }
+        tokens.extend(self.tokenizer.end());
+        tokens.truncate(cloze.max_tokens.min(self.context));
+        let gaps = tokens.iter().filter(|token| **token == mask).count();
+        let gap = tokens.iter().position(|token| *token == mask);
+        let Some(gap) = gap.filter(|_| gaps == 1) else {
+            let (place, tokens) = (place.clone(), tokens.len());
+            return Err(DatasetError::Gap {
+                place,
+                gaps,
+                tokens,
+            });
+        };
+        let words = match cloze.words.is_empty() {
+            true => options,
+            false => &cloze.words,
+        };
+        let fill = |text: &String| {
+            let word = match word(&format!(" {}", text.trim()))?[..] {
+                [word] => word,
+                ref tokens => {
+                    return Err(DatasetError::Word {
+                        place: place.clone(),
+                        word: text.trim().to_owned(),
+                        tokens: tokens.len(),
+                    });
+                }
+            };
+            let mut tokens = tokens.clone();
+            tokens[gap] = word;
+            Ok(Sequence {
+                tokens,
+                prompt: gap,
+            })
+        };
+        let sequences = words.iter().map(fill).collect::<Result<_, _>>()?;
+        Ok(EncodedExample {
+            sequences,
+            own_prompt: Some(tokens),
+            answer: example.answer.clone(),
+        })
     }
 
     /// The prompt after the demonstrations.

@@ -38,6 +38,42 @@ pub enum DatasetError {
         /// The continuation.
         text: String,
     },
+    /// The task has no text with a gap, or what fills it is not a choice.
+    #[error(
+        "the task {task} has no prompt with a gap, which a masked language model needs: use sst2, sst5, rte, snli, mnli or trec, a task of your \
+         own whose examples have a `cloze`, or a causal model"
+    )]
+    NoCloze {
+        /// The task.
+        task: String,
+    },
+    /// A text with a gap does not have one, or loses it where the text is cut.
+    #[error("{place}: the text has {gaps} gaps in its {tokens} tokens: it needs one")]
+    Gap {
+        /// The row.
+        place: Place,
+        /// Its gaps.
+        gaps: usize,
+        /// Its tokens.
+        tokens: usize,
+    },
+    /// A label word is not a token.
+    #[error(
+        "{place}: the label word `{word}` has {tokens} tokens: what fills a gap must be a single one"
+    )]
+    Word {
+        /// The row.
+        place: Place,
+        /// The word.
+        word: String,
+        /// Its tokens.
+        tokens: usize,
+    },
+    /// Masked language models learn nothing from examples in the prompt.
+    #[error(
+        "examples before the prompt are for causal models: leave them out with a masked language model"
+    )]
+    Demonstrations,
     /// A prompt does not fit into the model's context.
     #[error(
         "{place}: prompt and continuation have {tokens} tokens, but the model's context is {context}: shorten or drop the row, or let long \

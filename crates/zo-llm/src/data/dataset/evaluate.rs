@@ -4,7 +4,7 @@ use burn::tensor::Device;
 
 use super::train_batch::{chosen, predictions};
 use super::{Dataset, DatasetError, EncodedExample, Sequence, TrainBatch};
-use crate::data::metrics::{exact_match, f1};
+use crate::data::metrics::{exact_match, f1, macro_f1, matthews};
 use crate::data::task::{Answer, Kind};
 use crate::data::text::strip;
 use crate::generate::generate;
@@ -17,6 +17,10 @@ pub struct Evaluation {
     pub accuracy: f64,
     /// For generation, the mean F1 of the answers.
     pub f1: Option<f64>,
+    /// For classification, the mean over the classes of their F1 scores.
+    pub macro_f1: Option<f64>,
+    /// For classification, Matthews' correlation of labels and predictions.
+    pub matthews: Option<f64>,
     /// Mean loss over the rows: see [`TrainBatch::loss`].
     pub loss: f64,
     /// Index of the option chosen for each row, in the order of the rows; `None` where the scores say nothing (NaN, or infinite). Empty
@@ -149,6 +153,12 @@ pub fn evaluate_rows(
     evaluation.accuracy = right / count;
     evaluation.loss = sum / rows.len().max(1) as f64;
     evaluation.f1 = generates.then_some(f1_sum / count);
+    if dataset.kind == Kind::Classification {
+        let labels = rows.iter().map(|row| dataset.examples[*row].label());
+        let labels: Vec<usize> = labels.collect();
+        evaluation.macro_f1 = Some(macro_f1(&labels, &evaluation.predictions));
+        evaluation.matthews = Some(matthews(&labels, &evaluation.predictions));
+    }
     Ok(evaluation)
 }
 

@@ -8,7 +8,7 @@ pub struct Sequence {
     /// Prompt and continuation, tokenised together; no special token ends them.
     pub tokens: Vec<u32>,
     /// How many of the tokens belong to the prompt: at least one, and fewer than all. A token across the boundary belongs to the
-    /// continuation.
+    /// continuation. In a masked language model, the index of the gap.
     pub prompt: usize,
 }
 
@@ -22,10 +22,10 @@ impl Sequence {
 /// A tokenised row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedExample {
-    /// The prompt with each option; for generation, with the text that training teaches.
+    /// The prompt with each option; in a masked language model, the text with each word in its gap; for generation, with the text that training teaches.
     pub sequences: Vec<Sequence>,
     /// The prompt tokenised by itself, where the model is to write the answer: the tokens before a given answer differ if one
-    /// lies across the boundary.
+    /// lies across the boundary. In a masked language model, the text with its gap.
     pub own_prompt: Option<Vec<u32>>,
     /// What is right.
     pub answer: Answer,

@@ -19,8 +19,13 @@ pub struct TrainBatch {
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant, reason = "there is one per batch")]
 enum Form {
-    /// Logits of one token per label word, after the prompt.
-    Words { words: Vec<u32>, labels: Vec<usize> },
+    /// Logits of one token per label word, after the prompt or in its gap.
+    Words {
+        words: Vec<u32>,
+        labels: Vec<usize>,
+        /// Where the gap of each row is.
+        gaps: Option<Vec<usize>>,
+    },
     /// Mean log-probabilities of continuations.
     Continuations {
         last: Vec<Vec<u32>>,
@@ -51,9 +56,15 @@ impl TrainBatch {
             let prompts: Vec<&[u32]> = examples.iter().map(|e| e.prompt()).collect();
             let labels = examples.iter().map(|e| e.label()).collect();
             let words = words.clone();
+            let gap = |example: &&EncodedExample| example.sequences[0].prompt;
+            let gaps = dataset.mask.map(|_| examples.iter().map(gap).collect());
             return Ok(Self {
                 tokens: batch(&prompts)?,
-                form: Form::Words { words, labels },
+                form: Form::Words {
+                    words,
+                    labels,
+                    gaps,
+                },
             });
         }
         if dataset.kind == Kind::Classification {
@@ -118,12 +129,28 @@ impl TrainBatch {
     /// the right continuation have its mean log-probability, `[rows, 1]`.
     pub fn scores(&self, model: &CausalLm) -> Tensor<2> {
         match &self.form {
+            Form::Words {
+                words,
+                gaps: Some(gaps),
+                ..
+            } => model.logits_at(&self.tokens, gaps, words),
             Form::Words { words, .. } => model.last_logits(&self.tokens, words),
             Form::Continuations { last, mean, labels } => {
                 let rows = labels.as_ref().map_or(last.len(), Vec::len).max(1);
                 let each = model.log_probs(&self.tokens, last).unsqueeze_dim(1);
                 mean.clone().matmul(each).reshape([rows, last.len() / rows])
             }
+        }
+    }
+
+    /// What the head's matrix sees where the label words are predicted, `[rows, width]`; `None` where the words have several tokens.
+    pub(crate) fn features(&self, model: &CausalLm) -> Option<Tensor<2>> {
+        match &self.form {
+            Form::Words {
+                gaps: Some(gaps), ..
+            } => Some(model.hidden_at(&self.tokens, gaps)),
+            Form::Words { .. } => Some(model.last_hidden(&self.tokens)),
+            Form::Continuations { .. } => None,
         }
     }
 

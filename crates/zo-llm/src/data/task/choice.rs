@@ -39,6 +39,46 @@ impl Task for Copa {
     }
 }
 
+/// WinoGrande (ZO-Bench's): which of two names fills the gap in a sentence?
+///
+/// Prompt the sentence up to its `_`; options each name with the rest of the sentence. Fields `sentence`, `option1`, `option2`, `answer` (`1` or
+/// `2`).
+#[derive(Debug, Clone, Copy)]
+pub struct WinoGrande;
+
+impl Task for WinoGrande {
+    fn name(&self) -> &str {
+        "winogrande"
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::MultipleChoice
+    }
+
+    fn answer_fields(&self) -> Vec<&str> {
+        vec!["answer"]
+    }
+
+    fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
+        let sentence = row.text("sentence")?;
+        let parts: Vec<&str> = sentence.split('_').collect();
+        let [before, after] = parts[..] else {
+            return Err(row.wrong("sentence", "a sentence with one `_`"));
+        };
+        let prompt = before.trim_end_matches(is_space);
+        let space = &before[prompt.len()..];
+        let option = |name: &str| -> Result<String, TaskError> {
+            Ok(format!("{space}{}{after}", row.text(name)?))
+        };
+        let options = [option("option1")?, option("option2")?];
+        let label = match row.index("answer", 3)? {
+            0 => return Err(row.wrong("answer", "1 or 2")),
+            number => number - 1,
+        };
+        Ok(vec![Example::choice(prompt.to_owned(), &options, label)])
+    }
+}
+
 fn uncapitalised(sentence: &str) -> String {
     let (first, rest) = sentence.split_at(sentence.find(' ').unwrap_or(sentence.len()));
     if first == "I" {
@@ -132,5 +172,6 @@ fn gap(
             label,
             also_right,
         },
+        cloze: None,
     })
 }

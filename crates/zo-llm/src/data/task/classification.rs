@@ -2,13 +2,14 @@
 //!
 //! Prompts and words are those of MeZO (arXiv 2305.17333, appendix on prompts), as its code writes them where the two differ.
 
+use super::cloze::Cloze;
 use super::example::{Example, Kind, Task};
 use super::fields::{Fields, TaskError};
 use crate::data::text::strip;
 
 /// SST-2: is a film review positive?
 ///
-/// Prompt `{sentence} It was`, then terrible or great. Fields `sentence`, `label` (`negative` or `positive`, or 0 or 1 for them), in
+/// Prompt `{sentence} It was`, then terrible or great; masked `{sentence} It was{mask}.`. Fields `sentence`, `label` (`negative` or `positive`, or 0 or 1 for them), in
 /// GLUE's tsv, too.
 #[derive(Debug, Clone, Copy)]
 pub struct Sst2;
@@ -27,16 +28,18 @@ impl Task for Sst2 {
     }
 
     fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
-        let prompt = format!("{} It was", strip(row.text("sentence")?));
+        let sentence = row.text("sentence")?;
+        let prompt = format!("{} It was", strip(sentence));
         let label = row.flag_named("label", ["negative", "positive"])?;
-        Ok(vec![Example::choice(prompt, &self.label_words(), label)])
+        let example = Example::choice(prompt, &self.label_words(), label);
+        Ok(vec![example.with_cloze(Cloze::sentiment(sentence, None))])
     }
 }
 
 /// RTE: does a premise entail a hypothesis?
 ///
-/// Prompt `{premise}`, new line, `Does this mean that "{hypothesis}" is true? Yes or No?`, new line; then Yes or No. Fields `premise`,
-/// `hypothesis` (in GLUE `sentence1`, `sentence2`), `label`: `entailment` or `not_entailment`, or 0 or 1 for them.
+/// Prompt `{premise}`, new line, `Does this mean that "{hypothesis}" is true? Yes or No?`, new line; then Yes or No; masked `{premise}?{mask}, {hypothesis}`. Fields
+/// `premise`, `hypothesis` (in GLUE `sentence1`, `sentence2`), `label`: `entailment` or `not_entailment`, or 0 or 1 for them.
 #[derive(Debug, Clone, Copy)]
 pub struct Rte;
 
@@ -59,7 +62,10 @@ impl Task for Rte {
         let prompt =
             format!("{premise}\nDoes this mean that \"{hypothesis}\" is true? Yes or No?\n");
         let label = row.class("label", &["entailment", "not_entailment"])?;
-        Ok(vec![Example::choice(prompt, &self.label_words(), label)])
+        let example = Example::choice(prompt, &self.label_words(), label);
+        Ok(vec![
+            example.with_cloze(Cloze::inference(premise, hypothesis)),
+        ])
     }
 }
 
@@ -94,7 +100,8 @@ impl Task for Cb {
 
 /// BoolQ: a passage and a yes/no question about it.
 ///
-/// Prompt `{passage} {question}?` and a new line, then No or Yes. (MeZO's code also capitalises the question.) Fields `passage`,
+/// Prompt `{passage} {question}?` and a new line, then No or Yes. The question ends with one question mark and begins with a capital, as MeZO's
+/// code writes it (its paper's table has neither). Fields `passage`,
 /// `question`, `label` (in the data set's own release `answer`).
 #[derive(Debug, Clone, Copy)]
 pub struct BoolQ;
@@ -117,11 +124,50 @@ impl Task for BoolQ {
     }
 
     fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
-        let (passage, question) = (strip(row.text("passage")?), strip(row.text("question")?));
-        let prompt = format!("{passage} {}?\n", question.trim_end_matches('?'));
-        let label = row.flag(row.either("label", "answer"))?;
-        Ok(vec![Example::choice(prompt, &self.label_words(), label)])
+        yes_or_no(row, capitalised)
     }
+}
+
+/// The bundled rows, in BoolQ's layout, with the question as it stands: what the bundled model was trained on begins with a small letter.
+#[derive(Debug, Clone, Copy)]
+pub struct Opinions;
+
+impl Task for Opinions {
+    fn name(&self) -> &str {
+        "opinions"
+    }
+
+    fn kind(&self) -> Kind {
+        Kind::Classification
+    }
+
+    fn label_words(&self) -> Vec<&str> {
+        vec!["No", "Yes"]
+    }
+
+    fn answer_fields(&self) -> Vec<&str> {
+        vec!["label", "answer"]
+    }
+
+    fn read(&self, row: &Fields<'_>) -> Result<Vec<Example>, TaskError> {
+        yes_or_no(row, str::to_owned)
+    }
+}
+
+/// A passage and a question, which `spell` spells, without its question mark.
+fn yes_or_no(row: &Fields<'_>, spell: impl Fn(&str) -> String) -> Result<Vec<Example>, TaskError> {
+    let (passage, question) = (strip(row.text("passage")?), strip(row.text("question")?));
+    let question = spell(question.trim_end_matches('?'));
+    let prompt = format!("{passage} {question}?\n");
+    let label = row.flag(row.either("label", "answer"))?;
+    Ok(vec![Example::choice(prompt, &["No", "Yes"], label)])
+}
+
+/// The text with a capital first letter, as Python's `s[0].upper() + s[1:]`.
+fn capitalised(text: &str) -> String {
+    let mut rest = text.chars();
+    let first = rest.next().map(|first| first.to_uppercase().to_string());
+    format!("{}{}", first.unwrap_or_default(), rest.as_str())
 }
 
 /// WSC: does a pronoun refer to a noun phrase?

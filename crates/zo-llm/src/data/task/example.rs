@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::cloze::Cloze;
 use super::fields::{Fields, TaskError};
 
 /// A prompt and what may follow it.
@@ -11,6 +12,8 @@ pub struct Example {
     pub prompt: String,
     /// What may follow, and what is right.
     pub answer: Answer,
+    /// What masked language models read in place of the prompt; `None` where the task has nothing for them.
+    pub cloze: Option<Cloze>,
 }
 
 /// What may follow a prompt, and what is right.
@@ -41,13 +44,30 @@ impl Example {
             label,
             also_right: Vec::new(),
         };
-        Self { prompt, answer }
+        Self {
+            prompt,
+            answer,
+            cloze: None,
+        }
     }
 
     /// An example whose answer the model writes.
     pub fn text(prompt: String, references: Vec<String>) -> Self {
         let answer = Answer::Text { references };
-        Self { prompt, answer }
+        Self {
+            prompt,
+            answer,
+            cloze: None,
+        }
+    }
+
+    /// The same example with a text for masked language models.
+    #[must_use]
+    pub fn with_cloze(self, cloze: Cloze) -> Self {
+        Self {
+            cloze: Some(cloze),
+            ..self
+        }
     }
 
     /// Index of the right option; `None` for a text.
@@ -175,6 +195,11 @@ pub trait Task {
         vec!["label"]
     }
 
+    /// Names for the columns of a csv file whose first line does not name them; none (the default): the first line always does.
+    fn columns(&self) -> &[&str] {
+        &[]
+    }
+
     /// The examples in a row: one in a flat file, several where questions are nested below a passage.
     ///
     /// # Errors
@@ -208,12 +233,27 @@ pub fn read_unlabelled(
     task: &dyn Task,
     row: &Map<String, Value>,
 ) -> Result<(Vec<Example>, bool), TaskError> {
+    let answers = task.answer_fields();
+    // WinoGrande's way to hide an answer.
+    let hidden = |name: &&str| row.get(*name).is_some_and(|value| value == "");
+    let shown;
+    let row = match answers.iter().any(hidden) {
+        true => {
+            let kept = row
+                .iter()
+                .filter(|(name, _)| !hidden(&name.as_str()) || !answers.contains(&name.as_str()));
+            shown = kept
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect();
+            &shown
+        }
+        false => row,
+    };
     let missing = match read_row(task, row) {
         Ok(examples) => return Ok((examples, true)),
         Err(TaskError::Missing { field, found }) => TaskError::Missing { field, found },
         Err(other) => return Err(other),
     };
-    let answers = task.answer_fields();
     let given = |name: &&str| row.get(*name).is_some_and(|value| !value.is_null());
     if answers.iter().any(given) {
         return Err(missing);
@@ -225,7 +265,7 @@ pub fn read_unlabelled(
             json!({ "text": ["?"] }),
             json!({ "spans": ["?"] }),
         ],
-        _ => vec![json!(0)],
+        _ => vec![json!(0), json!(1)],
     };
     for name in answers {
         for stand_in in stand_ins {

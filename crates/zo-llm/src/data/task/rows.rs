@@ -55,7 +55,7 @@ pub fn read_split(
     split: Split,
     limit: Option<usize>,
 ) -> Result<Vec<RowExample>, RowsError> {
-    let examples = collect(task, rows(dir, split)?, limit, true)?;
+    let examples = collect(task, rows_of(dir, split, task.columns())?, limit, true)?;
     if examples.is_empty() && limit != Some(0) {
         let files = files(dir, split)?;
         let files = files.iter().map(|path| path.display().to_string());
@@ -86,7 +86,7 @@ pub fn read_file(
         );
         return Err(row::file(path, &reason));
     }
-    let examples = collect(task, open(path)?, limit, labelled)?;
+    let examples = collect(task, open(path, task.columns())?, limit, labelled)?;
     match examples.is_empty() && limit != Some(0) {
         true if labelled => Err(row::file(
             path,
@@ -146,8 +146,15 @@ fn collect(
 /// # Errors
 /// If no file is found, or one cannot be read. Errors in a row are yielded in place of that row.
 pub fn rows(dir: &Path, split: Split) -> Result<Rows, RowsError> {
-    let rows = files(dir, split)?.into_iter().flat_map(|path| {
-        let rows = open(&path);
+    rows_of(dir, split, &[])
+}
+
+/// [`rows`], with names for the columns of a csv file without them.
+fn rows_of(dir: &Path, split: Split, columns: &[&str]) -> Result<Rows, RowsError> {
+    let columns: Vec<String> = columns.iter().map(|name| (*name).to_owned()).collect();
+    let rows = files(dir, split)?.into_iter().flat_map(move |path| {
+        let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+        let rows = open(&path, &columns);
         rows.unwrap_or_else(|error| Box::new(std::iter::once(Err(error))))
     });
     Ok(Box::new(rows))
@@ -155,11 +162,19 @@ pub fn rows(dir: &Path, split: Split) -> Result<Rows, RowsError> {
 
 const ENDINGS: [&str; 6] = ["jsonl", "tsv", "json", "parquet", "csv", "ndjson"];
 
-/// What the files of a split are called, without the ending: first here, then in GLUE, SuperGLUE, Hugging Face, SQuAD and DROP.
+/// What the files of a split are called, without the ending: first here, then in GLUE, SuperGLUE, Hugging Face, SQuAD, DROP and MNLI.
 fn stems(split: Split) -> &'static [&'static str] {
     match split {
         Split::Train => &["train", "train-v1.1", "drop_dataset_train"],
-        Split::Dev => &["dev", "val", "validation", "dev-v1.1", "drop_dataset_dev"],
+        Split::Dev => &[
+            "dev",
+            "val",
+            "validation",
+            "dev-v1.1",
+            "drop_dataset_dev",
+            "dev_matched",
+            "validation_matched",
+        ],
     }
 }
 
@@ -228,12 +243,12 @@ fn shard(name: &str, stems: &[&str]) -> Option<(usize, usize)> {
     Some((index.parse().ok()?, count.parse().ok()?))
 }
 
-fn open(path: &Path) -> Result<Rows, RowsError> {
+fn open(path: &Path, columns: &[&str]) -> Result<Rows, RowsError> {
     match path.extension().and_then(|ending| ending.to_str()) {
         Some("jsonl" | "ndjson") => json::lines(path),
         Some("json") => json::whole(path),
         Some("tsv") => table::tsv(path),
-        Some("csv") => table::csv(path),
+        Some("csv") => table::csv(path, columns),
         _ => columns::parquet(path),
     }
 }

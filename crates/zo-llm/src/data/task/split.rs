@@ -75,6 +75,39 @@ pub fn sample_per_class(labels: &[usize], k: usize, seed: u64) -> Result<Vec<usi
     Ok(rows)
 }
 
+/// LM-BFF's rows (Gao et al. 2021): of each class `k` rows of the training file to train on and the next `k` to select a checkpoint by, and up to
+/// 1000 of the `dev_rows` rows of the dev file to report on. `labels` are those of the training file. LM-BFF draws its own by NumPy's generator.
+///
+/// # Errors
+/// If a class has fewer than `2 k` rows, or there is nothing to draw.
+pub fn k_shot(
+    labels: &[usize],
+    k: usize,
+    dev_rows: usize,
+    seed: u64,
+) -> Result<Subsets, SplitError> {
+    let both = sample_per_class(labels, 2 * k, seed)?;
+    let train = {
+        let own: Vec<usize> = both.iter().map(|row| labels[*row]).collect();
+        sample_per_class(&own, k, seed)?
+    };
+    let (mut kept, mut rest) = (Vec::new(), Vec::new());
+    for (place, row) in both.into_iter().enumerate() {
+        match train.binary_search(&place) {
+            Ok(_) => kept.push(row),
+            Err(_) => rest.push(row),
+        }
+    }
+    let mut test: Vec<usize> = (0..dev_rows).collect();
+    test.shuffle(&mut generator(seed, DEV_FILE, 0));
+    test.truncate(SplitSizes::default().test);
+    Ok(Subsets {
+        train: kept,
+        dev: rest,
+        test,
+    })
+}
+
 /// The maximum sizes of MeZO's [`Subsets`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SplitSizes {
@@ -178,6 +211,24 @@ mod tests {
         assert!(message(&[2, 0], 1).contains("class 1 has 0 rows"));
         assert!(message(&[0], 0).contains("0 rows of each class"));
         assert!(message(&[], 4).contains("from 0 rows"));
+    }
+
+    #[test]
+    fn shots_are_k_of_each_class_twice() {
+        let labels: Vec<usize> = (0..200).map(|row| row * row % 3).collect();
+        let parts = k_shot(&labels, 16, 1200, 3).unwrap();
+        for rows in [&parts.train, &parts.dev] {
+            assert_eq!(rows.len(), 32, "squares leave 0 or 1");
+            assert_eq!(rows.iter().filter(|row| labels[**row] == 1).count(), 16);
+            assert!(rows.is_sorted_by(|a, b| a < b));
+        }
+        assert!(parts.train.iter().all(|row| !parts.dev.contains(row)));
+        assert_eq!(parts.test.len(), 1000);
+        assert_eq!(parts, k_shot(&labels, 16, 1200, 3).unwrap());
+        assert_ne!(parts, k_shot(&labels, 16, 1200, 4).unwrap());
+        let few = k_shot(&labels, 40, 9, 0).unwrap_err().to_string();
+        assert!(few.contains("class 0 has 67 rows, 80"), "{few}");
+        assert!(k_shot(&labels, 0, 9, 0).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use thiserror::Error;
 use crate::files::error::LoadError;
 
 /// How to proceed without the hub.
-const BY_HAND: &str = "or put its config.json, its tokenizer (tokenizer.json, or vocab.json with merges.txt) and its weights \
+const BY_HAND: &str = "or put its config.json, its tokenizer (tokenizer.json, vocab.json with merges.txt, or tokenizer.model) and its weights \
     (model.safetensors or pytorch_model.bin, or the .index.json of either with all shards) into one folder and \
     give that (`--model DIR`)";
 

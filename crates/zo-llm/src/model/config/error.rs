@@ -33,9 +33,11 @@ pub enum ConfigError {
         /// The fields and their values.
         fields: String,
     },
-    /// The model is neither OPT nor Llama.
+    /// The model is of none of the known architectures.
     #[error(
-        "{place}: architecture {found} is not supported; use an OPTForCausalLM or LlamaForCausalLM folder"
+        "{place}: architecture {found} is not supported; use a folder of an OPTForCausalLM, LlamaForCausalLM, MistralForCausalLM, \
+         Qwen2ForCausalLM, Qwen3ForCausalLM, \
+         Gemma3ForCausalLM or RobertaForMaskedLM"
     )]
     UnknownArchitecture {
         /// Where the configuration came from.

@@ -1,14 +1,21 @@
-//! The configuration of Llama.
+//! The configuration of Llama and its relatives.
 
 use serde_json::{Value, json};
 
 use super::activation::Activation;
 use super::error::ConfigError;
+use super::family::{Family, Windows};
 use super::fields::{Fields, in_vocabulary, positive, tokens_value};
+use super::rope::{RopeScaling, rope_values};
+use super::window::LayerType;
 
-/// The fields of a Llama `config.json` that determine what the model computes, under their Hugging Face names.
+/// What determines the computations of Llama and its relatives ([`Family`]): the fields of their `config.json`, under their Hugging Face
+/// names.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LlamaConfig {
+    /// Which of them it is (default Llama): biases and normalizations that no field mentions, and the names in a saved
+    /// `config.json`.
+    pub family: Family,
     /// Rows of the embedding matrix.
     pub vocab_size: usize,
     /// Width of the residual stream.
@@ -23,19 +30,27 @@ pub struct LlamaConfig {
     pub num_key_value_heads: usize,
     /// Width of one head, even (default: `hidden_size / num_attention_heads`).
     pub head_dim: usize,
-    /// Longest sequence in tokens.
+    /// Longest sequence in tokens, before any `rope_scaling`.
     pub max_position_embeddings: usize,
     /// Epsilon of the normalizations (default 1e-6).
     pub rms_norm_eps: f64,
     /// Base of the rotary frequencies (default 10000).
     pub rope_theta: f64,
-    /// Llama 3.1's scaling of the rotary frequencies (default none).
+    /// Scaling of the rotary frequencies (default none).
     pub rope_scaling: Option<RopeScaling>,
+    /// How many tokens a query sees in layers with a window, its own included; `None` (the default): all before it. Llama has none.
+    pub sliding_window: Option<usize>,
+    /// In which layers the window applies: one entry per layer, or none (the default) for all layers. Mistral has one for all.
+    pub layer_types: Vec<LayerType>,
+    /// Base of the rotary frequencies, unscaled, in layers with a window (default: as in the others); Gemma 3 only.
+    pub rope_local_theta: Option<f64>,
+    /// Attention scores are divided by its root (default: `head_dim`); Gemma 3 only.
+    pub query_pre_attn_scalar: Option<f64>,
     /// Nonlinearity of the gate (default silu).
     pub hidden_act: Activation,
-    /// Biases in the attention's four projections (default false).
+    /// Biases in the attention's four projections (default false); Llama and Qwen3 only.
     pub attention_bias: bool,
-    /// Biases in the feed-forward part (default false).
+    /// Biases in the feed-forward part (default false); Llama only.
     pub mlp_bias: bool,
     /// Use the embedding matrix as the head (default false).
     pub tie_word_embeddings: bool,
@@ -49,21 +64,14 @@ pub struct LlamaConfig {
     pub eos_token_ids: Vec<u32>,
 }
 
-/// `rope_type: llama3`: frequencies with wavelengths beyond the original context are divided by `factor`, those with short
-/// wavelengths stay, and those in between are blended.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RopeScaling {
-    /// Divisor of the low frequencies.
-    pub factor: f64,
-    /// Wavelengths above `original_max_position_embeddings / low_freq_factor` are scaled fully.
-    pub low_freq_factor: f64,
-    /// Wavelengths below `original_max_position_embeddings / high_freq_factor` are not scaled.
-    pub high_freq_factor: f64,
-    /// Context of the original training, in tokens.
-    pub original_max_position_embeddings: usize,
-}
-
 impl LlamaConfig {
+    /// The longest sequence, in tokens: `max_position_embeddings`, or more where rotary frequencies are scaled for it.
+    pub fn context(&self) -> usize {
+        let positions = self.max_position_embeddings;
+        self.rope_scaling
+            .map_or(positions, |scaling| scaling.context(positions))
+    }
+
     /// A Llama of the given sizes with as many key heads as query heads, everything else at Llama's defaults.
     pub fn new(
         vocab_size: usize,
@@ -74,6 +82,7 @@ impl LlamaConfig {
         max_position_embeddings: usize,
     ) -> Self {
         Self {
+            family: Family::Llama,
             vocab_size,
             hidden_size,
             intermediate_size,
@@ -85,6 +94,10 @@ impl LlamaConfig {
             rms_norm_eps: 1e-6,
             rope_theta: 10_000.0,
             rope_scaling: None,
+            sliding_window: None,
+            layer_types: Vec::new(),
+            rope_local_theta: None,
+            query_pre_attn_scalar: None,
             hidden_act: Activation::Silu,
             attention_bias: false,
             mlp_bias: false,
@@ -96,20 +109,21 @@ impl LlamaConfig {
         }
     }
 
-    pub(super) fn from_fields(fields: &Fields<'_>) -> Result<Self, ConfigError> {
-        // Fields of Llama's relatives that would silently change the result.
-        for field in [
-            "sliding_window",
-            "attn_logit_softcapping",
-            "num_local_experts",
-        ] {
+    pub(super) fn from_fields(fields: &Fields<'_>, family: Family) -> Result<Self, ConfigError> {
+        // Fields of their relatives that would silently change the result.
+        for field in ["attn_logit_softcapping", "num_local_experts"] {
             if let Some(value) = fields.get(field) {
-                return Err(fields.unsupported(field, value, "Llama without it (null or absent)"));
+                return Err(fields.unsupported(
+                    field,
+                    value,
+                    "a model without it (null or absent)",
+                ));
             }
         }
+        let form = family.form();
         let hidden_size = fields.required_usize("hidden_size")?;
         let num_attention_heads = fields.required_usize("num_attention_heads")?;
-        let head_dim = match fields.usize("head_dim")? {
+        let head_dim = match fields.usize("head_dim")?.or(form.head_dim) {
             Some(head_dim) => head_dim,
             None if num_attention_heads > 0 && hidden_size.is_multiple_of(num_attention_heads) => {
                 hidden_size / num_attention_heads
@@ -120,12 +134,13 @@ impl LlamaConfig {
                 return Err(fields.invalid("num_attention_heads", num_attention_heads, &expected));
             }
         };
-        let (rope_theta, rope_scaling) = rope(fields)?;
+        let (rope_theta, rope_scaling) = (form.rope)(fields)?;
         let activation = fields.str("hidden_act")?.unwrap_or("silu");
         let vocab_size = fields.required_usize("vocab_size")?;
         // Where a field is absent, transformers uses the ids of the first Llama.
         let known = |id: &u32| (*id as usize) < vocab_size;
-        Ok(Self {
+        let mut config = Self {
+            family,
             vocab_size,
             hidden_size,
             intermediate_size: fields.required_usize("intermediate_size")?,
@@ -139,9 +154,13 @@ impl LlamaConfig {
             rms_norm_eps: fields.f64("rms_norm_eps")?.unwrap_or(1e-6),
             rope_theta,
             rope_scaling,
+            sliding_window: None,
+            layer_types: Vec::new(),
+            rope_local_theta: None,
+            query_pre_attn_scalar: None,
             hidden_act: Activation::parse(fields.place, "hidden_act", activation)?,
-            attention_bias: fields.bool("attention_bias", false)?,
-            mlp_bias: fields.bool("mlp_bias", false)?,
+            attention_bias: false,
+            mlp_bias: false,
             tie_word_embeddings: fields.bool("tie_word_embeddings", false)?,
             initializer_range: fields.f64("initializer_range")?.unwrap_or(0.02),
             pad_token_id: fields.token("pad_token_id")?,
@@ -153,7 +172,9 @@ impl LlamaConfig {
                 true => fields.tokens("eos_token_id")?,
                 false => Some(2).filter(known).into_iter().collect(),
             },
-        })
+        };
+        (form.read)(fields, &mut config)?;
+        Ok(config)
     }
 
     pub(super) fn validate(&self, place: &str) -> Result<(), ConfigError> {
@@ -206,9 +227,23 @@ impl LlamaConfig {
                 ));
             }
         }
+        for (field, value) in [
+            ("rope_local_base_freq", self.rope_local_theta),
+            ("query_pre_attn_scalar", self.query_pre_attn_scalar),
+        ] {
+            if let Some(value) = value.filter(|value| !(value.is_finite() && *value > 0.0)) {
+                return Err(ConfigError::invalid(
+                    place,
+                    field,
+                    value,
+                    "positive and finite",
+                ));
+            }
+        }
         if let Some(scaling) = &self.rope_scaling {
             scaling.validate(place)?;
         }
+        self.validate_switches(place)?;
         let ids = [
             ("pad_token_id", self.pad_token_id),
             ("bos_token_id", self.bos_token_id),
@@ -218,23 +253,59 @@ impl LlamaConfig {
         in_vocabulary(place, self.vocab_size, ids.chain(ends))
     }
 
-    pub(super) fn to_value(&self) -> Value {
-        let mut rope = json!({ "rope_type": "default", "rope_theta": self.rope_theta });
-        if let Some(scaling) = &self.rope_scaling {
-            rope = json!({
-                "rope_type": "llama3",
-                "rope_theta": self.rope_theta,
-                "factor": scaling.factor,
-                "low_freq_factor": scaling.low_freq_factor,
-                "high_freq_factor": scaling.high_freq_factor,
-                "original_max_position_embeddings": scaling.original_max_position_embeddings,
-            });
+    /// Checks the windows, and that what the configuration says can be written in the family's `config.json`.
+    fn validate_switches(&self, place: &str) -> Result<(), ConfigError> {
+        if let Some(window) = self.sliding_window {
+            positive(place, &[("sliding_window", window)])?;
         }
-        // Both spellings, so that old and new transformers read the same model.
-        let old_scaling = self.rope_scaling.map(|_| rope.clone());
-        json!({
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
+        let (kinds, layers) = (self.layer_types.len(), self.num_hidden_layers);
+        if kinds != 0 && kinds != layers {
+            let found = format!("{kinds} entries");
+            let expected = format!("one entry for each of the {layers} layers");
+            return Err(ConfigError::invalid(place, "layer_types", found, &expected));
+        }
+        let (family, form) = (self.family, self.family.form());
+        let some_full = self.layer_types.contains(&LayerType::FullAttention);
+        let extra = [
+            (
+                "rope_local_base_freq",
+                self.rope_local_theta.is_some() && family != Family::Gemma3,
+            ),
+            (
+                "query_pre_attn_scalar",
+                self.query_pre_attn_scalar.is_some() && family != Family::Gemma3,
+            ),
+            (
+                "attention_bias",
+                self.attention_bias && !form.attention_bias,
+            ),
+            ("mlp_bias", self.mlp_bias && family != Family::Llama),
+            (
+                "sliding_window",
+                self.sliding_window.is_some() && form.windows == Windows::None,
+            ),
+            (
+                "layer_types",
+                self.sliding_window.is_some() && some_full && form.windows == Windows::All,
+            ),
+        ];
+        match extra.into_iter().find(|(_, found)| *found) {
+            Some((field, _)) => Err(ConfigError::unsupported(
+                place,
+                field,
+                "set",
+                &format!("model_type {family} without it"),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn to_value(&self) -> Value {
+        let form = self.family.form();
+        let [rope_parameters, rope_scaling] = rope_values(self.rope_theta, self.rope_scaling);
+        let mut value = json!({
+            "architectures": [form.class],
+            "model_type": form.model_type,
             "vocab_size": self.vocab_size,
             "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size,
@@ -244,106 +315,20 @@ impl LlamaConfig {
             "head_dim": self.head_dim,
             "max_position_embeddings": self.max_position_embeddings,
             "rms_norm_eps": self.rms_norm_eps,
-            "rope_parameters": rope,
+            "rope_parameters": rope_parameters,
             "rope_theta": self.rope_theta,
-            "rope_scaling": old_scaling,
+            "rope_scaling": rope_scaling,
             "hidden_act": self.hidden_act.name(),
-            "attention_bias": self.attention_bias,
-            "mlp_bias": self.mlp_bias,
             "tie_word_embeddings": self.tie_word_embeddings,
             "initializer_range": self.initializer_range,
             "attention_dropout": 0.0,
             "pad_token_id": self.pad_token_id,
             "bos_token_id": self.bos_token_id,
             "eos_token_id": tokens_value(&self.eos_token_ids),
-        })
-    }
-}
-
-impl RopeScaling {
-    fn validate(&self, place: &str) -> Result<(), ConfigError> {
-        let factors = [
-            ("factor", self.factor),
-            ("low_freq_factor", self.low_freq_factor),
-            ("high_freq_factor", self.high_freq_factor),
-        ];
-        for (field, value) in factors {
-            if !(value.is_finite() && value > 0.0) {
-                let field = format!("rope_scaling.{field}");
-                return Err(ConfigError::invalid(
-                    place,
-                    &field,
-                    value,
-                    "positive and finite",
-                ));
-            }
+        });
+        if let Value::Object(fields) = &mut value {
+            (form.write)(self, fields);
         }
-        if self.high_freq_factor <= self.low_freq_factor {
-            let expected = format!("above low_freq_factor ({})", self.low_freq_factor);
-            let field = "rope_scaling.high_freq_factor";
-            return Err(ConfigError::invalid(
-                place,
-                field,
-                self.high_freq_factor,
-                &expected,
-            ));
-        }
-        let original = (
-            "rope_scaling.original_max_position_embeddings",
-            self.original_max_position_embeddings,
-        );
-        positive(place, &[original])
-    }
-}
-
-/// Base and scaling as transformers 5 resolves them: `rope_scaling` (the older spelling) takes precedence over `rope_parameters`, one of
-/// the two as a whole; the `rope_theta` within it takes precedence over the field of that name beside it.
-fn rope(fields: &Fields<'_>) -> Result<(f64, Option<RopeScaling>), ConfigError> {
-    const DEFAULT_THETA: f64 = 10_000.0;
-    let theta = fields.f64("rope_theta")?;
-    whole_heads(fields)?;
-    let old = fields.nested("rope_scaling", "rope_scaling.")?;
-    let new = fields.nested("rope_parameters", "rope_parameters.")?;
-    let given = |rope: &Fields<'_>| !rope.is_empty();
-    let Some(rope) = old.filter(given).or(new) else {
-        return Ok((theta.unwrap_or(DEFAULT_THETA), None));
-    };
-    let theta = rope.f64("rope_theta")?.or(theta).unwrap_or(DEFAULT_THETA);
-    whole_heads(&rope)?;
-    if let Some((key, value)) = rope.object_within() {
-        return Err(rope.unsupported(key, value, "one rotation for all layers"));
-    }
-    // Before transformers 4.43 the key was `type`.
-    let (key, kind) = match rope.str("rope_type")? {
-        Some(kind) => ("rope_type", kind),
-        None => ("type", rope.str("type")?.unwrap_or("default")),
-    };
-    match kind {
-        "default" => Ok((theta, None)),
-        "llama3" => {
-            const ORIGINAL: &str = "original_max_position_embeddings";
-            let original = match (fields.usize(ORIGINAL)?, rope.usize(ORIGINAL)?) {
-                (Some(outside), _) => outside,
-                (None, Some(inside)) => inside,
-                (None, None) => fields.required_usize("max_position_embeddings")?,
-            };
-            let scaling = RopeScaling {
-                factor: rope.required_f64("factor")?,
-                low_freq_factor: rope.required_f64("low_freq_factor")?,
-                high_freq_factor: rope.required_f64("high_freq_factor")?,
-                original_max_position_embeddings: original,
-            };
-            Ok((theta, Some(scaling)))
-        }
-        other => Err(rope.unsupported(key, format!("\"{other}\""), "default, llama3")),
-    }
-}
-
-/// An error if only part of each head is to be rotated.
-fn whole_heads(fields: &Fields<'_>) -> Result<(), ConfigError> {
-    const FRACTION: &str = "partial_rotary_factor";
-    match fields.f64(FRACTION)?.filter(|fraction| *fraction != 1.0) {
-        Some(fraction) => Err(fields.unsupported(FRACTION, fraction, "1.0 (rotate whole heads)")),
-        None => Ok(()),
+        value
     }
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::targets::{Targets, pattern};
 use crate::files::read::read_text;
+use crate::model::CausalLm;
 use crate::model::config::ConfigError;
 use crate::tuning::factors::{LoraConfig, LoraError, default_targets};
 
@@ -35,7 +36,7 @@ const UNSUPPORTED: [&str; 18] = [
 const DEFAULT_SIZE: u64 = 8;
 
 /// The text of the file.
-pub(super) fn write(config: &LoraConfig, base_model: &str) -> String {
+pub(super) fn write(config: &LoraConfig, model: &CausalLm, base_model: &str) -> String {
     // PEFT declares an integer.
     let alpha = match config.alpha {
         alpha if alpha.fract() == 0.0 && alpha.abs() < 1e15 => json!(alpha as i64),
@@ -58,12 +59,17 @@ pub(super) fn write(config: &LoraConfig, base_model: &str) -> String {
         "r": config.rank,
         "rank_pattern": {},
         "revision": null,
-        "target_modules": config.targets,
-        "task_type": "CAUSAL_LM",
+        "target_modules": config.targets_in(model),
+        "task_type": task_type(model),
         "use_dora": false,
         "use_rslora": config.rslora,
     });
     format!("{value:#}\n")
+}
+
+/// PEFT's name for what the model does; it has none for masked language models.
+pub(in crate::tuning) fn task_type(model: &CausalLm) -> Option<&'static str> {
+    (!model.is_masked()).then_some("CAUSAL_LM")
 }
 
 /// Reads the file: a configuration without targets, and the targets. Fields that are absent have PEFT's defaults; dropout and the like, which

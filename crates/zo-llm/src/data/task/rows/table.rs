@@ -1,5 +1,6 @@
 //! Values separated by tabs or commas.
 
+use std::io::Cursor;
 use std::path::Path;
 
 use csv::{Reader, ReaderBuilder, StringRecord, Terminator, Trim};
@@ -12,28 +13,47 @@ use super::text;
 pub(super) fn tsv(path: &Path) -> Result<Rows, RowsError> {
     let all = text::read(path)?;
     let quoting = is_quoted(all.as_bytes(), b'\t');
-    table(path, all, b'\t', quoting)
+    table(path, all, b'\t', quoting, &[])
 }
 
-/// Values separated by commas.
-pub(super) fn csv(path: &Path) -> Result<Rows, RowsError> {
-    table(path, text::read(path)?, b',', true)
+/// Values separated by commas; `columns` names those of a file whose first line does not.
+pub(super) fn csv(path: &Path, columns: &[&str]) -> Result<Rows, RowsError> {
+    table(path, text::read(path)?, b',', true, columns)
 }
 
-fn table(path: &Path, all: String, delimiter: u8, quoting: bool) -> Result<Rows, RowsError> {
-    let mut reader = ReaderBuilder::new()
+fn table(
+    path: &Path,
+    all: String,
+    delimiter: u8,
+    quoting: bool,
+    names: &[&str],
+) -> Result<Rows, RowsError> {
+    let mut builder = ReaderBuilder::new();
+    builder
         .delimiter(delimiter)
         .quoting(quoting)
         // Otherwise lines that end with \r\n would be miscounted; the \r is trimmed.
         .terminator(Terminator::Any(b'\n'))
         .trim(Trim::All)
         // Lengths are compared below: a trailing line of spaces is not a row.
-        .flexible(true)
-        .from_reader(std::io::Cursor::new(all));
+        .flexible(true);
+    let mut reader = builder.from_reader(Cursor::new(all));
     let columns = reader
         .headers()
         .map_err(|error| file(path, &error))?
         .clone();
+    // A label in place of a name.
+    let named =
+        names.is_empty() || columns.len() != names.len() || columns[0].parse::<u32>().is_err();
+    let (mut reader, columns) = match named {
+        true => (reader, columns),
+        false => {
+            let mut all = reader.into_inner();
+            all.set_position(0);
+            let reader = builder.has_headers(false).from_reader(all);
+            (reader, StringRecord::from(names.to_vec()))
+        }
+    };
     if columns.len() == 1 && columns[0].contains([',', ';', '\t']) {
         let reason = format!(
             "the first line has one column, `{}`: separate the fields of a .tsv file by tabs, those of a .csv file by commas",
@@ -49,7 +69,7 @@ fn table(path: &Path, all: String, delimiter: u8, quoting: bool) -> Result<Rows,
 
 fn next(
     path: &Path,
-    reader: &mut Reader<std::io::Cursor<String>>,
+    reader: &mut Reader<Cursor<String>>,
     columns: &StringRecord,
     record: &mut StringRecord,
 ) -> Option<Result<Row, RowsError>> {
