@@ -77,7 +77,7 @@ pub use loss::Loss;
 pub use mask::{Dense, Observation, SelectContext, SparsityMask};
 pub use masked::MaskedDirection;
 pub use method::Method;
-pub use noise::{Noise, TensorKey};
+pub use noise::{Basis, BasisKind, Held, Noise, TensorKey};
 pub use on_the_fly::Perturbation;
 pub use optimizer::{Session, ZerothOrderOptimizer};
 pub use part::Needs;

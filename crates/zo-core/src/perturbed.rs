@@ -294,7 +294,8 @@ impl<M: Module> Perturbed<M> {
     /// changes.
     ///
     /// There is no pass if there is nothing to do, or if the module stands on its new weights already. With stochastic rounding it does
-    /// not stand there, and an update does not wait: displacements are rounded to nearest.
+    /// not stand there, and an update does not wait: displacements are rounded to nearest. Nor does one of held coordinates, so that a
+    /// [`Position`] stays small.
     pub(crate) fn update(
         &mut self,
         change: Change<'_>,
@@ -317,7 +318,10 @@ impl<M: Module> Perturbed<M> {
                 self.displacement = MaskedDirection::zero();
             }
             (Change::Linear(direction), Mode::Lazy(pending))
-                if to_nearest && !chosen && !direction.depends_on_weights() =>
+                if to_nearest
+                    && !chosen
+                    && !direction.depends_on_weights()
+                    && !direction.holds_numbers() =>
             {
                 let factors = factors.to_vec();
                 *pending = Some(Pending { direction, factors });
