@@ -22,7 +22,11 @@ pub struct Term {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub basis: Option<Basis>,
     /// The coordinates, if they are not drawn from the seed.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "held::shared")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "held::shared"
+    )]
     pub held: Option<Arc<Held>>,
 }
 

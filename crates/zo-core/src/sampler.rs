@@ -142,7 +142,8 @@ impl<'a> SampleContext<'a> {
     /// direction that is probed cannot be another than the one that is updated along.
     pub fn held_seed(&self, interval: u64) -> u64 {
         let step = self.seeds.step();
-        self.seeds.held(step - step.checked_rem(interval).unwrap_or(step))
+        self.seeds
+            .held(step - step.checked_rem(interval).unwrap_or(step))
     }
 
     /// A number from the uniform distribution over [0, 1): the upper 53 bits of the next seed.

@@ -58,8 +58,18 @@ pub fn register(registry: Registry) -> Registry {
     type Row = (&'static str, &'static str, fn() -> Method, f64);
     let rows: [Row; 4] = [
         ("lozo", "low-rank directions, one factor held", lozo, 1.0),
-        ("lozo-m", "LOZO with momentum in the other factor", lozo_m, 1.0),
-        ("subzero", "directions within a random subspace", subzero, 1.0),
+        (
+            "lozo-m",
+            "LOZO with momentum in the other factor",
+            lozo_m,
+            1.0,
+        ),
+        (
+            "subzero",
+            "directions within a random subspace",
+            subzero,
+            1.0,
+        ),
         (
             "subzero-plus",
             "many one-sided queries in a random subspace, Adam in its coordinates",

@@ -103,10 +103,7 @@ impl UpdateRule for Momentum {
         let (lr, gradient) = (step.lr(), step.estimate().gradient());
         let bound = gradient.largest(step.tensors());
         let (beta, share, state) = (self.beta, 1.0 - self.dampening, &mut self.state);
-        let (step, largest) = (
-            state.step + 1,
-            beta * state.largest + share * bound,
-        );
+        let (step, largest) = (state.step + 1, beta * state.largest + share * bound);
         Ok(Change::Custom {
             gradient,
             largest: lr * largest,

@@ -120,6 +120,12 @@ impl Basis {
         Some(frame)
     }
 
+    /// The right factor R of a tensor, r x n row by row, its scale included; `None` where noise is dense.
+    #[doc(hidden)]
+    pub fn right(&self, tensor: TensorKey, shape: &[usize]) -> Option<Vec<f32>> {
+        Some(self.frame(tensor, shape)?.right.clone())
+    }
+
     /// The bound on an element of a direction whose coordinates on this tensor are at most `largest`.
     pub(crate) fn bound(&self, tensor: TensorKey, shape: &[usize], largest: f64) -> f64 {
         let frame = self.frame(tensor, shape);
@@ -250,11 +256,7 @@ impl Frame {
         Self {
             matrix,
             left: left.map(row_by_row),
-            right: right
-                .iter()
-                .flatten()
-                .map(|x| (x * scale) as f32)
-                .collect(),
+            right: right.iter().flatten().map(|x| (x * scale) as f32).collect(),
             scale,
             // Rounded up by what f32 can add.
             gain: gain * scale * (1.0 + 1e-6),

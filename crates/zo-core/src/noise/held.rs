@@ -67,7 +67,13 @@ impl Held {
     pub(crate) fn largest(&self, tensor: TensorKey) -> f64 {
         let values = self.of(tensor).unwrap_or_default();
         // Written so that NaN is not lost.
-        let most = |most: f32, value: &f32| if value.abs() <= most { most } else { value.abs() };
+        let most = |most: f32, value: &f32| {
+            if value.abs() <= most {
+                most
+            } else {
+                value.abs()
+            }
+        };
         f64::from(values.iter().fold(0.0, most))
     }
 }

@@ -100,7 +100,8 @@ impl<W: Weight> Product<W> {
                 right: sums.concat(),
             };
         };
-        let widen = |factor: &[f32]| -> Vec<W::Acc> { factor.iter().map(|x| W::noise(*x)).collect() };
+        let widen =
+            |factor: &[f32]| -> Vec<W::Acc> { factor.iter().map(|x| W::noise(*x)).collect() };
         let [rows, columns] = frame.matrix;
         let left = frame.left.as_deref().map(&widen);
         let turn = |coordinates: Vec<W::Acc>| match &left {
@@ -150,7 +151,11 @@ impl<W: Weight> Product<W> {
             // Padding beyond the last row stays 0.
             while lane < band.lanes && i < self.rows {
                 let count = (self.columns - j).min(band.lanes - lane);
-                self.row(&left[i * self.rank..][..self.rank], j, &mut product[lane..][..count]);
+                self.row(
+                    &left[i * self.rank..][..self.rank],
+                    j,
+                    &mut product[lane..][..count],
+                );
                 (lane, j) = (lane + count, j + count);
                 if j == self.columns {
                     (i, j) = (i + 1, 0);
@@ -181,7 +186,12 @@ fn add_row<W: Weight, const KEPT: bool>(
 ) {
     let lanes = sums[..lanes].iter_mut().zip(product).zip(keeps);
     for ((sum, product), keep) in lanes {
-        *sum = *sum + if KEPT { *product * W::noise(*keep) } else { *product };
+        *sum = *sum
+            + if KEPT {
+                *product * W::noise(*keep)
+            } else {
+                *product
+            };
     }
 }
 

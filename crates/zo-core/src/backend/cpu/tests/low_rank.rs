@@ -158,7 +158,10 @@ fn dense_tensors_move_by_the_gaussian_of_the_seed() {
 
 #[test]
 fn held_coordinates_are_those_of_a_seed_if_they_are_equal() {
-    for (shape, basis) in SHAPES.iter().flat_map(|s| bases().into_iter().map(move |b| (s, b))) {
+    for (shape, basis) in SHAPES
+        .iter()
+        .flat_map(|s| bases().into_iter().map(move |b| (s, b)))
+    {
         let [rows, columns] = basis.coordinates(shape);
         let at = |i| noise::value(Noise::Gaussian, 8, KEY, i as u64);
         let held = Held::new([(KEY, (0..rows * columns).map(at).collect())]);
@@ -234,7 +237,10 @@ fn every_form_of_a_pass_takes_noise_of_low_rank() {
             let sweep = Sweep::changing(0, KEY, &at, &adaptive).shaped(&shape);
             sweep_slice_at(level, &mut adapted, &sweep);
             for (i, w) in adapted.iter().enumerate() {
-                let (m, v) = (0.3 * z[i] + 0.7 * y[i], 0.2 * z[i] * z[i] + 0.4 * y[i] * y[i]);
+                let (m, v) = (
+                    0.3 * z[i] + 0.7 * y[i],
+                    0.2 * z[i] * z[i] + 0.4 * y[i] * y[i],
+                );
                 let expected = start[i] + 0.5 * m / (v.sqrt() + 0.1);
                 assert!((w - expected).abs() < 1e-5, "{i}: {w} {expected}");
             }
@@ -263,9 +269,15 @@ fn theta_comes_back() {
         let start = weights(90 * 130);
         let mut w = start.clone();
         for leg in path.windows(2) {
-            sweep_slice(&mut w, &Sweep::new(KEY, 1.0, &leg[0], &leg[1]).shaped(&shape));
+            sweep_slice(
+                &mut w,
+                &Sweep::new(KEY, 1.0, &leg[0], &leg[1]).shaped(&shape),
+            );
         }
-        let same = w.iter().zip(&start).filter(|(a, b)| a.to_bits() == b.to_bits());
+        let same = w
+            .iter()
+            .zip(&start)
+            .filter(|(a, b)| a.to_bits() == b.to_bits());
         assert!(same.count() as f64 > 0.95 * w.len() as f64);
         let apart = |(a, b): (&f32, &f32)| (a - b).abs() <= 2.0 * f32::EPSILON * (b.abs() + 0.03);
         assert!(w.iter().zip(&start).all(apart));
