@@ -198,8 +198,9 @@ def carried(run, old, new, n):
     return np.concatenate(parts)
 def subspace_momentum(run, lr):
     (basis, c), beta = in_subspace(run), run.s.beta
-    old = run.state.get("m")
-    m = c if old is None else beta * carried(run, run.state["basis"], basis, old) + (1 - beta) * c
+    old, before = run.state.get("m"), run.state.get("basis")
+    kept = old if before in (None, basis) else carried(run, before, basis, old)
+    m = c if old is None else beta * kept + (1 - beta) * c
     run.state["m"], run.state["basis"] = m, basis
     return -lr * expand(run, basis, m)
 def subspace_adam(run, lr):

@@ -26,6 +26,7 @@
 pub mod backend;
 #[cfg(feature = "autodiff")]
 mod backward;
+mod bank;
 mod change;
 mod coefficients;
 mod difference;
@@ -58,6 +59,7 @@ mod sampler;
 mod seeds;
 mod selection;
 mod settings;
+mod side_path;
 mod step;
 mod tangent;
 mod tensors;
@@ -89,6 +91,7 @@ pub use report::{Query, StepReport};
 pub use sampler::{PerturbationSampler, SampleContext};
 pub use selection::{Choice, Elements, Selection};
 pub use settings::{NonFinite, Rounding};
+pub use side_path::SidePath;
 pub use step::ZeroOrder;
 pub use tangent::Tangent;
 #[doc(hidden)]

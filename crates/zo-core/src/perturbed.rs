@@ -131,16 +131,18 @@ impl<M: Module> Perturbed<M> {
     #[doc(hidden)]
     pub fn stored(&mut self) -> (&M, Position) {
         if self.is_view() {
-            // The weights themselves are at rest; visitors of a view might read it where it stands.
-            self.settle();
+            // The weights themselves are at rest.
+            self.move_to(&MaskedDirection::zero());
         }
-        let pending = match &self.mode {
-            Mode::Lazy(pending) => pending.clone(),
-            Mode::Written | Mode::OnTheFly(_) => None,
+        let (pending, bank) = match &self.mode {
+            Mode::Lazy(pending) => (pending.clone(), MaskedDirection::zero()),
+            Mode::OnTheFly(on_the_fly) => (None, on_the_fly.bank().clone()),
+            Mode::Written => (None, MaskedDirection::zero()),
         };
         let displacement = self.displacement.clone();
-        let position = Position::new(displacement, pending);
-        (self.module(), position)
+        let position = Position::new(displacement, pending, bank);
+        let module = self.module.as_ref().expect("no pass is under way");
+        (module, position)
     }
 
     /// Says that the weights, which were [stored](Self::stored) and have been put back, stand at `position`. Call it once the module has
@@ -151,24 +153,31 @@ impl<M: Module> Perturbed<M> {
     #[doc(hidden)]
     pub fn resume_at(&mut self, position: Position) -> Result<(), RecordError> {
         position.check(self.tensors.len())?;
+        let banked = !position.bank.is_zero();
         match &mut self.mode {
+            Mode::OnTheFly(on_the_fly) if position.is_at_rest_but_for_the_bank() => {
+                on_the_fly.set_bank(position.bank);
+                self.show();
+                return Ok(());
+            }
+            Mode::OnTheFly(_) => return Err(position.refused("at rest, as it is on the fly")),
+            _ if banked => return Err(position.refused("one without a bank, which is on the fly")),
             Mode::Lazy(pending) => *pending = position.pending,
             Mode::Written if position.pending.is_none() => {}
-            _ if position.is_at_rest() => {}
             Mode::Written => return Err(position.refused("one without an update that waits")),
-            Mode::OnTheFly(_) => return Err(position.refused("at rest, as it is on the fly")),
         }
         self.displacement = position.displacement;
         Ok(())
     }
 
     /// From now on, updates that are [linear](Change::Linear) wait for the next move and are made in its pass, as in a
-    /// [`Session`](crate::Session). (On the fly there is no such pass.)
+    /// [`Session`](crate::Session). (On the fly there is no such pass: those along low-rank directions of one basis add up in a bank.)
     #[doc(hidden)]
     #[must_use]
     pub fn lazy(self) -> Self {
         let mode = match self.mode {
             Mode::Written => Mode::Lazy(None),
+            Mode::OnTheFly(on_the_fly) => Mode::OnTheFly(on_the_fly.banking()),
             other => other,
         };
         Self { mode, ..self }
@@ -282,9 +291,35 @@ impl<M: Module> Perturbed<M> {
         });
     }
 
-    /// Moves to `theta`: makes an update that waits, and ends the displacement.
+    /// Moves to `theta`: makes the updates that wait, and ends the displacement.
     pub(crate) fn settle(&mut self) {
         self.move_to(&MaskedDirection::zero());
+        self.fold();
+    }
+
+    /// Shows the module where it stands, after the bank has changed.
+    fn show(&mut self) {
+        if let (Mode::OnTheFly(on_the_fly), Some(module)) = (&mut self.mode, &self.module) {
+            on_the_fly.move_to(module, &self.tensors, &self.displacement);
+        }
+    }
+
+    /// Writes what is in the bank, in one pass. Call it at no displacement.
+    fn fold(&mut self) {
+        let Mode::OnTheFly(on_the_fly) = &mut self.mode else {
+            return;
+        };
+        let bank = on_the_fly.bank().clone();
+        if bank.is_zero() {
+            return;
+        }
+        on_the_fly.set_bank(MaskedDirection::zero());
+        self.show();
+        let zero = MaskedDirection::zero();
+        self.pass(None, |number, tensor| {
+            let moves = tensor.trainable && bank.covers(number);
+            moves.then(|| Sweep::between(number, tensor.key, &zero, &bank).unmarked())
+        });
     }
 
     /// `theta <- change(factor theta)`, ending the displacement: in one pass, or in that of the next move if it can wait. `factors` has one
@@ -302,8 +337,11 @@ impl<M: Module> Perturbed<M> {
         factors: &[Option<f64>],
         rounding: Option<u64>,
     ) {
-        if self.waits() || self.is_view() {
+        if self.waits() {
             self.settle();
+        }
+        if self.is_view() {
+            self.move_to(&MaskedDirection::zero());
         }
         let decays = factors.iter().flatten().any(|factor| *factor != 1.0);
         // Which elements a mask by magnitude has chosen is lost once their weights have changed.
@@ -326,7 +364,27 @@ impl<M: Module> Perturbed<M> {
                 let factors = factors.to_vec();
                 *pending = Some(Pending { direction, factors });
             }
-            (change, _) => self.apply(change, factors, rounding),
+            (Change::Linear(direction), Mode::OnTheFly(on_the_fly)) if !decays && to_nearest => {
+                let tensors = &self.tensors;
+                if let Some(sum) = on_the_fly.banked(false, &direction, tensors) {
+                    on_the_fly.set_bank(sum);
+                    self.show();
+                } else if let Some(sum) = on_the_fly.banked(true, &direction, tensors) {
+                    // The first update of another basis.
+                    self.fold();
+                    if let Mode::OnTheFly(on_the_fly) = &mut self.mode {
+                        on_the_fly.set_bank(sum);
+                    }
+                    self.show();
+                } else {
+                    self.fold();
+                    self.apply(Change::Linear(direction), factors, rounding);
+                }
+            }
+            (change, _) => {
+                self.fold();
+                self.apply(change, factors, rounding);
+            }
         }
     }
 
@@ -368,7 +426,7 @@ impl<M: Module> Perturbed<M> {
     /// The module, back at `theta` within rounding.
     #[doc(hidden)]
     pub fn restore(mut self) -> M {
-        self.move_to(&MaskedDirection::zero());
+        self.settle();
         self.module.take().expect("no pass is under way")
     }
 

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use self::few::{Along, Pair};
 use self::low_rank::Product;
-pub(crate) use self::low_rank::coordinates;
+pub(crate) use self::low_rank::{Factors, coordinates};
 use self::magnitude::Threshold;
 use self::sums::{ByChance, ChosenSums, General, KeptSums, LowRankSums, PlainSums};
 pub(crate) use self::weight::Weight;

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::model::attention::LayerCache;
 use crate::model::batch::TokenBatch;
 use crate::model::config::{ConfigError, ModelConfig};
-use crate::model::layers::Tunable;
+use crate::model::layers::{Head, Tunable, rows};
 use crate::model::llama::Llama;
 use crate::model::opt::Opt;
 use crate::model::part::{Part, ints};
@@ -64,12 +64,10 @@ impl CausalLm {
     /// As [`Self::hidden`].
     pub fn logits(&self, batch: &TokenBatch) -> Tensor<3> {
         let [sequences, seq] = batch.shape();
-        let head = self.head();
         let vocab = self.vocab_size();
-        batch
-            .join_tokens(self.run(batch, false))
-            .matmul(head.transpose())
-            .reshape([sequences, seq, vocab])
+        let hidden = batch.join_tokens(self.run(batch, false));
+        let logits = Head::of(self.head_parameter()).forward(hidden);
+        logits.reshape([sequences, seq, vocab])
     }
 
     /// Logits of `tokens` after the last real position of each sequence: `[batch, tokens]`, f32 where the model is f32 or
@@ -79,14 +77,14 @@ impl CausalLm {
     /// As [`Self::hidden`], and when `tokens` is empty or holds an id outside the vocabulary.
     pub fn last_logits(&self, batch: &TokenBatch, tokens: &[u32]) -> Tensor<2> {
         assert!(!tokens.is_empty(), "last_logits needs at least one token");
-        let head = self.head();
+        let head = self.head_parameter();
         let vocab = self.vocab_size();
         if let Some(token) = tokens.iter().find(|token| **token as usize >= vocab) {
             panic!("token {token} is outside the vocabulary of {vocab}");
         }
         let ids: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
-        let ids = Tensor::<1, Int>::from_data(TensorData::from(ids.as_slice()), &head.device());
-        let rows = to_f32(head.select(0, ids));
+        let ids = Tensor::<1, Int>::from_data(TensorData::from(ids.as_slice()), &self.device());
+        let rows = to_f32(rows(head, ids));
         to_f32(batch.join_sequences(self.run(batch, true))).matmul(rows.transpose())
     }
 
@@ -98,8 +96,7 @@ impl CausalLm {
     /// the sequence itself, so that nothing precedes the first.
     pub fn log_probs<S: AsRef<[u32]>>(&self, batch: &TokenBatch, last: &[S]) -> Tensor<1> {
         let rows = batch.rows_before(last);
-        let head = to_f32(self.head()).transpose();
-        let device = head.device();
+        let (head, device) = (Head::of(self.head_parameter()).widened(), self.device());
         let hidden = Tensor::cat(self.run(batch, false), 0);
         let targets: Vec<i32> = last
             .iter()
@@ -113,7 +110,7 @@ impl CausalLm {
                 .map(|(rows, targets)| {
                     let count = rows.len();
                     let logits = to_f32(hidden.clone().select(0, ints(rows.to_vec(), &device)));
-                    let logits = log_softmax(logits.matmul(head.clone()), 1);
+                    let logits = log_softmax(head.forward(logits), 1);
                     let targets = ints(targets.to_vec(), &device).reshape([count, 1]);
                     logits.gather(1, targets).reshape([count])
                 });

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::sums::BandSums;
 use super::weight::{Acc, Arithmetic, Weight};
 use super::{TypedKeep, sweep_slice};
-use crate::backend::{LowRankTerm, Sweep, SweepTerm};
+use crate::backend::{LowRankTerm, Sweep, SweepTerm, Target};
 use crate::noise::rows::{BAND, Band, CHUNK_ROWS, Row};
 use crate::noise::{Basis, LANES, TensorKey};
 
@@ -69,6 +69,36 @@ pub(crate) fn coordinates<A: Arithmetic>(
         }
     }
     Some(sum)
+}
+
+/// A displacement of a matrix as a product of thin factors, both row by row.
+pub(crate) struct Factors {
+    pub(crate) matrix: [usize; 2],
+    pub(crate) rank: usize,
+    /// m x r.
+    pub(crate) left: Vec<f32>,
+    /// r x n.
+    pub(crate) right: Vec<f32>,
+}
+
+impl Factors {
+    /// Those of what a [shaped](Sweep::shaped) sweep adds to the weights, if that is noise of one basis and nothing else.
+    pub(crate) fn of(sweep: &Sweep) -> Option<Self> {
+        let basis = &sweep.low_rank.first()?.basis;
+        let plain = sweep.terms.is_empty() && sweep.target == Target::Sum;
+        if !plain || sweep.magnitudes.is_some() || !basis.is_low_rank(&sweep.shape) {
+            return None;
+        }
+        let mut products = products::<f32>(sweep);
+        let product = products.pop().filter(|_| products.is_empty())?;
+        let left = product.to.filter(|_| product.keep.is_none())?;
+        Some(Self {
+            matrix: [product.rows, product.columns],
+            rank: product.rank,
+            left,
+            right: product.right,
+        })
+    }
 }
 
 impl<W: Weight> Product<W> {

@@ -1,0 +1,128 @@
+//! Models displaced by noise of low rank without a weight being written: the side path.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{DType, Device, Tensor};
+use common::{CASES, Golden, golden};
+use zo_core::testing::flat;
+use zo_core::{Basis, BasisKind, Method, Perturbation, Session, StepReport, ZeroOrder};
+use zo_core::{PerturbationSampler, ZerothOrderOptimizer};
+use zo_llm::{CausalLm, Dtype, TokenBatch, load_model};
+use zo_optim::low_rank::{Interval, Lozo, Subzero};
+
+fn model(case: &str) -> CausalLm {
+    load_model(&golden(case), Dtype::F32, &Device::default())
+        .unwrap()
+        .1
+}
+
+/// Every way in which objectives look at a model.
+fn loss(model: &CausalLm, batch: &TokenBatch) -> f64 {
+    let number = |tensor: Tensor<1>| f64::from(tensor.into_scalar::<f32>());
+    let rows = batch.shape()[0];
+    let last = vec![[3u32, 5].as_slice(); rows];
+    let log_probs = model.log_probs(batch, &last).mean();
+    let logits = model.last_logits(batch, &[1, 4]).square().mean();
+    let all = model.logits(batch).cast(DType::F32).square().mean();
+    number(logits) + number(all) - number(log_probs)
+}
+
+fn lozo() -> Method {
+    Method::new().with_noise(Lozo::new().with_rank(2).with_interval(Interval::Steps(4)))
+}
+
+fn subzero() -> Method {
+    Method::new().with_noise(
+        Subzero::new()
+            .with_rank(3)
+            .with_interval(Interval::Steps(4)),
+    )
+}
+
+fn batch(case: &str) -> TokenBatch {
+    Golden::read(case).batch(&Device::default())
+}
+
+fn session(
+    method: &Method,
+    perturbation: Perturbation,
+    model: CausalLm,
+) -> Session<CausalLm, ZeroOrder> {
+    let method = method.clone().with_epsilon(1e-2).with_seed(3);
+    let optim = method.with_perturbation(perturbation).init().unwrap();
+    optim.session(model).unwrap()
+}
+
+fn steps(
+    session: &mut Session<CausalLm, ZeroOrder>,
+    batch: &TokenBatch,
+    steps: usize,
+) -> Vec<StepReport> {
+    let step = |_| {
+        session
+            .step(1e-2, |model: &CausalLm| loss(model, batch))
+            .unwrap()
+    };
+    (0..steps).map(step).collect()
+}
+
+#[test]
+fn the_side_path_is_the_in_place_pass_within_rounding() {
+    for case in CASES {
+        for method in [lozo(), subzero()] {
+            let batch = batch(case);
+            let run = |perturbation| {
+                let mut session = session(&method, perturbation, model(case));
+                let reports = steps(&mut session, &batch, 6);
+                let losses = reports.iter().flat_map(|report| {
+                    let query = &report.queries[0];
+                    [query.loss_plus, query.loss_other]
+                });
+                (losses.collect::<Vec<_>>(), flat(session.model()))
+            };
+            let (written, end) = run(Perturbation::InPlace);
+            let (beside, other_end) = run(Perturbation::OnTheFly);
+            assert!(written[0] != written[1]);
+            for (a, b) in written.iter().zip(&beside) {
+                assert!((a - b).abs() <= 2e-5 * a.abs(), "{case}: {a} {b}");
+            }
+            for (a, b) in end.iter().zip(&other_end) {
+                assert!((a - b).abs() <= 2e-4, "{case}: {a} {b}");
+            }
+        }
+    }
+}
+
+/// Within an interval a step makes no pass, no displaced weight is computed, and the stored weights keep their bits; a refresh folds the
+/// bank in one pass.
+#[test]
+fn an_interval_writes_no_weight_and_a_refresh_folds_the_bank() {
+    for case in CASES {
+        for method in [lozo(), subzero()] {
+            let (batch, start) = (batch(case), model(case));
+            let from = flat(&start);
+            let mut session = session(&method, Perturbation::OnTheFly, start);
+            let largest = 64 * 64;
+            for report in steps(&mut session, &batch, 4) {
+                assert_eq!((report.passes, report.copied), (0, 0));
+                // Coordinates and small tensors: less than any product of sizes would take.
+                assert!(report.swept < 40 * largest, "{}", report.swept);
+            }
+            assert_eq!(flat(session.stored().0), from, "{case}");
+            // Step 4 is a refresh; its own update waits again.
+            let passes: Vec<usize> = steps(&mut session, &batch, 2)
+                .iter()
+                .map(|report| report.passes)
+                .collect();
+            assert_eq!(passes, [1, 0]);
+            let folded = flat(session.stored().0);
+            assert_ne!(folded, from);
+            let before = session.passes();
+            assert_ne!(flat(session.model()), folded);
+            assert_eq!(session.passes(), before + 1);
+        }
+    }
+}
