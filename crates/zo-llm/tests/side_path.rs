@@ -4,12 +4,10 @@
 
 mod common;
 
-use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Tensor};
 use common::{CASES, Golden, golden};
 use zo_core::testing::flat;
-use zo_core::{Basis, BasisKind, Method, Perturbation, Session, StepReport, ZeroOrder};
-use zo_core::{PerturbationSampler, ZerothOrderOptimizer};
+use zo_core::{Method, Perturbation, Session, StepReport, ZeroOrder, ZerothOrderOptimizer};
 use zo_llm::{CausalLm, Dtype, TokenBatch, load_model};
 use zo_optim::low_rank::{Interval, Lozo, Subzero};
 
@@ -123,6 +121,46 @@ fn an_interval_writes_no_weight_and_a_refresh_folds_the_bank() {
             let before = session.passes();
             assert_ne!(flat(session.model()), folded);
             assert_eq!(session.passes(), before + 1);
+        }
+    }
+}
+
+/// Over half precision: the thin path is f32, so that losses follow those of the f32 model, weights keep their bits, and updates are kept that
+/// are far too small for them.
+#[test]
+fn half_precision_bases_keep_their_bits_and_updates_are_not_lost() {
+    for case in CASES {
+        for dtype in [Dtype::Bf16, Dtype::F16] {
+            let load = |dtype| {
+                load_model(&golden(case), dtype, &Device::default())
+                    .unwrap()
+                    .1
+            };
+            let batch = batch(case);
+            let slope = |dtype: Dtype| {
+                let mut session = session(&lozo(), Perturbation::OnTheFly, load(dtype));
+                let reports = steps(&mut session, &batch, 1);
+                reports[0].queries[0].projected_gradient
+            };
+            let (half, full) = (slope(dtype), slope(Dtype::F32));
+            assert!(
+                (half - full).abs() <= 0.3 * full.abs() + 0.5,
+                "{case}: {half} {full}"
+            );
+            let start = load(dtype);
+            let from = flat(&start);
+            let mut session = session(&lozo(), Perturbation::OnTheFly, start);
+            // Updates of about 1e-6 in weights of about 1e-2.
+            let mut losses = Vec::new();
+            for _ in 0..3 {
+                let report = session.step(1e-6, |model: &CausalLm| loss(model, &batch));
+                let report = report.unwrap();
+                assert_eq!(report.passes, 0);
+                losses.push(report.queries[0].loss_plus);
+            }
+            assert_eq!(flat(session.stored().0), from);
+            let (_, position) = session.stored();
+            assert!(!position.is_at_rest(), "the updates are in the bank");
         }
     }
 }

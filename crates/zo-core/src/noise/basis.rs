@@ -201,7 +201,9 @@ fn times(a: impl Iterator<Item = f64>, b: &[Vec<f64>]) -> Vec<f64> {
 
 /// Frames by tensor. A clone of a basis shares them.
 #[derive(Clone, Default)]
-struct Frames(Arc<Mutex<HashMap<(TensorKey, Matrix), Arc<Frame>>>>);
+struct Frames(Arc<Mutex<Known>>);
+
+type Known = HashMap<(TensorKey, Matrix), Arc<Frame>>;
 
 impl std::fmt::Debug for Frames {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
