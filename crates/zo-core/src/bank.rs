@@ -2,11 +2,44 @@
 
 use std::sync::Arc;
 
+use crate::backend::Sweep;
+use crate::backend::cpu::Factors;
 use crate::direction::Direction;
 use crate::masked::MaskedDirection;
 use crate::noise::{Basis, Held};
 use crate::selection::{Choice, Selection};
 use crate::tensors::TensorInfo;
+
+/// What updates in the bank add to one tensor: see [`Session::bank`](crate::Session::bank).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Banked {
+    /// The module path.
+    pub path: String,
+    /// The shape of the tensor.
+    pub shape: Vec<usize>,
+    /// The rank r.
+    pub rank: usize,
+    /// The thin factors, row by row, of the tensor as a matrix m x n: m x r, and r x n. `None` where noise is dense.
+    pub factors: Option<[Vec<f32>; 2]>,
+}
+
+/// The bank by tensor.
+pub(crate) fn contents(bank: &MaskedDirection, tensors: &[TensorInfo]) -> Vec<Banked> {
+    let numbered = tensors.iter().enumerate();
+    let moved = numbered.filter(|(number, _)| bank.covers(*number));
+    let contents = moved.map(|(number, tensor)| {
+        let zero = MaskedDirection::zero();
+        let sweep = Sweep::between(number, tensor.key, &zero, bank);
+        let factors = Factors::of(&sweep.shaped(&tensor.shape));
+        Banked {
+            path: tensor.path.clone(),
+            shape: tensor.shape.to_vec(),
+            rank: factors.as_ref().map_or(0, |factors| factors.rank),
+            factors: factors.map(|factors| [factors.left, factors.right]),
+        }
+    });
+    contents.collect()
+}
 
 /// `bank + update` as one direction with held coordinates, in f32: `m r` numbers a matrix with LOZO's noise, `r r` with SubZero's. `None` if
 /// the sum does not lie in one basis.

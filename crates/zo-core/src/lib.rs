@@ -69,6 +69,7 @@ mod update;
 mod watch;
 
 pub use backend::ZoBackend;
+pub use bank::Banked;
 pub use change::Change;
 pub use coefficients::{CoefficientContext, CoefficientRule, Mean};
 pub use difference::Difference;

@@ -13,6 +13,7 @@ use crate::model::attention::{LayerCache, Prefix};
 use crate::model::part::Part;
 
 mod adapter;
+mod bank;
 mod factors;
 pub mod lora;
 mod peft;

@@ -4,10 +4,12 @@
 
 mod common;
 
+use burn::module::ParamGroup;
 use burn::tensor::{DType, Device, Tensor};
 use common::{CASES, Golden, golden};
 use zo_core::testing::flat;
 use zo_core::{Method, Perturbation, Session, StepReport, ZeroOrder, ZerothOrderOptimizer};
+use zo_llm::tuning::lora;
 use zo_llm::{CausalLm, Dtype, TokenBatch, load_model};
 use zo_optim::low_rank::{Interval, Lozo, Subzero};
 
@@ -57,11 +59,12 @@ fn session(
 fn steps(
     session: &mut Session<CausalLm, ZeroOrder>,
     batch: &TokenBatch,
+    lr: f64,
     steps: usize,
 ) -> Vec<StepReport> {
     let step = |_| {
         session
-            .step(1e-2, |model: &CausalLm| loss(model, batch))
+            .step(lr, |model: &CausalLm| loss(model, batch))
             .unwrap()
     };
     (0..steps).map(step).collect()
@@ -74,7 +77,7 @@ fn the_side_path_is_the_in_place_pass_within_rounding() {
             let batch = batch(case);
             let run = |perturbation| {
                 let mut session = session(&method, perturbation, model(case));
-                let reports = steps(&mut session, &batch, 6);
+                let reports = steps(&mut session, &batch, 1e-2, 6);
                 let losses = reports.iter().flat_map(|report| {
                     let query = &report.queries[0];
                     [query.loss_plus, query.loss_other]
@@ -104,14 +107,14 @@ fn an_interval_writes_no_weight_and_a_refresh_folds_the_bank() {
             let from = flat(&start);
             let mut session = session(&method, Perturbation::OnTheFly, start);
             let largest = 64 * 64;
-            for report in steps(&mut session, &batch, 4) {
+            for report in steps(&mut session, &batch, 1e-2, 4) {
                 assert_eq!((report.passes, report.copied), (0, 0));
                 // Coordinates and small tensors: less than any product of sizes would take.
                 assert!(report.swept < 40 * largest, "{}", report.swept);
             }
             assert_eq!(flat(session.stored().0), from, "{case}");
             // Step 4 is a refresh; its own update waits again.
-            let passes: Vec<usize> = steps(&mut session, &batch, 2)
+            let passes: Vec<usize> = steps(&mut session, &batch, 1e-2, 2)
                 .iter()
                 .map(|report| report.passes)
                 .collect();
@@ -139,7 +142,7 @@ fn half_precision_bases_keep_their_bits_and_updates_are_not_lost() {
             let batch = batch(case);
             let slope = |dtype: Dtype| {
                 let mut session = session(&lozo(), Perturbation::OnTheFly, load(dtype));
-                let reports = steps(&mut session, &batch, 1);
+                let reports = steps(&mut session, &batch, 1e-2, 1);
                 reports[0].queries[0].projected_gradient
             };
             let (half, full) = (slope(dtype), slope(Dtype::F32));
@@ -151,16 +154,59 @@ fn half_precision_bases_keep_their_bits_and_updates_are_not_lost() {
             let from = flat(&start);
             let mut session = session(&lozo(), Perturbation::OnTheFly, start);
             // Updates of about 1e-6 in weights of about 1e-2.
-            let mut losses = Vec::new();
-            for _ in 0..3 {
-                let report = session.step(1e-6, |model: &CausalLm| loss(model, &batch));
-                let report = report.unwrap();
+            for report in steps(&mut session, &batch, 1e-6, 3) {
                 assert_eq!(report.passes, 0);
-                losses.push(report.queries[0].loss_plus);
             }
             assert_eq!(flat(session.stored().0), from);
             let (_, position) = session.stored();
             assert!(!position.is_at_rest(), "the updates are in the bank");
         }
     }
+}
+
+/// A subspace that is never left is a LoRA adapter: the model that the session shows, saved in PEFT's layout and loaded again.
+#[test]
+fn a_bank_that_is_never_folded_is_a_lora_adapter() {
+    let linear =
+        || ParamGroup::from_any_predicates(vec!["_proj.weight", "fc1.weight", "fc2.weight"]);
+    for case in CASES {
+        let noises: [Method; 2] = [
+            Method::new().with_noise(Lozo::new().with_interval(Interval::Never)),
+            Method::new().with_noise(Subzero::new().with_rank(2).with_interval(Interval::Never)),
+        ];
+        for method in noises {
+            let (batch, start) = (batch(case), model(case));
+            let before = loss(&start, &batch);
+            let method = method.with_trainable(linear());
+            let mut session = session(&method, Perturbation::OnTheFly, start);
+            steps(&mut session, &batch, 1e-2, 8);
+            let bank = session.bank();
+            let base = session.stored().0.clone();
+            let (adapted, config) = lora::from_bank(base.clone(), &bank).unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            lora::save_adapter(folder.path(), &adapted, &config, "base").unwrap();
+            let (again, loaded) = lora::load_adapter(folder.path(), base).unwrap();
+            assert_eq!((loaded.rank, loaded.scale()), (2, 1.0));
+            let expected = loss(session.model(), &batch);
+            assert!(
+                (expected - before).abs() > 1e-3 * before.abs(),
+                "it has learnt something"
+            );
+            for model in [&adapted, &again] {
+                let found = loss(model, &batch);
+                assert!(
+                    (found - expected).abs() < 1e-4 * expected.abs(),
+                    "{case}: {found} {expected}"
+                );
+            }
+        }
+    }
+    // Embeddings and norms are not linear layers.
+    let (case, all) = (CASES[0], lozo());
+    let mut session = session(&all, Perturbation::OnTheFly, model(case));
+    steps(&mut session, &batch(case), 1e-2, 1);
+    let error = lora::from_bank(model(case), &session.bank()).unwrap_err();
+    assert!(error.to_string().contains("parameter group"), "{error}");
+    let error = lora::from_bank(model(case), &[]).unwrap_err();
+    assert!(error.to_string().contains("is empty"), "{error}");
 }

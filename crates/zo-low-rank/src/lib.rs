@@ -74,7 +74,7 @@ pub fn register(registry: Registry) -> Registry {
             "subzero-plus",
             "many one-sided queries in a random subspace, Adam in its coordinates",
             subzero_plus,
-            1.0,
+            5.0,
         ),
     ];
     let registry = registry
@@ -97,6 +97,3 @@ pub fn register(registry: Registry) -> Registry {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 pub struct Readme;
-
-#[cfg(test)]
-mod tests;

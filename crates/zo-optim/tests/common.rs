@@ -116,7 +116,8 @@ methods! {
     subzero_momentum: (0.005, 3000, 0.02, Linear), subzero_of(2, 10).with_update(SubspaceMomentum::new());
     gv_over_lozo: (0.005, 2000, 0.02, Linear), mezo_gv().with_noise(Lozo::new().with_rank(2).with_interval(7));
     greedy_over_subzero: (0.005, 3000, 0.02, Linear), mezo_greedy().with_noise(Subzero::new().with_rank(2).with_interval(7));
-    lozo_by_layers: (0.015, 3000, 0.02, Linear), lozo_of(1, 7).with_mask(RandomLayers::new()).with_update(SubspaceMomentum::new());
+    lozo_by_layers: (0.015, 3000, 0.02, Linear), lozo_of(1, 7).with_mask(RandomLayers::new());
+    lozo_m_by_layers: (0.02, 4000, 0.02, Linear), lozo_of(2, 20).with_mask(RandomLayers::new().with_drop(0.5)).with_update(SubspaceMomentum::new());
     lozo_by_elements: (0.03, 3000, 0.02, Linear), lozo_of(1, 7).with_mask(Sparse::new());
     lozo_by_magnitude: (0.02, 4000, 0.1, Linear), lozo_of(1, 7).with_mask(Sparse::new().with_kind(SparseKind::Magnitude).with_sparsity(0.3).with_refresh(25));
     lozo_adam_window: (0.02, 3000, 0.02, Free), lozo_of(2, 7).with_update(AdamWindow::new());
