@@ -48,7 +48,9 @@ pub fn from_bank(model: CausalLm, bank: &[Banked]) -> Result<(CausalLm, LoraConf
     };
     let mut factors = BTreeMap::new();
     for banked in bank {
-        let name = layer_name(&banked.path);
+        // Slots lack the first part of a module path, the architecture.
+        let inner = banked.path.split_once('.').map(|(_, inner)| inner);
+        let name = inner.and_then(layer_name);
         let (Some(name), Some(pair)) = (name, &banked.factors) else {
             return refuse(
                 &banked.path,
