@@ -179,7 +179,7 @@ fn a_bank_that_is_never_folded_is_a_lora_adapter() {
             let before = loss(&start, &batch);
             let method = method.with_trainable(linear());
             let mut session = session(&method, Perturbation::OnTheFly, start);
-            steps(&mut session, &batch, 1e-2, 8);
+            steps(&mut session, &batch, 0.1, 8);
             let bank = session.bank();
             let base = session.stored().0.clone();
             let (adapted, config) = lora::from_bank(base.clone(), &bank).unwrap();
@@ -189,13 +189,13 @@ fn a_bank_that_is_never_folded_is_a_lora_adapter() {
             assert_eq!((loaded.rank, loaded.scale()), (2, 1.0));
             let expected = loss(session.model(), &batch);
             assert!(
-                (expected - before).abs() > 1e-3 * before.abs(),
+                (expected - before).abs() > 1e-4 * before.abs(),
                 "it has learnt something"
             );
             for model in [&adapted, &again] {
                 let found = loss(model, &batch);
                 assert!(
-                    (found - expected).abs() < 1e-4 * expected.abs(),
+                    (found - expected).abs() < 2e-5 * expected.abs(),
                     "{case}: {found} {expected}"
                 );
             }
