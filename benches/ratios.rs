@@ -7,7 +7,7 @@ mod common;
 
 use burn::tensor::{DType, Device};
 use clap::Parser;
-use common::{Floor, InPlace, Passes, decay, plain};
+use common::{Floor, InPlace, Passes, decay, low_rank, plain};
 use zo_cli::device::{describe, devices};
 use zo_optim::Noise::{Gaussian, Rademacher};
 use zo_optim::backend::Sweep;
@@ -56,6 +56,8 @@ fn cases() -> Vec<Case> {
         case("gaussian x 1", plain(Gaussian, 1), None, Some(4.0)),
         case("rademacher x 2", plain(Rademacher, 2), Some(1), Some(1.7)),
         case("gaussian x 2", plain(Gaussian, 2), Some(2), Some(1.7)),
+        case("low-rank x 1", low_rank(1), None, Some(1.35)),
+        case("low-rank x 99", low_rank(99), None, Some(1.35)),
         case("rademacher x 8", plain(Rademacher, 8), Some(1), None),
         case("gaussian x 8", plain(Gaussian, 8), Some(2), None),
     ]

@@ -20,7 +20,7 @@ import time
 import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-METHODS = ["zo-mezo", "zo-gv", "zo-greedy", "zo-lezo", "zo-curvzo", "zo-variants"]
+METHODS = ["zo-mezo", "zo-gv", "zo-greedy", "zo-lezo", "zo-curvzo", "zo-low-rank", "zo-variants"]
 
 
 def commands(file, features):

@@ -10,7 +10,9 @@ use rayon::prelude::*;
 use zo_cli::device::is_host;
 use zo_examples::random::weights;
 use zo_optim::backend::{Sweep, SweepTerm, Target, sweep};
-use zo_optim::{Choice, Direction, Elements, MaskedDirection, Noise, Selection, TensorKey};
+use zo_optim::{
+    Basis, BasisKind, Choice, Direction, Elements, MaskedDirection, Noise, Selection, TensorKey,
+};
 
 /// The perturbation radius.
 const EPSILON: f64 = 1e-3;
@@ -68,16 +70,17 @@ impl InPlace for Floor {
 
 /// A pass from one displacement to another, and the pass back.
 pub(crate) struct Passes {
-    weights: Option<Tensor<1>>,
+    weights: Option<Tensor<2>>,
     device: Device,
     sweeps: [Sweep; 2],
 }
 
 impl Passes {
-    /// Over `n` random weights of type `dtype`.
+    /// Over a matrix of `n` random weights of type `dtype`, as square as powers of two allow.
     pub(crate) fn new(n: usize, dtype: DType, device: &Device, sweeps: [Sweep; 2]) -> Self {
+        let columns = 1 << n.trailing_zeros().div_ceil(2);
         Self {
-            weights: Some(weights(n, dtype, device)),
+            weights: Some(weights(n, dtype, device).reshape([n / columns, columns])),
             device: device.clone(),
             sweeps,
         }
@@ -99,11 +102,11 @@ impl InPlace for Passes {
 }
 
 /// Applies `work` to the tensor again and again, and waits for the device.
-fn repeat(
-    tensor: &mut Option<Tensor<1>>,
+fn repeat<const D: usize>(
+    tensor: &mut Option<Tensor<D>>,
     device: &Device,
     times: u64,
-    work: impl Fn(Tensor<1>, u64) -> Tensor<1>,
+    work: impl Fn(Tensor<D>, u64) -> Tensor<D>,
 ) -> Duration {
     wait(device);
     let start = Instant::now();
@@ -142,6 +145,19 @@ fn draw(noise: Noise, n: u64) -> Direction {
 /// From `+eps z` to `-eps z` and back, with `n` noise vectors for z: what a step does between its forwards.
 pub(crate) fn plain(noise: Noise, n: u64) -> [Sweep; 2] {
     let (plus, minus) = (draw(noise, n), draw(noise, n).scaled(-1.0));
+    [
+        Sweep::new(key(), 1.0, &plus, &minus),
+        Sweep::new(key(), 1.0, &minus, &plus),
+    ]
+}
+
+/// As [`plain`], along `n` vectors of LOZO's noise of rank 4, all in one basis.
+pub(crate) fn low_rank(n: u64) -> [Sweep; 2] {
+    let basis = Basis::new(BasisKind::Lozo, 4, 1);
+    let plus = (0..n).fold(Direction::zero(), |sum, seed| {
+        sum.plus(EPSILON, &Direction::low_rank(&basis, Noise::Gaussian, seed))
+    });
+    let minus = plus.scaled(-1.0);
     [
         Sweep::new(key(), 1.0, &plus, &minus),
         Sweep::new(key(), 1.0, &minus, &plus),

@@ -11,6 +11,7 @@ import numpy as np
 STEPS, LAYERS = 30, 10
 # Module paths and sizes in the order of traversal. `zero` begins at 0, as a LoRA factor does, and `norm` at 1.
 PARTS = [("attention", 6), ("mlp", 4), ("norm", 2), ("zero", 4)]
+MATRICES = dict(embed=(6, 45), attention=(2, 3), zero=(2, 2))  # the shapes of those that are not vectors
 TENSORS = [("embed", 270), *((f"layers.{layer}.{name}", size) for layer in range(LAYERS) for name, size in PARTS), ("head", 10)]
 OWNER = np.repeat(np.arange(len(TENSORS)), [size for _, size in TENSORS])  # the tensor of each weight, its path, its layer or -1
 PATH = np.array([path for path, _ in TENSORS])[OWNER]
@@ -42,10 +43,10 @@ def philox(key, counter, stream):
 def fnv1a(path):
     return functools.reduce(lambda key, byte: (key ^ byte) * 0x100000001B3 % 2**64, path.encode(), 0xCBF29CE484222325)
 
-def draw(seed, values, from_words):
+def draw(seed, values, from_words, tensors=TENSORS):
     """One number for each weight; a block gives `values` of them, which `from_words` makes of its words."""
     parts = []
-    for path, size in TENSORS:
+    for path, size in tensors:
         row, lane = np.divmod(np.arange(size), 64)
         tile, k = np.divmod(row, values)
         parts.append(np.stack(from_words(philox(seed, 64 * tile + lane, fnv1a(path))))[k, np.arange(size)])
@@ -148,6 +149,67 @@ def gv(run):
     low = int(run.s.alpha * m)
     v = sum(ranked[:low]) / low - sum(ranked[low:]) / (m - low)
     return v / np.sqrt(1 / low + 1 / (m - low)) if run.s.normalize else v
+
+# ---- noise.md: low rank. Coordinates are the numbers of each tensor that a direction is made of, one after the other.
+
+def normal(seed, path, rows, columns=1):
+    return draw(seed, 4, gaussian, [(path, rows * columns)]).astype(np.float32).astype(float).reshape(rows, columns)
+def q_factor(g):
+    q, r = np.linalg.qr(g)
+    return q * np.sign(np.diag(r))
+def held(run):
+    return Seeds(run.s.seed, run.step - run.step % run.s.interval, 3 * 2**32).draw()
+def factors(run, basis, path, size):
+    """U and R of a tensor, an identity in place of what is not there."""
+    m, n = MATRICES.get(path.split(".")[-1], (size, 1))
+    if min(m, n) <= run.s.rank:
+        return np.eye(size), np.eye(1)
+    g = normal(basis, path, m + n, run.s.rank)
+    if run.s.sampler.__name__ == "lozo":
+        return np.eye(m), g[:n].T / np.sqrt(run.s.rank)
+    return q_factor(g[n:]), q_factor(g[:n]).T * np.sqrt(m * n) / run.s.rank
+def expand(run, basis, coordinates):
+    pairs = [factors(run, basis, path, size) for path, size in TENSORS]
+    ends = np.cumsum([u.shape[1] * r.shape[0] for u, r in pairs])
+    return np.concatenate([(u @ c.reshape(u.shape[1], -1) @ r).ravel() for (u, r), c in zip(pairs, np.split(coordinates, ends))])
+def low_rank(run):
+    basis, seed = held(run), run.seeds.draw()
+    pairs = [(path, factors(run, basis, path, size)) for path, size in TENSORS]
+    c = np.concatenate([normal(seed, path, u.shape[1] * r.shape[0]).ravel() for path, (u, r) in pairs])
+    run.coordinates = getattr(run, "coordinates", []) + [c]
+    return expand(run, basis, c)
+def lozo(run):
+    return low_rank(run)
+def subzero(run):
+    return low_rank(run)
+def in_subspace(run):
+    """The estimate's coordinates, and the basis they belong to."""
+    total = sum(g * c for (g, _), c in zip(run.measured, run.coordinates)) / run.s.queries
+    run.coordinates = []
+    return held(run), total
+def carried(run, old, new, n):
+    parts, start = [], 0
+    for path, size in TENSORS:
+        (u, r), (v, q) = factors(run, old, path, size), factors(run, new, path, size)
+        count = u.shape[1] * r.shape[0]
+        c, start = n[start:start + count].reshape(u.shape[1], -1), start + count
+        wide = r.shape[1] * (run.s.sampler.__name__ == "lozo") / run.s.rank if r.size > 1 else 1
+        parts.append((v.T @ u @ c @ r @ q.T / (wide or np.sum(q[0] ** 2))).ravel())
+    return np.concatenate(parts)
+def subspace_momentum(run, lr):
+    (basis, c), beta = in_subspace(run), run.s.beta
+    old, before = run.state.get("m"), run.state.get("basis")
+    kept = old if before in (None, basis) else carried(run, before, basis, old)
+    m = c if old is None else beta * kept + (1 - beta) * c
+    run.state["m"], run.state["basis"] = m, basis
+    return -lr * expand(run, basis, m)
+def subspace_adam(run, lr):
+    (basis, c), b1, b2 = in_subspace(run), run.s.beta_1, run.s.beta_2
+    low = np.concatenate([np.full(u.shape[1] * r.shape[0], r.size > 1) for u, r in (factors(run, basis, *t) for t in TENSORS)])
+    m, v, t = run.state.get("moments", np.zeros((3, len(c)))) * ~(low & (run.state.get("basis") != basis))
+    m, v, t = b1 * m + (1 - b1) * c, b2 * v + (1 - b2) * c * c, t + 1
+    run.state["moments"], run.state["basis"] = np.stack([m, v, t]), basis
+    return -lr * expand(run, basis, m / (1 - b1**t) / (np.sqrt(v / (1 - b2**t)) + run.s.adam_epsilon))
 
 # ---- methods/: masks
 
@@ -255,7 +317,7 @@ DEFAULTS = dict(
     trainable=[""], weight_decay=0.0, weight_decay_groups=[], sampler=fresh, mask=dense, rule=sgd, candidates=2, alpha=0.5,
     normalize=False, history=False, drop=0.75, share=0.2, exploration=0.1, temperature=0.6, clip=None, budget=0.4, adapt_every=20,
     rate=0.1, order="cyclic", kind="random", sparsity=0.8, refresh=0, beta=0.9, dampening=0.0, window=16, beta_1=0.9, beta_2=0.999,
-    adam_epsilon=1e-8, top=[], top_rate=1.0)
+    adam_epsilon=1e-8, top=[], top_rate=1.0, rank=1, interval=7)
 # LARGE: projected gradients of about 100.
 LARGE, DECAY = dict(scale=4.0, lr=2.5e-4), dict(weight_decay=3.0, weight_decay_groups=[("norm", 0.0), ("layers", 6.0)])
 RUNS = dict(
@@ -282,6 +344,11 @@ RUNS = dict(
     sparse_magnitude=dict(mask=sparse, kind="magnitude", refresh=7, **DECAY), hybrid=dict(top=["layers.9", "head"], top_rate=2.0),
     sparse_global=dict(mask=sparse, kind="global-magnitude", sparsity=0.3, refresh=10, **LARGE),
     sparse_mezo_refreshed=dict(mask=sparse, kind="small-weights", sparsity=0.5, refresh=7, difference="one-sided", **DECAY),
+    lozo=dict(sampler=lozo, rank=2, **DECAY), lozo_of_rank_one=dict(sampler=lozo, queries=3, difference="one-sided", interval=1),
+    subzero=dict(sampler=subzero, rank=3, queries=2, **DECAY), subzero_of_rank_one=dict(sampler=subzero, **LARGE),
+    lozo_m=dict(sampler=lozo, rule=subspace_momentum, lr=2e-3, **DECAY), subzero_momentum=dict(sampler=subzero, rule=subspace_momentum),
+    subzero_plus=dict(sampler=subzero, rule=subspace_adam, lr=1e-2, queries=5, difference="one-sided", beta_2=0.95, rank=2, **DECAY),
+    lozo_adam=dict(sampler=lozo, rule=subspace_adam, lr=1e-2, queries=2, beta_2=0.95),
     everything=dict(sampler=gv, mask=lezo, rule=adam_window, distribution=rademacher, lr=1e-2, drop=0.5))
 
 def trajectory(settings):

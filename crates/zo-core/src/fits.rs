@@ -51,13 +51,13 @@ pub(crate) fn half_ulp(weight: f64, dtype: DType) -> f64 {
 }
 
 /// How far a change can move a weight of tensor number `number`, and the largest number on the way there.
-fn reach(change: &Change<'_>, number: usize) -> (f64, f64) {
+fn reach(change: &Change<'_>, number: usize, tensor: &TensorInfo) -> (f64, f64) {
     match change {
         Change::Linear(direction) => {
-            let bound = direction.bound(number);
+            let bound = direction.bound(number, tensor);
             (bound, bound)
         }
-        Change::Sign { rate, of } => (rate.abs(), of.bound(number)),
+        Change::Sign { rate, of } => (rate.abs(), of.bound(number, tensor)),
         Change::Adaptive {
             rate,
             epsilon,
@@ -65,7 +65,7 @@ fn reach(change: &Change<'_>, number: usize) -> (f64, f64) {
         } => {
             let (mut m, mut v, mut ratio) = (0.0, 0.0, 0.0f64);
             for (gradient, [first, second]) in moments {
-                let g = gradient.bound(number);
+                let g = gradient.bound(number, tensor);
                 if g == 0.0 {
                     continue;
                 }
@@ -82,7 +82,7 @@ fn reach(change: &Change<'_>, number: usize) -> (f64, f64) {
             gradient, largest, ..
         } => {
             // Rules may square it.
-            let bound = gradient.bound(number);
+            let bound = gradient.bound(number, tensor);
             (*largest, bound * bound)
         }
     }
@@ -108,7 +108,7 @@ pub(crate) fn check(
         if !tensor.trainable || !moves(number) {
             continue;
         }
-        let (change, on_the_way) = reach(change, number);
+        let (change, on_the_way) = reach(change, number, tensor);
         let range = Range::of(tensor.dtype);
         // Written so that NaN does not fit.
         if !(change <= range.largest && on_the_way <= range.arithmetic) {

@@ -26,6 +26,7 @@
 pub mod backend;
 #[cfg(feature = "autodiff")]
 mod backward;
+mod bank;
 mod change;
 mod coefficients;
 mod difference;
@@ -58,6 +59,7 @@ mod sampler;
 mod seeds;
 mod selection;
 mod settings;
+mod side_path;
 mod step;
 mod tangent;
 mod tensors;
@@ -67,6 +69,7 @@ mod update;
 mod watch;
 
 pub use backend::ZoBackend;
+pub use bank::Banked;
 pub use change::Change;
 pub use coefficients::{CoefficientContext, CoefficientRule, Mean};
 pub use difference::Difference;
@@ -77,7 +80,7 @@ pub use loss::Loss;
 pub use mask::{Dense, Observation, SelectContext, SparsityMask};
 pub use masked::MaskedDirection;
 pub use method::Method;
-pub use noise::{Noise, TensorKey};
+pub use noise::{Basis, BasisKind, Held, Noise, TensorKey};
 pub use on_the_fly::Perturbation;
 pub use optimizer::{Session, ZerothOrderOptimizer};
 pub use part::Needs;
@@ -89,6 +92,7 @@ pub use report::{Query, StepReport};
 pub use sampler::{PerturbationSampler, SampleContext};
 pub use selection::{Choice, Elements, Selection};
 pub use settings::{NonFinite, Rounding};
+pub use side_path::SidePath;
 pub use step::ZeroOrder;
 pub use tangent::Tangent;
 #[doc(hidden)]

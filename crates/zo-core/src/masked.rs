@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backend::{LowRankTerm, SweepTerm, cpu};
 use crate::direction::{Direction, Term};
+use crate::error::ZoError;
+use crate::noise::Basis;
 use crate::selection::{Elements, Selection};
+use crate::tensors::TensorInfo;
 
 /// A direction seen through masks: `sum_r m_r d_r`, with m_r a [`Selection`] and d_r a [`Direction`].
 ///
@@ -88,27 +92,72 @@ impl MaskedDirection {
         self.parts.iter().any(|part| part.mask.depends_on_weights())
     }
 
-    /// A bound on the magnitude of its elements on tensor number `tensor`.
-    pub(crate) fn bound(&self, tensor: usize) -> f64 {
-        let largest = |(term, _): (Term, Elements)| term.coefficient.abs() * term.noise.largest();
-        self.terms(tensor).map(largest).sum()
+    /// Whether some of its coordinates are numbers, not seeds.
+    pub(crate) fn holds_numbers(&self) -> bool {
+        self.parts.iter().any(|part| part.direction.holds_numbers())
     }
 
-    /// A bound on the magnitude of its elements on all tensors.
+    /// A bound on the magnitude of its elements on tensor number `number`.
+    pub(crate) fn bound(&self, number: usize, tensor: &TensorInfo) -> f64 {
+        let largest = |(term, _): (Term, Elements)| term.bound(tensor);
+        self.terms(number).map(largest).sum()
+    }
+
+    /// A bound on the magnitude of its elements on all of these tensors, the module's.
     #[doc(hidden)]
-    pub fn largest(&self) -> f64 {
-        let of = |part: &Part| {
-            let scales = part
-                .mask
-                .0
-                .iter()
-                .flatten()
-                .map(|choice| choice.scale.abs());
-            let terms = part.direction.terms().iter();
-            let bounds = terms.map(|term| term.coefficient.abs() * term.noise.largest());
-            scales.fold(0.0, f64::max) * bounds.sum::<f64>()
+    pub fn largest(&self, tensors: &[TensorInfo]) -> f64 {
+        let numbered = tensors.iter().enumerate();
+        let bounds = numbered.map(|(number, tensor)| self.bound(number, tensor));
+        bounds.fold(0.0, f64::max)
+    }
+
+    /// The sum of its coordinates on tensor number `number`, and the basis they belong to; `None` if the tensor takes no part.
+    ///
+    /// # Errors
+    /// If its terms are not of low rank, belong to several bases, or move some elements only.
+    pub fn coordinates(
+        &self,
+        number: usize,
+        tensor: &TensorInfo,
+    ) -> Result<Option<(Basis, Vec<f32>)>, ZoError> {
+        let refuse = |reason: &str| Err(ZoError::parameter(&tensor.path, reason));
+        let mut terms: Vec<LowRankTerm> = Vec::new();
+        for (term, elements) in self.terms(number) {
+            let Some(basis) = term.basis else {
+                return refuse(
+                    "is to move along a direction without a basis, and the update rule works in one: use a noise of low rank alone",
+                );
+            };
+            if elements != Elements::All {
+                return refuse(
+                    "is to move in some elements only, and the update rule works in a subspace: use a mask that chooses whole tensors",
+                );
+            }
+            if terms.iter().any(|known| known.basis != basis) {
+                return refuse(
+                    "is to move along directions of two bases, and the update rule works in one: a sampler must not keep directions across \
+                     a refresh (`history` of the guiding vector)",
+                );
+            }
+            terms.push(LowRankTerm {
+                basis,
+                held: term.held,
+                term: SweepTerm {
+                    noise: term.noise,
+                    seed: term.seed,
+                    keep: None,
+                    from: 0.0,
+                    to: term.coefficient,
+                    estimate: 0,
+                },
+            });
+        }
+        let Some(first) = terms.first() else {
+            return Ok(None);
         };
-        self.parts.iter().map(of).sum()
+        let place = (&first.basis, tensor.key, &*tensor.shape);
+        let sum = cpu::coordinates::<f32>(place, &terms, |term| term.to);
+        Ok(sum.map(|sum| (first.basis.clone(), sum)))
     }
 
     /// Its noise vectors on tensor number `tensor`, the masks' factors included, each with the elements it moves.
@@ -120,13 +169,11 @@ impl MaskedDirection {
         chosen.flat_map(|(choice, part)| {
             part.direction.terms().iter().map(|term| {
                 let coefficient = choice.scale * term.coefficient;
-                (
-                    Term {
-                        coefficient,
-                        ..*term
-                    },
-                    choice.elements,
-                )
+                let term = Term {
+                    coefficient,
+                    ..term.clone()
+                };
+                (term, choice.elements)
             })
         })
     }

@@ -164,7 +164,7 @@ impl Method {
         self.update.validate()?;
         let needs = [self.mask.needs(), self.update.needs()];
         let stochastic = self.settings.rounding == Rounding::Stochastic;
-        match refusal(needs, stochastic) {
+        match refusal(needs, stochastic, self.noise.holds_basis()) {
             None => Ok(()),
             Some((parts, reason)) => Err(ConfigError::incompatible(parts, reason)),
         }
@@ -233,8 +233,22 @@ impl Method {
 }
 
 /// What does not go together, and why.
-fn refusal([mask, update]: [Needs; 2], stochastic: bool) -> Option<(&'static str, &'static str)> {
+fn refusal(
+    [mask, update]: [Needs; 2],
+    stochastic: bool,
+    holds_basis: bool,
+) -> Option<(&'static str, &'static str)> {
     let table = [
+        (
+            update.basis && !holds_basis,
+            "an update rule that works in a subspace, and a noise that holds none",
+            "there are no coordinates to keep its state in; use a noise of low rank (lozo, subzero), or the rule for whole tensors",
+        ),
+        (
+            update.basis && mask.elements,
+            "an update rule that works in a subspace, and a mask that chooses elements",
+            "what is left of a direction on some elements lies in no subspace; use a mask that chooses whole tensors",
+        ),
         (
             update.past_estimates && mask.magnitudes,
             "an update rule that rebuilds past estimates, and a mask by magnitude",

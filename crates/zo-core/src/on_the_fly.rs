@@ -6,16 +6,19 @@
 //! and is dropped when the module moves on; the module itself is never changed.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use burn::module::{Module, Param, Reparameterization, Reparameterizer};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
+use crate::backend::cpu::Factors;
 use crate::backend::{Sweep, sweep};
+use crate::bank;
 use crate::error::{ConfigError, ZoError};
 use crate::masked::MaskedDirection;
+use crate::side_path::SidePath;
 use crate::tensors::TensorInfo;
 
 /// How a step displaces the weights for an evaluation of the objective.
@@ -28,7 +31,9 @@ pub enum Perturbation {
     InPlace,
     /// By computing each displaced weight when it is used: [`Param::val`] gives a new tensor, `theta + d`. The weights are written by the
     /// update alone: they never drift, and a step that fails before its update leaves every bit as it was. Costs a transient the size of a
-    /// tensor, and generates the noise of that tensor anew at each use.
+    /// tensor, and generates the noise of that tensor anew at each use; with noise of low rank neither, where a layer takes the
+    /// [side path](crate::SidePath). In a [`Session`](crate::Session), updates along such noise add up in its thin factors, and the weights are
+    /// written at a refresh alone.
     ///
     /// What reads weights other than by [`Param::val`] (module visitors and mappers, [`Param::base`], `*param`) sees `theta`: an objective
     /// must not do so.
@@ -90,6 +95,10 @@ pub(crate) struct OnTheFly<M> {
     swept: Arc<AtomicU64>,
     /// `swept` when the view was created.
     begin: u64,
+    /// Whether updates may wait in the bank.
+    banks: bool,
+    /// The updates that wait there: the view shows them, the weights lack them.
+    bank: MaskedDirection,
 }
 
 impl<M: Module> OnTheFly<M> {
@@ -99,7 +108,39 @@ impl<M: Module> OnTheFly<M> {
             whole: false,
             swept: Arc::default(),
             begin: 0,
+            banks: false,
+            bank: MaskedDirection::zero(),
         }
+    }
+
+    /// From now on, updates along low-rank directions of one basis wait.
+    pub(crate) fn banking(self) -> Self {
+        Self {
+            banks: true,
+            ..self
+        }
+    }
+
+    /// The updates that wait.
+    pub(crate) fn bank(&self) -> &MaskedDirection {
+        &self.bank
+    }
+
+    /// Says what waits. Call it before the module is looked at again.
+    pub(crate) fn set_bank(&mut self, bank: MaskedDirection) {
+        self.bank = bank;
+    }
+
+    /// The bank with this update, if it can wait there; with it alone if `begins`.
+    pub(crate) fn banked(
+        &self,
+        begins: bool,
+        update: &MaskedDirection,
+        tensors: &[TensorInfo],
+    ) -> Option<MaskedDirection> {
+        let zero = MaskedDirection::zero();
+        let bank = if begins { &zero } else { &self.bank };
+        self.banks.then(|| bank::add(bank, update, tensors))?
     }
 
     /// The displaced module, if it is displaced.
@@ -117,8 +158,9 @@ impl<M: Module> OnTheFly<M> {
         self.view.is_some() && self.whole && self.swept() == self.begin
     }
 
-    /// Looks at `module`, which stands at `theta`, from `target`.
+    /// Looks at `module`, which stands at `theta` without what waits in the bank, from `target`.
     pub(crate) fn move_to(&mut self, module: &M, tensors: &[TensorInfo], target: &MaskedDirection) {
+        let target = &target.clone().plus(1.0, &self.bank);
         let mut numbered = tensors.iter().enumerate();
         self.whole = numbered.all(|(number, tensor)| !tensor.trainable || target.covers(number));
         self.begin = self.swept();
@@ -137,12 +179,15 @@ impl<M: Module> OnTheFly<M> {
 
 /// The reparameterization `theta -> theta + d`. It has no parameters, so visitors and mappers see the weights at `theta`.
 #[derive(Module, Debug)]
-struct Displaced {
+pub(crate) struct Displaced {
     #[module(skip)]
     sweep: Sweep,
     /// Counts the weights computed.
     #[module(skip)]
     swept: Arc<AtomicU64>,
+    /// The displacement as thin factors, once a layer has asked for it; the second `None` if it is not of low rank.
+    #[module(skip)]
+    side_path: Arc<OnceLock<Option<SidePath>>>,
 }
 
 impl Displaced {
@@ -157,7 +202,20 @@ impl Displaced {
             // Nothing ever has to find theta again from the displaced weight.
             sweep: sweep.unmarked(),
             swept: Arc::clone(swept),
+            side_path: Arc::default(),
         }
+    }
+
+    /// The displacement of `weight`, which carries this, as thin factors.
+    pub(crate) fn side_path(&self, weight: &Param<Tensor<2>>) -> Option<SidePath> {
+        let make = || {
+            let factors = Factors::of(&self.sweep.clone().shaped(&weight.shape()))?;
+            Some(SidePath::new(&factors, &weight.base().device()))
+        };
+        let side_path = self.side_path.get_or_init(make).clone()?;
+        let [coordinates, _] = side_path.size();
+        self.swept.fetch_add(coordinates as u64, Ordering::Relaxed);
+        Some(side_path)
     }
 }
 

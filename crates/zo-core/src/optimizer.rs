@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 
+use crate::bank::Banked;
 use crate::error::{RecordError, StepError, ZoError};
 use crate::loss::Loss;
 use crate::perturbed::Perturbed;
@@ -152,6 +153,13 @@ impl<M: Module, O> Session<M, O> {
     #[doc(hidden)]
     pub fn stored(&mut self) -> (&M, Position) {
         self.held.stored()
+    }
+
+    /// The updates of low rank that are not in the weights yet, tensor by tensor: with
+    /// [`Perturbation::OnTheFly`](crate::Perturbation::OnTheFly), those of the interval so far. Where a subspace is held for ever, they are a
+    /// LoRA adapter.
+    pub fn bank(&self) -> Vec<Banked> {
+        self.held.bank()
     }
 
     /// Says that the weights the session began with were [stored](Self::stored) at `position`. Call it before the first step.

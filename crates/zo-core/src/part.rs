@@ -92,6 +92,10 @@ pub struct Needs {
     pub updates_each_round: bool,
     /// A rule that rebuilds estimates of past steps from their seeds.
     pub past_estimates: bool,
+    /// A mask that chooses elements, not whole tensors alone.
+    pub elements: bool,
+    /// A rule that works in the coordinates of a basis that the noise [holds](crate::PerturbationSampler::holds_basis).
+    pub basis: bool,
     /// A rule that keeps buffers the size of the weights, and so gives [`Change::Custom`](crate::Change::Custom).
     pub buffers: bool,
 }

@@ -1,5 +1,7 @@
 //! A module that remembers where it stands.
 
+mod waiting;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,11 +12,11 @@ use burn::tensor::DType;
 
 use crate::backend::Sweep;
 use crate::change::Change;
-use crate::error::{RecordError, StepError, ZoError};
+use crate::error::{StepError, ZoError};
 use crate::masked::MaskedDirection;
 use crate::on_the_fly::{OnTheFly, Perturbation};
 use crate::pass::{Custom, Pass};
-use crate::position::{Pending, Position};
+use crate::position::Pending;
 use crate::report::StepReport;
 use crate::tensors::{TensorInfo, tensors};
 
@@ -125,50 +127,14 @@ impl<M: Module> Perturbed<M> {
         self.module = self.module.take().map(change);
     }
 
-    /// The module as its weights are stored, and where these stand: what to save so that a run goes on with the same bits. Nothing is
-    /// written, so saving does not change the run; [`at_rest`](Self::at_rest) would, in the last bits. See
-    /// [`resume_at`](Self::resume_at).
-    #[doc(hidden)]
-    pub fn stored(&mut self) -> (&M, Position) {
-        if self.is_view() {
-            // The weights themselves are at rest; visitors of a view might read it where it stands.
-            self.settle();
-        }
-        let pending = match &self.mode {
-            Mode::Lazy(pending) => pending.clone(),
-            Mode::Written | Mode::OnTheFly(_) => None,
-        };
-        let displacement = self.displacement.clone();
-        let position = Position::new(displacement, pending);
-        (self.module(), position)
-    }
-
-    /// Says that the weights, which were [stored](Self::stored) and have been put back, stand at `position`. Call it once the module has
-    /// been taken hold of, or [replaced](Self::replace), and before it moves.
-    ///
-    /// # Errors
-    /// If the position belongs to another module, or cannot be that of a module held in this way. Nothing has changed then.
-    #[doc(hidden)]
-    pub fn resume_at(&mut self, position: Position) -> Result<(), RecordError> {
-        position.check(self.tensors.len())?;
-        match &mut self.mode {
-            Mode::Lazy(pending) => *pending = position.pending,
-            Mode::Written if position.pending.is_none() => {}
-            _ if position.is_at_rest() => {}
-            Mode::Written => return Err(position.refused("one without an update that waits")),
-            Mode::OnTheFly(_) => return Err(position.refused("at rest, as it is on the fly")),
-        }
-        self.displacement = position.displacement;
-        Ok(())
-    }
-
     /// From now on, updates that are [linear](Change::Linear) wait for the next move and are made in its pass, as in a
-    /// [`Session`](crate::Session). (On the fly there is no such pass.)
+    /// [`Session`](crate::Session). (On the fly there is no such pass: those along low-rank directions of one basis add up in a bank.)
     #[doc(hidden)]
     #[must_use]
     pub fn lazy(self) -> Self {
         let mode = match self.mode {
             Mode::Written => Mode::Lazy(None),
+            Mode::OnTheFly(on_the_fly) => Mode::OnTheFly(on_the_fly.banking()),
             other => other,
         };
         Self { mode, ..self }
@@ -282,9 +248,10 @@ impl<M: Module> Perturbed<M> {
         });
     }
 
-    /// Moves to `theta`: makes an update that waits, and ends the displacement.
+    /// Moves to `theta`: makes the updates that wait, and ends the displacement.
     pub(crate) fn settle(&mut self) {
         self.move_to(&MaskedDirection::zero());
+        self.fold();
     }
 
     /// `theta <- change(factor theta)`, ending the displacement: in one pass, or in that of the next move if it can wait. `factors` has one
@@ -294,15 +261,19 @@ impl<M: Module> Perturbed<M> {
     /// changes.
     ///
     /// There is no pass if there is nothing to do, or if the module stands on its new weights already. With stochastic rounding it does
-    /// not stand there, and an update does not wait: displacements are rounded to nearest.
+    /// not stand there, and an update does not wait: displacements are rounded to nearest. Nor does one of held coordinates, so that a
+    /// [`Position`] stays small.
     pub(crate) fn update(
         &mut self,
         change: Change<'_>,
         factors: &[Option<f64>],
         rounding: Option<u64>,
     ) {
-        if self.waits() || self.is_view() {
+        if self.waits() {
             self.settle();
+        }
+        if self.is_view() {
+            self.move_to(&MaskedDirection::zero());
         }
         let decays = factors.iter().flatten().any(|factor| *factor != 1.0);
         // Which elements a mask by magnitude has chosen is lost once their weights have changed.
@@ -317,12 +288,35 @@ impl<M: Module> Perturbed<M> {
                 self.displacement = MaskedDirection::zero();
             }
             (Change::Linear(direction), Mode::Lazy(pending))
-                if to_nearest && !chosen && !direction.depends_on_weights() =>
+                if to_nearest
+                    && !chosen
+                    && !direction.depends_on_weights()
+                    && !direction.holds_numbers() =>
             {
                 let factors = factors.to_vec();
                 *pending = Some(Pending { direction, factors });
             }
-            (change, _) => self.apply(change, factors, rounding),
+            (Change::Linear(direction), Mode::OnTheFly(on_the_fly)) if !decays && to_nearest => {
+                let tensors = &self.tensors;
+                if let Some(sum) = on_the_fly.banked(false, &direction, tensors) {
+                    on_the_fly.set_bank(sum);
+                    self.show();
+                } else if let Some(sum) = on_the_fly.banked(true, &direction, tensors) {
+                    // The first update of another basis.
+                    self.fold();
+                    if let Mode::OnTheFly(on_the_fly) = &mut self.mode {
+                        on_the_fly.set_bank(sum);
+                    }
+                    self.show();
+                } else {
+                    self.fold();
+                    self.apply(Change::Linear(direction), factors, rounding);
+                }
+            }
+            (change, _) => {
+                self.fold();
+                self.apply(change, factors, rounding);
+            }
         }
     }
 
@@ -364,7 +358,7 @@ impl<M: Module> Perturbed<M> {
     /// The module, back at `theta` within rounding.
     #[doc(hidden)]
     pub fn restore(mut self) -> M {
-        self.move_to(&MaskedDirection::zero());
+        self.settle();
         self.module.take().expect("no pass is under way")
     }
 

@@ -6,7 +6,7 @@ use crate::error::RecordError;
 use crate::masked::MaskedDirection;
 
 /// Where the weights of a module that is [held](crate::ZerothOrderOptimizer::hold) stand: at `theta + displacement`, perhaps with an
-/// update that waits. A few dozen bytes per tensor, however large.
+/// update that waits. A few dozen bytes per tensor, however large; with updates of low rank in a bank, the thin factors of their sum.
 ///
 /// It belongs to the weights [as they are stored](crate::Perturbed::stored). Saved together and [put back](crate::Perturbed::resume_at), they
 /// let a run go on with the same bits.
@@ -15,6 +15,9 @@ use crate::masked::MaskedDirection;
 pub struct Position {
     pub(crate) displacement: MaskedDirection,
     pub(crate) pending: Option<Pending>,
+    /// Updates of low rank that are not in the weights yet.
+    #[serde(default, skip_serializing_if = "MaskedDirection::is_zero")]
+    pub(crate) bank: MaskedDirection,
 }
 
 /// An update that waits: `theta <- factor theta + direction`.
@@ -32,16 +35,25 @@ impl Pending {
 }
 
 impl Position {
-    pub(crate) fn new(displacement: MaskedDirection, pending: Option<Pending>) -> Self {
+    pub(crate) fn new(
+        displacement: MaskedDirection,
+        pending: Option<Pending>,
+        bank: MaskedDirection,
+    ) -> Self {
         Self {
             displacement,
             pending,
+            bank,
         }
     }
 
     /// Whether the weights are `theta` itself, every update included.
     #[doc(hidden)]
     pub fn is_at_rest(&self) -> bool {
+        self.is_at_rest_but_for_the_bank() && self.bank.is_zero()
+    }
+
+    pub(crate) fn is_at_rest_but_for_the_bank(&self) -> bool {
         self.displacement.is_zero() && self.pending.is_none()
     }
 
@@ -52,6 +64,7 @@ impl Position {
     pub(crate) fn check(&self, tensors: usize) -> Result<(), RecordError> {
         let pending = self.pending.iter();
         let fits = self.displacement.is_of(tensors)
+            && self.bank.is_of(tensors)
             && pending.into_iter().all(|pending| {
                 pending.direction.is_of(tensors) && pending.factors.len() == tensors
             });
@@ -66,7 +79,8 @@ impl Position {
     pub(crate) fn refused(&self, expected: &str) -> RecordError {
         let found = match self.pending {
             Some(_) => "with an update that waits",
-            None => "displaced",
+            None if self.bank.is_zero() => "displaced",
+            None => "with updates in a bank",
         };
         RecordError::mismatch("position", found, expected)
     }
@@ -183,7 +197,11 @@ mod tests {
         let mut held = optim.hold(toy(&Device::flex())).unwrap();
         let error = held.resume_at(position.clone()).unwrap_err().to_string();
         assert!(error.contains("without an update that waits"), "{error}");
-        held.resume_at(Position::new(position.displacement, None))
-            .unwrap();
+        held.resume_at(Position::new(
+            position.displacement,
+            None,
+            MaskedDirection::zero(),
+        ))
+        .unwrap();
     }
 }

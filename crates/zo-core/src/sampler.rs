@@ -48,6 +48,11 @@ pub trait PerturbationSampler: DynClone + erased_serde::Serialize + Send {
     /// If an evaluation fails.
     fn sample(&mut self, query: &mut SampleContext<'_>) -> Result<Direction, ZoError>;
 
+    /// Whether all directions of a step, as a noise draws them, lie in one held [basis](crate::Basis). By default not.
+    fn holds_basis(&self) -> bool {
+        false
+    }
+
     /// The name in configurations and records: by default that of the type, in kebab-case.
     fn name(&self) -> String {
         name_of::<Self>()
@@ -130,6 +135,15 @@ impl<'a> SampleContext<'a> {
     /// The next seed: a pure function of the run's seed, the step's number, and how many were already drawn in this step.
     pub fn seed(&mut self) -> u64 {
         self.seeds.draw()
+    }
+
+    /// The seed of what is drawn anew in the steps that are multiples of `interval`, and held between them; in step 0 alone if it is 0. A
+    /// pure function of the run's seed and the step's number: a run that is resumed within an interval goes on with the same, and the
+    /// direction that is probed cannot be another than the one that is updated along.
+    pub fn held_seed(&self, interval: u64) -> u64 {
+        let step = self.seeds.step();
+        self.seeds
+            .held(step - step.checked_rem(interval).unwrap_or(step))
     }
 
     /// A number from the uniform distribution over [0, 1): the upper 53 bits of the next seed.

@@ -37,6 +37,11 @@ impl Seeds {
         derive_seed(run, step, (2u64 << 32) + update as u64)
     }
 
+    /// The seed of what is held in this step and was drawn anew in step `since`: from a fourth stream.
+    pub(crate) fn held(&self, since: u64) -> u64 {
+        derive_seed(self.run, since, 3 << 32)
+    }
+
     /// The step's number.
     pub(crate) fn step(&self) -> u64 {
         self.step

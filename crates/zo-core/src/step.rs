@@ -131,7 +131,7 @@ impl ZeroOrder {
                     ..
                 } = &mut self.method;
                 estimate.weigh(&mut **coefficients, settings.difference, at)?;
-                let mut context = UpdateContext::new(lr, &estimate, at);
+                let mut context = UpdateContext::new(lr, &tensors, &estimate, at);
                 let change = update.update(&mut context)?;
                 journal.update((step, lr), change, settings, at)?;
                 estimate = Estimate::new(step, self.settings().queries);

@@ -183,14 +183,21 @@ pub(crate) fn config_of(rule: &dyn UpdateRule) -> PartConfig {
 /// What an [`UpdateRule`] is given.
 pub struct UpdateContext<'a> {
     lr: f64,
+    tensors: &'a [TensorInfo],
     estimate: &'a Estimate,
     oracle: &'a mut dyn Oracle,
 }
 
 impl<'a> UpdateContext<'a> {
-    pub(crate) fn new(lr: f64, estimate: &'a Estimate, oracle: &'a mut dyn Oracle) -> Self {
+    pub(crate) fn new(
+        lr: f64,
+        tensors: &'a [TensorInfo],
+        estimate: &'a Estimate,
+        oracle: &'a mut dyn Oracle,
+    ) -> Self {
         Self {
             lr,
+            tensors,
             estimate,
             oracle,
         }
@@ -199,6 +206,11 @@ impl<'a> UpdateContext<'a> {
     /// The learning rate.
     pub fn lr(&self) -> f64 {
         self.lr
+    }
+
+    /// The module's float parameters.
+    pub fn tensors(&self) -> &'a [TensorInfo] {
+        self.tensors
     }
 
     /// What the queries found.

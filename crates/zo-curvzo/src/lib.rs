@@ -172,7 +172,7 @@ impl SparsityMask for CurvatureSampling {
             let relative = square / mean;
             for (number, tensor) in tensors.iter().enumerate() {
                 if tensor.trainable && selection.get(number).is_some() {
-                    let energy = query.direction.mean_square(tensor.key, tensor.elements());
+                    let energy = query.direction.mean_square(tensor);
                     let score = state.scores.entry(tensor.path.clone()).or_insert(1.0);
                     *score = (1.0 - beta) * *score + beta * relative * energy;
                 }

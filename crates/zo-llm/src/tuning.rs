@@ -14,6 +14,7 @@ use crate::model::layers::scaled;
 use crate::model::part::Part;
 
 mod adapter;
+mod bank;
 mod factors;
 pub mod lora;
 mod peft;

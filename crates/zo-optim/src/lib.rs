@@ -31,6 +31,7 @@
 //! | MeZO-Greedy | [`mezo_greedy`] | arXiv 2601.04710 |
 //! | LeZO, AdaLeZO | [`lezo`], [`ada_lezo`] | arXiv 2410.09823, 2604.18264 |
 //! | CurvZO | [`curvzo`] | arXiv 2603.21725 |
+//! | LOZO, LOZO-M, SubZero, SubZero+ | [`low_rank`] | arXiv 2410.07698, 2410.08989, 2608.15665 |
 //! | ZO-SGD with momentum, ZO-Adam, sign, conservative, block-wise, gradient sparsity, forward gradient, hybrid | [`variants`] | arXiv 2402.11592 |
 //! | Sparse-MeZO | [`sparse_mezo`](variants::sparse_mezo) | arXiv 2402.15751 |
 //!
@@ -85,6 +86,7 @@ pub use zo_curvzo::{CurvatureSampling, curvzo};
 pub use zo_greedy::{Greedy, mezo_greedy};
 pub use zo_gv::{GuidingVector, mezo_gv};
 pub use zo_lezo::{AdaptiveLayers, RandomLayers, ada_lezo, lezo};
+pub use zo_low_rank as low_rank;
 pub use zo_mezo::mezo;
 pub use zo_variants as variants;
 
@@ -96,6 +98,7 @@ pub fn registry() -> Registry {
         zo_greedy::register,
         zo_lezo::register,
         zo_curvzo::register,
+        zo_low_rank::register,
         zo_variants::register,
     ];
     let empty = Registry::new();

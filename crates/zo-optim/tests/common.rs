@@ -11,6 +11,7 @@
 
 use Scaling::{Free, Linear};
 use burn::tensor::{DType, Device};
+use zo_optim::low_rank::{Lozo, SubspaceAdam, SubspaceMomentum, Subzero};
 use zo_optim::testing::{Common, Scaling, Setup, check_common};
 use zo_optim::variants::coefficients::{Clip, LeaveOneOut, Normalized, Shrinkage};
 use zo_optim::variants::*;
@@ -49,6 +50,14 @@ fn check_method(run: (f64, usize, f64, Scaling), method: &Method) {
     check(run, |setup: Setup| {
         setup.apply(method.clone()).init().unwrap()
     });
+}
+
+fn lozo_of(rank: usize, interval: u64) -> Method {
+    low_rank::lozo().with_noise(Lozo::new().with_rank(rank).with_interval(interval))
+}
+
+fn subzero_of(rank: usize, interval: u64) -> Method {
+    low_rank::subzero().with_noise(Subzero::new().with_rank(rank).with_interval(interval))
 }
 
 /// A row: the name of the test, how it is run, and the method.
@@ -97,6 +106,21 @@ methods! {
     sparse_mezo_as_by_default: (0.05, 3000, 0.99, Linear), variants::sparse_mezo();
     sparse_magnitude_as_by_default: (0.05, 3000, 0.9, Linear), variants::sparse_magnitude();
     sparse_mezo: (0.02, 4000, 0.3, Linear), variants::sparse_mezo().with_mask(Sparse::new().with_kind(SparseKind::SmallWeights).with_sparsity(0.1).with_refresh(25));
+    lozo: (0.01, 1500, 0.02, Linear), low_rank::lozo();
+    lozo_of_rank_one: (0.01, 2000, 0.02, Linear), lozo_of(1, 7);
+    lozo_on_the_fly: (0.01, 1500, 0.02, Linear), lozo_of(2, 3).with_perturbation(Perturbation::OnTheFly);
+    lozo_rounded_stochastically: (0.01, 1500, 0.02, Linear), lozo_of(2, 3).with_rounding(Rounding::Stochastic);
+    lozo_m: (0.01, 1500, 0.02, Linear), lozo_of(2, 10).with_update(SubspaceMomentum::new());
+    subzero: (0.01, 2000, 0.02, Linear), subzero_of(2, 20);
+    subzero_of_rank_one: (0.005, 4000, 0.02, Linear), subzero_of(1, 7);
+    subzero_momentum: (0.005, 3000, 0.02, Linear), subzero_of(2, 10).with_update(SubspaceMomentum::new());
+    gv_over_lozo: (0.005, 2000, 0.02, Linear), mezo_gv().with_noise(Lozo::new().with_rank(2).with_interval(7));
+    greedy_over_subzero: (0.005, 3000, 0.02, Linear), mezo_greedy().with_noise(Subzero::new().with_rank(2).with_interval(7));
+    lozo_by_layers: (0.015, 3000, 0.02, Linear), lozo_of(1, 7).with_mask(RandomLayers::new());
+    lozo_m_by_layers: (0.02, 4000, 0.02, Linear), lozo_of(2, 20).with_mask(RandomLayers::new().with_drop(0.5)).with_update(SubspaceMomentum::new());
+    lozo_by_elements: (0.03, 3000, 0.02, Linear), lozo_of(1, 7).with_mask(Sparse::new());
+    lozo_by_magnitude: (0.02, 4000, 0.1, Linear), lozo_of(1, 7).with_mask(Sparse::new().with_kind(SparseKind::Magnitude).with_sparsity(0.3).with_refresh(25));
+    lozo_adam_window: (0.02, 3000, 0.02, Free), lozo_of(2, 7).with_update(AdamWindow::new());
     #[cfg(feature = "autodiff")] forward_gradient: (0.01, 1500, 0.02, Linear), variants::forward_gradient();
 }
 
@@ -120,6 +144,9 @@ rules! {
     evolution_strategies: (0.05, 2000, 0.02, Free), variants::evolution_strategies(), 3;
     clip: (0.01, 1500, 0.02, Scaling::Mixed), zo_optim::mezo().with_coefficients(Clip::new()), 0;
     meazo: (0.02, 2500, 0.02, Free), variants::meazo(), 0;
+    subzero_plus: (0.02, 1500, 0.02, Free), low_rank::subzero_plus().with_noise(Subzero::new().with_rank(2).with_interval(50)), 4;
+    lozo_adam: (0.02, 1500, 0.02, Free), lozo_of(2, 50).with_update(SubspaceAdam::new()), 3;
+    fzoo_over_lozo: (0.05, 1500, 0.02, Free), variants::fzoo().with_noise(Lozo::new()).with_epsilon(1e-3), 3;
     shrinkage: (0.02, 1500, 0.02, Linear), zo_optim::mezo().with_coefficients(Shrinkage::new()), 0;
 }
 

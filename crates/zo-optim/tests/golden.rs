@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use burn::module::{Module, ModuleMapper, Param, ParamGroup};
 use burn::tensor::{DType, Device, Tensor};
 use serde_json::Value;
+use zo_optim::low_rank::{Lozo, SubspaceAdam, SubspaceMomentum, Subzero};
 use zo_optim::variants::*;
 use zo_optim::*;
 
@@ -54,27 +55,42 @@ impl Golden {
         let mut number = |key: &str| given(key).map_or(0.0, from::<f64>);
         let (lr, scale, epsilon) = (number("lr"), number("scale"), number("epsilon"));
         let weight_decay = number("weight_decay");
+        let (rank, interval) = (given("rank"), given("interval"));
+        let (rank, interval) = (
+            rank.map_or(1, from::<usize>),
+            interval.map_or(7, from::<u64>),
+        );
+        let low_rank = given("sampler").map(from::<String>);
         let groups = given("weight_decay_groups").map_or(Vec::new(), from::<Vec<(String, f64)>>);
         let groups = groups
             .into_iter()
             .map(|(text, decay)| (ParamGroup::from_predicate(text), decay));
+        let bf16 = given("dtype").is_some_and(|dtype| dtype == "bf16");
+        let method = Method::new()
+            .with_epsilon(epsilon)
+            .with_queries(from(given("queries").unwrap()))
+            .with_difference(given("difference").map_or(Difference::Central, from))
+            .with_seed(from(given("seed").unwrap()))
+            .with_trainable(given("trainable").map_or(ParamGroup::all(), |texts| {
+                ParamGroup::from_any_predicates(from::<Vec<String>>(texts))
+            }))
+            .with_weight_decay(weight_decay)
+            .with_weight_decay_groups(groups.collect())
+            .with_rounding(given("rounding").map_or(Rounding::Nearest, from))
+            .with_noise(given("distribution").map_or(Noise::Gaussian, from::<Noise>));
+        let method = match low_rank.as_deref() {
+            Some("lozo") => method.with_noise(Lozo::new().with_rank(rank).with_interval(interval)),
+            Some("subzero") => {
+                method.with_noise(Subzero::new().with_rank(rank).with_interval(interval))
+            }
+            _ => method,
+        };
         Self {
             name,
             lr,
             scale,
-            bf16: given("dtype").is_some_and(|dtype| dtype == "bf16"),
-            method: Method::new()
-                .with_epsilon(epsilon)
-                .with_queries(from(given("queries").unwrap()))
-                .with_difference(given("difference").map_or(Difference::Central, from))
-                .with_seed(from(given("seed").unwrap()))
-                .with_trainable(given("trainable").map_or(ParamGroup::all(), |texts| {
-                    ParamGroup::from_any_predicates(from::<Vec<String>>(texts))
-                }))
-                .with_weight_decay(weight_decay)
-                .with_weight_decay_groups(groups.collect())
-                .with_rounding(given("rounding").map_or(Rounding::Nearest, from))
-                .with_noise(given("distribution").map_or(Noise::Gaussian, from::<Noise>)),
+            bf16,
+            method,
             projected_gradients,
             weights,
         }
@@ -235,6 +251,14 @@ methods! {
     momentum_sparse: variants::momentum().with_mask(Sparse::new());
     adam_lezo: variants::adam().with_mask(RandomLayers::new());
     adam_window_lezo: variants::adam_window().with_mask(RandomLayers::new().with_drop(0.5)).with_update(AdamWindow::new().with_beta_2(0.95));
+    lozo: low_rank::lozo();
+    lozo_of_rank_one: low_rank::lozo();
+    lozo_m: low_rank::lozo_m();
+    lozo_adam: low_rank::lozo().with_update(SubspaceAdam::new());
+    subzero: low_rank::subzero();
+    subzero_of_rank_one: low_rank::subzero();
+    subzero_momentum: low_rank::subzero().with_update(SubspaceMomentum::new());
+    subzero_plus: low_rank::subzero_plus();
     everything: mezo_gv().with_mask(RandomLayers::new().with_drop(0.5)).with_update(AdamWindow::new());
 }
 

@@ -10,6 +10,7 @@
 )]
 
 use burn::tensor::Device;
+use zo_optim::low_rank::{Lozo, Subzero};
 use zo_optim::testing::{Target, Toy, flat, toy};
 use zo_optim::variants::*;
 use zo_optim::*;
@@ -87,6 +88,9 @@ with_a_pass_less! {
     lezo: 2e-4, (3, 2), zo_optim::lezo();
     lezo_with_decay: 2e-4, (3, 2), zo_optim::lezo().with_weight_decay(10.0);
     adalezo: 1e-4, (3, 2), ada_lezo();
+    // Two bases in one pass, at each refresh.
+    lozo: 1e-4, (3, 2), low_rank::lozo().with_noise(Lozo::new().with_interval(3));
+    subzero: 1e-4, (3, 2), low_rank::subzero().with_noise(Subzero::new().with_rank(2).with_interval(3));
     curvzo: 1e-4, (3, 2), zo_optim::curvzo();
     momentum_window: 2e-5, (3, 2), variants::momentum_window();
     momentum_window_with_masks: 2e-5, (3, 2), variants::momentum_window().with_mask(RandomLayers::new().with_drop(0.5));
@@ -114,6 +118,7 @@ as_without! {
     momentum_window_on_the_fly: 1, variants::momentum_window().with_perturbation(Perturbation::OnTheFly);
     mezo_one_sided: 2, zo_optim::mezo().with_difference(Difference::OneSided);
     momentum: 3, variants::momentum();
+    lozo_m: 3, low_rank::lozo_m();
     adam: 3, variants::adam();
     adam_window: 3, variants::adam_window();
     sign_elementwise: 3, variants::sign_elementwise();

@@ -58,6 +58,9 @@ unbiased! {
     adalezo_unclipped: ada_lezo().with_mask(AdaptiveLayers::new().with_share(0.6).with_clip(None)), |_| 1.0;
     // Whichever of v and -v it is, g v is the same; v is sqrt(2) times as long as one noise vector.
     gv_of_two: mezo_gv(), |_| 2.0;
+    lozo: low_rank::lozo(), |_| 1.0;
+    lozo_of_rank_one: low_rank::lozo().with_noise(low_rank::Lozo::new().with_rank(1)).with_queries(2), |_| 1.0;
+    subzero: low_rank::subzero().with_noise(low_rank::Subzero::new().with_rank(2)), |_| 1.0;
     curvzo: zo_optim::curvzo().with_mask(CurvatureSampling::new().with_budget(0.3)), |_| 1.0;
     // A budget so small that in a third of the steps no tensor enters, and the likeliest one has to.
     curvzo_of_a_tiny_budget: zo_optim::curvzo().with_mask(CurvatureSampling::new().with_budget(0.07)).with_noise(Noise::Rademacher), |_| 1.0;

@@ -94,12 +94,13 @@ impl Adam {
 impl UpdateRule for Adam {
     fn update(&mut self, step: &mut UpdateContext<'_>) -> Result<Change<'_>, ZoError> {
         let (lr, gradient) = (step.lr(), step.estimate().gradient());
+        let bound = gradient.largest(step.tensors());
         let (beta_1, beta_2, epsilon) = (self.beta_1, self.beta_2, self.adam_epsilon);
         let state = &mut self.state;
         let step = state.step + 1;
         let correction = |beta: f64| 1.0 - beta.powi(step as i32);
         let (unbias_1, unbias_2) = (correction(beta_1), correction(beta_2));
-        let largest = beta_1 * state.largest + (1.0 - beta_1) * gradient.largest();
+        let largest = beta_1 * state.largest + (1.0 - beta_1) * bound;
         let quotient =
             (largest / epsilon).min(largest_quotient([beta_1, beta_2], step) * unbias_2.sqrt());
         Ok(Change::Custom {

@@ -101,11 +101,9 @@ impl Buffer {
 impl UpdateRule for Momentum {
     fn update(&mut self, step: &mut UpdateContext<'_>) -> Result<Change<'_>, ZoError> {
         let (lr, gradient) = (step.lr(), step.estimate().gradient());
+        let bound = gradient.largest(step.tensors());
         let (beta, share, state) = (self.beta, 1.0 - self.dampening, &mut self.state);
-        let (step, largest) = (
-            state.step + 1,
-            beta * state.largest + share * gradient.largest(),
-        );
+        let (step, largest) = (state.step + 1, beta * state.largest + share * bound);
         Ok(Change::Custom {
             gradient,
             largest: lr * largest,

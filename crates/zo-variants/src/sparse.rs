@@ -164,6 +164,7 @@ impl SparsityMask for Sparse {
     fn needs(&self) -> Needs {
         Needs {
             magnitudes: self.kind != SparseKind::Random && self.sparsity > 0.0,
+            elements: self.sparsity > 0.0,
             ..Needs::default()
         }
     }

@@ -2,6 +2,7 @@
 
 mod few;
 mod half_bits;
+mod low_rank;
 mod magnitude;
 mod moves;
 mod round;
@@ -13,12 +14,14 @@ use std::marker::PhantomData;
 use rayon::prelude::*;
 
 use self::few::{Along, Pair};
+use self::low_rank::Product;
+pub(crate) use self::low_rank::{Factors, coordinates};
 use self::magnitude::Threshold;
-use self::sums::{ByChance, ChosenSums, General, KeptSums, PlainSums};
+use self::sums::{ByChance, ChosenSums, General, KeptSums, LowRankSums, PlainSums};
 pub(crate) use self::weight::Weight;
-use super::{Sweep, Target};
+use super::{Keep, Sweep, Target};
 use crate::noise::rows::{CHUNK_ROWS, Gaussian, Rademacher, Stream};
-use crate::noise::{LANES, Noise, SimdLevel, last_kept, philox::RoundKeys};
+use crate::noise::{LANES, Noise, SimdLevel, TensorKey, last_kept, philox::RoundKeys};
 
 /// Weights in a chunk, the unit of work of a thread. A chunk's noise depends on its number only, so threads cannot change it.
 const CHUNK: usize = CHUNK_ROWS * LANES;
@@ -47,6 +50,7 @@ pub(crate) fn sweep_slice_at<W: Weight>(level: SimdLevel, weights: &mut [W], swe
             Case::Sums => level.run(Chunk::<W, PlainSums>::new(chunk, weights, sweep)),
             Case::KeptSums => level.run(Chunk::<W, KeptSums>::new(chunk, weights, sweep)),
             Case::ChosenSums => level.run(Chunk::<W, ChosenSums>::new(chunk, weights, sweep)),
+            Case::LowRank => level.run(Chunk::<W, LowRankSums>::new(chunk, weights, sweep)),
             Case::General => level.run(Chunk::<W, General>::new(chunk, weights, sweep)),
             Case::Stochastic => level.run(Chunk::<W, ByChance>::new(chunk, weights, sweep)),
         }
@@ -64,6 +68,7 @@ struct TypedSweep<W: Weight> {
     unperturbed: bool,
     displaces: bool,
     terms: Vec<TypedTerm<W>>,
+    products: Vec<Product<W>>,
     target: TypedTarget<W>,
     threshold: Option<Threshold<W::Acc>>,
     /// The bits of the last rounding, where it is stochastic.
@@ -81,6 +86,19 @@ struct TypedTerm<W: Weight> {
 struct TypedKeep {
     stream: Stream,
     last: u32,
+}
+
+impl TypedKeep {
+    fn new(keep: Keep, tensor: TensorKey) -> Self {
+        Self {
+            stream: Stream {
+                noise: Noise::Gaussian,
+                keys: RoundKeys::new(keep.seed),
+                tensor,
+            },
+            last: last_kept(keep.probability),
+        }
+    }
 }
 
 /// A [`Target`] in the arithmetic of one dtype.
@@ -109,7 +127,9 @@ enum Case {
     KeptSums,
     /// On elements chosen by magnitude.
     ChosenSums,
-    /// Both kinds of masks at once, or a target that is not a sum.
+    /// With noise of low rank.
+    LowRank,
+    /// Any of these at once, or a target that is not a sum.
     General,
     /// Any of these, with stochastic rounding.
     Stochastic,
@@ -122,6 +142,13 @@ impl<W: Weight> TypedSweep<W> {
             return Case::Stochastic;
         }
         let kept = self.terms.iter().any(|term| term.keep.is_some());
+        if !self.products.is_empty() {
+            let kept = kept || self.products.iter().any(|product| product.keep.is_some());
+            return match (&self.target, &self.threshold) {
+                (TypedTarget::Sum, None) if !kept => Case::LowRank,
+                _ => Case::General,
+            };
+        }
         let few = self.terms.iter().take(3).map(|t| t.stream.noise);
         match (&few.collect::<Vec<_>>()[..], &self.target, &self.threshold) {
             ([Gaussian], TypedTarget::Sum, None) if !kept => Case::Gaussian,
@@ -145,10 +172,7 @@ impl<W: Weight> TypedSweep<W> {
             from: W::acc(term.from),
             to: W::acc(term.to),
             stream: stream(term.noise, term.seed),
-            keep: term.keep.map(|keep| TypedKeep {
-                stream: stream(Noise::Gaussian, keep.seed),
-                last: last_kept(keep.probability),
-            }),
+            keep: term.keep.map(|keep| TypedKeep::new(keep, sweep.tensor)),
             estimate: term.estimate as usize,
         });
         let target = match &sweep.target {
@@ -169,6 +193,7 @@ impl<W: Weight> TypedSweep<W> {
             unperturbed: sweep.starts_unperturbed(),
             displaces: sweep.displaces,
             terms: terms.collect(),
+            products: low_rank::products(sweep),
             target,
             threshold: sweep.magnitudes.map(Threshold::new::<W>),
             rounding: sweep

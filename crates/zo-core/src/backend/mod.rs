@@ -1,6 +1,5 @@
 //! Where a pass meets a backend: one operation, "back to theta, on to the target".
 
-#[cfg(any(feature = "flex", feature = "ndarray", feature = "cube", test))]
 pub(crate) mod cpu;
 #[cfg(feature = "cube")]
 mod cube;
@@ -12,9 +11,9 @@ mod ndarray;
 mod sweep;
 
 use burn::backend::{Backend, backend_extension, tensor::FloatTensor};
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Device, Element, Tensor, TensorData};
 
-pub use sweep::{Keep, Magnitudes, Sweep, SweepTerm, Target};
+pub use sweep::{Keep, LowRankTerm, Magnitudes, Sweep, SweepTerm, Target};
 
 /// A backend that can sweep over weights.
 ///
@@ -33,17 +32,56 @@ pub trait ZoBackend: Backend {
     fn sweep(tensor: FloatTensor<Self>, sweep: Sweep) -> FloatTensor<Self>;
 }
 
-/// Applies `sweep` to `tensor` on whatever backend it lives.
+/// Applies `sweep` to `tensor` on whatever backend it lives. Noise of low rank is added on the CPU: on other devices such a pass copies the
+/// tensor to host memory and back, which is slow.
 ///
 /// # Panics
 /// If the tensor's backend was compiled into burn but not into this crate (enable the feature of the same name here), or if its
 /// dtype is not one of [`is_supported`].
 pub fn sweep<const D: usize>(tensor: Tensor<D>, sweep: Sweep) -> Tensor<D> {
     use burn::backend::Dispatch;
+    let sweep = sweep.shaped(&tensor.shape());
+    if !sweep.low_rank.is_empty() && !is_host(&tensor.device()) {
+        return in_host_memory(tensor, &sweep);
+    }
     Tensor::from_dispatch(<Dispatch as ZoBackend>::sweep(
         tensor.into_dispatch(),
         sweep,
     ))
+}
+
+/// Whether the kernels of this device are those of the CPU.
+fn is_host(device: &Device) -> bool {
+    use burn::backend::DispatchDevice;
+    match device.as_dispatch() {
+        #[cfg(feature = "flex")]
+        DispatchDevice::Flex(_) => true,
+        #[cfg(feature = "ndarray")]
+        DispatchDevice::NdArray(_) => true,
+        #[allow(unreachable_patterns, reason = "there are other devices with features")]
+        _ => false,
+    }
+}
+
+/// The sweep of the CPU kernel on a copy.
+fn in_host_memory<const D: usize>(tensor: Tensor<D>, sweep: &Sweep) -> Tensor<D> {
+    fn run<W: cpu::Weight + Element>(data: &mut TensorData, sweep: &Sweep) {
+        match data.as_mut_slice::<W>() {
+            Ok(weights) => cpu::sweep_slice(weights, sweep),
+            Err(error) => unreachable!("the data has the tensor's dtype: {error:?}"),
+        }
+    }
+    sweep.note_copy();
+    let (device, dtype) = (tensor.device(), tensor.dtype());
+    let mut data = tensor.into_data();
+    match dtype {
+        DType::F32 | DType::Flex32 => run::<f32>(&mut data, sweep),
+        DType::F64 => run::<f64>(&mut data, sweep),
+        DType::BF16 => run::<half::bf16>(&mut data, sweep),
+        DType::F16 => run::<half::f16>(&mut data, sweep),
+        dtype => panic!("a sweep needs a float tensor, not {dtype:?}"),
+    }
+    Tensor::from_data(data, (&device, dtype))
 }
 
 /// Whether weights of this dtype can be swept: f32, f64, bf16, f16.

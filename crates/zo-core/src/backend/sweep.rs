@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::change::Change;
 use crate::direction::Direction;
 use crate::masked::MaskedDirection;
-use crate::noise::{Noise, TensorKey};
+use crate::noise::{Basis, Held, Noise, TensorKey};
 use crate::selection::{Elements, Selection};
 
 /// A noise vector in a pass: its coefficient in the displacement the weights come from, and in the one they go to.
@@ -24,6 +24,32 @@ pub struct SweepTerm {
     pub to: f64,
     /// Which of the estimates of an [adaptive target](Target::Adaptive) it belongs to; else 0.
     pub estimate: u32,
+}
+
+impl SweepTerm {
+    /// The same with no coefficients.
+    fn unweighted(&self) -> Self {
+        Self {
+            from: 0.0,
+            to: 0.0,
+            ..*self
+        }
+    }
+
+    fn order(&self) -> (u32, u64, u8) {
+        (self.estimate, self.seed, self.noise as u8)
+    }
+}
+
+/// A noise vector of low rank in a pass.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LowRankTerm {
+    /// What it has coordinates in.
+    pub basis: Basis,
+    /// The coordinates, if they are not those of the seed.
+    pub held: Option<Arc<Held>>,
+    /// The rest; the distribution and the seed are those of the coordinates.
+    pub term: SweepTerm,
 }
 
 /// Elements drawn at random: see [`crate::noise::keeps`].
@@ -87,8 +113,12 @@ pub struct Sweep {
     pub tensor: TensorKey,
     /// The factor on the old weight: 1 except for weight decay. Masks do not keep elements from decaying.
     pub decay: f64,
-    /// The noise vectors, each once (in each estimate).
+    /// The dense noise vectors, each once (in each estimate).
     pub terms: Arc<[SweepTerm]>,
+    /// Those of low rank. A kernel is given them by [`shaped`](Self::shaped).
+    pub low_rank: Arc<[LowRankTerm]>,
+    /// The shape of the tensor, for those of low rank.
+    pub shape: Arc<[usize]>,
     /// What is made of them.
     pub target: Target,
     /// Elements chosen by magnitude.
@@ -158,11 +188,21 @@ impl Sweep {
         sweep.sorted()
     }
 
+    /// The sweep that adds these noise vectors.
+    pub(crate) fn adding(tensor: TensorKey, terms: Vec<SweepTerm>) -> Self {
+        Self {
+            terms: terms.into(),
+            ..Self::empty(tensor)
+        }
+    }
+
     fn empty(tensor: TensorKey) -> Self {
         Self {
             tensor,
             decay: 1.0,
             terms: Arc::default(),
+            low_rank: Arc::default(),
+            shape: Arc::default(),
             target: Target::Sum,
             magnitudes: None,
             displaces: false,
@@ -178,7 +218,7 @@ impl Sweep {
         estimate: u32,
         add: impl Fn(&mut SweepTerm, f64),
     ) {
-        let mut terms = self.terms.to_vec();
+        let (mut terms, mut low_rank) = (self.terms.to_vec(), self.low_rank.to_vec());
         for (term, elements) in direction.terms(number) {
             let mut keep = None;
             match elements {
@@ -205,33 +245,62 @@ impl Sweep {
                 to: 0.0,
                 estimate,
             };
-            let same = |t: &&mut SweepTerm| {
-                SweepTerm {
-                    from: 0.0,
-                    to: 0.0,
-                    ..**t
-                } == new
-            };
-            match terms.iter_mut().find(same) {
-                Some(known) => add(known, term.coefficient),
+            let same = |known: &SweepTerm| known.unweighted() == new;
+            let known = match &term.basis {
                 None => {
-                    terms.push(new);
-                    terms
-                        .last_mut()
-                        .into_iter()
-                        .for_each(|t| add(t, term.coefficient));
+                    let at = terms.iter().position(same).unwrap_or(terms.len());
+                    if at == terms.len() {
+                        terms.push(new);
+                    }
+                    &mut terms[at]
                 }
-            }
+                Some(basis) => {
+                    let same = |known: &LowRankTerm| {
+                        same(&known.term) && known.basis == *basis && known.held == term.held
+                    };
+                    let at = low_rank.iter().position(same).unwrap_or(low_rank.len());
+                    if at == low_rank.len() {
+                        low_rank.push(LowRankTerm {
+                            basis: basis.clone(),
+                            held: term.held.clone(),
+                            term: new,
+                        });
+                    }
+                    &mut low_rank[at].term
+                }
+            };
+            add(known, term.coefficient);
         }
-        self.terms = terms.into();
+        (self.terms, self.low_rank) = (terms.into(), low_rank.into());
     }
 
     /// Sums must not depend on where a pass comes from: a displacement is undone with exactly the numbers it was made with.
     fn sorted(mut self) -> Self {
         let mut terms = self.terms.to_vec();
-        terms.sort_by_key(|term| (term.estimate, term.seed, term.noise as u8));
+        terms.sort_by_key(SweepTerm::order);
         self.terms = terms.into();
+        let mut low_rank = self.low_rank.to_vec();
+        low_rank.sort_by_key(|low| {
+            let keep = low.term.keep.map(|keep| keep.seed);
+            (low.term.estimate, low.basis.order(), keep, low.term.order())
+        });
+        self.low_rank = low_rank.into();
         self
+    }
+
+    /// The same for a tensor of this shape, which decides where noise of low rank is dense after all.
+    pub fn shaped(mut self, shape: &[usize]) -> Self {
+        if self.low_rank.is_empty() {
+            return self;
+        }
+        let dense = |low: &LowRankTerm| low.held.is_none() && low.basis.matrix(shape).is_none();
+        let (now_dense, low_rank): (Vec<_>, Vec<_>) =
+            self.low_rank.iter().cloned().partition(dense);
+        let terms = self.terms.iter().copied();
+        self.terms = terms.chain(now_dense.iter().map(|low| low.term)).collect();
+        self.low_rank = low_rank.into();
+        self.shape = shape.into();
+        self.sorted()
     }
 
     /// The same, with `direction` added to the unperturbed weights on the way.
@@ -259,7 +328,11 @@ impl Sweep {
 
     /// Whether the weights stand at `theta` already.
     pub fn starts_unperturbed(&self) -> bool {
-        self.terms.iter().all(|term| term.from == 0.0)
+        let low_rank = self.low_rank.iter().map(|low| &low.term);
+        self.terms
+            .iter()
+            .chain(low_rank)
+            .all(|term| term.from == 0.0)
     }
 
     pub(crate) fn counting(self, copies: &Arc<AtomicUsize>) -> Self {

@@ -8,8 +8,10 @@
 //! i = (n tile + k) 64 + lane        lane in 0..64, k in 0..n
 //! ```
 //!
-//! The values are pinned by golden tests. On CPU backends they are the same bits at any thread count and SIMD width.
+//! Noise of [low rank](Basis) is made of the same values. All are pinned by golden tests. On CPU backends they are the same bits at any thread count and SIMD width.
 
+pub(crate) mod basis;
+pub(crate) mod held;
 pub(crate) mod philox;
 pub(crate) mod rows;
 pub(crate) mod simd;
@@ -20,6 +22,8 @@ mod statistics;
 
 use serde::{Deserialize, Serialize};
 
+pub use basis::{Basis, BasisKind};
+pub use held::Held;
 #[doc(hidden)]
 pub use simd::SimdLevel;
 

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::model::attention::LayerCache;
 use crate::model::batch::TokenBatch;
 use crate::model::config::{ConfigError, ModelConfig};
-use crate::model::layers::Tunable;
+use crate::model::layers::{Head, Tunable, rows};
 use crate::model::llama::Llama;
 use crate::model::opt::Opt;
 use crate::model::part::{Part, ints};
@@ -69,10 +69,9 @@ impl CausalLm {
     /// As [`Self::hidden`].
     pub fn logits(&self, batch: &TokenBatch) -> Tensor<3> {
         let [sequences, seq] = batch.shape();
-        let head = self.head();
         let vocab = self.vocab_size();
-        let rows = self.transform(batch.join_tokens(self.run(batch, false)));
-        let logits = rows.matmul(head.transpose());
+        let hidden = self.transform(batch.join_tokens(self.run(batch, false)));
+        let logits = Head::of(self.head_parameter()).forward(hidden);
         let logits = match self.head_bias() {
             Some(bias) => logits + bias.unsqueeze(),
             None => logits,
@@ -112,14 +111,14 @@ impl CausalLm {
     /// Logits of `tokens` for what the head's matrix sees, `[rows, width]`.
     fn logits_of(&self, hidden: Tensor<2>, tokens: &[u32]) -> Tensor<2> {
         assert!(!tokens.is_empty(), "logits need at least one token");
-        let head = self.head();
+        let head = self.head_parameter();
         let vocab = self.vocab_size();
         if let Some(token) = tokens.iter().find(|token| **token as usize >= vocab) {
             panic!("token {token} is outside the vocabulary of {vocab}");
         }
         let ids: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
-        let ids = Tensor::<1, Int>::from_data(TensorData::from(ids.as_slice()), &head.device());
-        let rows = to_f32(head.select(0, ids.clone()));
+        let ids = Tensor::<1, Int>::from_data(TensorData::from(ids.as_slice()), &self.device());
+        let rows = to_f32(rows(head, ids.clone()));
         let logits = to_f32(hidden).matmul(rows.transpose());
         match self.head_bias() {
             Some(bias) => logits + to_f32(bias.select(0, ids)).unsqueeze(),
@@ -168,8 +167,7 @@ impl CausalLm {
             "a masked language model has no probabilities of continuations: use logits_at"
         );
         let rows = batch.rows_before(last);
-        let head = to_f32(self.head()).transpose();
-        let device = head.device();
+        let (head, device) = (Head::of(self.head_parameter()).widened(), self.device());
         let hidden = Tensor::cat(self.run(batch, false), 0);
         let targets: Vec<i32> = last
             .iter()
@@ -183,7 +181,7 @@ impl CausalLm {
                 .map(|(rows, targets)| {
                     let count = rows.len();
                     let logits = to_f32(hidden.clone().select(0, ints(rows.to_vec(), &device)));
-                    let logits = log_softmax(logits.matmul(head.clone()), 1);
+                    let logits = log_softmax(head.forward(logits), 1);
                     let targets = ints(targets.to_vec(), &device).reshape([count, 1]);
                     logits.gather(1, targets).reshape([count])
                 });

@@ -2,8 +2,10 @@
 
 use burn::module::{Initializer, Module, Param};
 use burn::nn::{Embedding, Linear};
-use burn::tensor::module::layer_norm;
+use burn::tensor::module::{layer_norm, linear as affine};
 use burn::tensor::{DType, Device, Int, Tensor, activation};
+
+use zo_core::SidePath;
 
 use crate::model::attention::Prefix;
 use crate::model::config::Activation;
@@ -32,9 +34,69 @@ pub(crate) fn embedding(rows: usize, width: usize, std: f64, device: &Device) ->
     }
 }
 
+/// `layer` applied to rows. Where its weight is displaced by noise of low rank, the displaced weight is never made.
+pub(crate) fn apply(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
+    let Some(side) = SidePath::of(&layer.weight) else {
+        return layer.forward(x);
+    };
+    let bias = layer.bias.as_ref().map(|bias| bias.val());
+    let y = affine(x.clone(), layer.weight.base(), bias);
+    add(y, side.forward(x))
+}
+
+/// What a side path adds, in its precision.
+fn add(y: Tensor<2>, side: Tensor<2>) -> Tensor<2> {
+    let dtype = y.dtype();
+    (to_f32(y) + side).cast(dtype)
+}
+
+/// Rows `ids` of a matrix: `[ids, width]`.
+pub(crate) fn rows(matrix: &Param<Tensor<2>>, ids: Tensor<1, Int>) -> Tensor<2> {
+    match SidePath::of(matrix) {
+        Some(side) => add(matrix.base().select(0, ids.clone()), side.select(ids)),
+        None => matrix.val().select(0, ids),
+    }
+}
+
 /// Rows `ids` of `table`: `[ids, width]`.
 pub(crate) fn lookup(table: &Embedding, ids: Tensor<1, Int>) -> Tensor<2> {
-    table.weight.val().select(0, ids)
+    rows(&table.weight, ids)
+}
+
+/// The head's matrix `[vocab, width]` as the objective should see it.
+pub(crate) struct Head {
+    matrix: Tensor<2>,
+    side: Option<SidePath>,
+}
+
+impl Head {
+    pub(crate) fn of(matrix: &Param<Tensor<2>>) -> Self {
+        match SidePath::of(matrix) {
+            Some(side) => Self {
+                matrix: matrix.base(),
+                side: Some(side),
+            },
+            None => Self {
+                matrix: matrix.val(),
+                side: None,
+            },
+        }
+    }
+
+    /// The same in f32, if it is half precision.
+    pub(crate) fn widened(self) -> Self {
+        let matrix = to_f32(self.matrix);
+        Self { matrix, ..self }
+    }
+
+    /// Logits `[rows, vocab]` of rows `[rows, width]`, in the matrix's float type.
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let y = x.clone().matmul(self.matrix.clone().transpose());
+        match &self.side {
+            Some(side) => add(y, side.forward_transposed(x)),
+            None => y,
+        }
+    }
 }
 
 /// The input: the embedded ids of `part`, after the soft prompt if there is one. `[tokens, width]`.

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::model::attention::{LayerCache, Prefix, Scope, recall};
 use crate::model::config::{Activation, LlamaConfig};
-use crate::model::layers::{RmsNorm, Tunable, embed_scaled, embedding, linear};
+use crate::model::layers::{RmsNorm, Tunable, apply, embed_scaled, embedding, linear};
 use crate::model::part::{Continued, Part};
 use crate::model::rope::{Rope, Rotation};
 
@@ -267,8 +267,8 @@ impl Attention {
         cache: Option<&mut LayerCache>,
     ) -> Tensor<2> {
         let dtype = x.dtype();
-        let query = scope.split_queries(self.q_proj.forward(scope.select(x.clone())), self.heads);
-        let key = scope.split_keys(self.k_proj.forward(x.clone()), self.key_heads);
+        let query = scope.split_queries(apply(&self.q_proj, scope.select(x.clone())), self.heads);
+        let key = scope.split_keys(apply(&self.k_proj, x.clone()), self.key_heads);
         let (query, key) = (
             normalized(&self.q_norm, query),
             normalized(&self.k_norm, key),
@@ -277,10 +277,10 @@ impl Attention {
             Some(scale) => query * scale,
             None => query,
         };
-        let value = scope.split_keys(self.v_proj.forward(x), self.key_heads);
+        let value = scope.split_keys(apply(&self.v_proj, x), self.key_heads);
         let [key, value] = recall([keys.apply(key), value], self.prefix.as_ref(), cache);
         let mixed = scope.attend(queries.apply(query), key, value);
-        self.o_proj.forward(mixed.cast(dtype))
+        apply(&self.o_proj, mixed.cast(dtype))
     }
 }
 
@@ -294,7 +294,7 @@ fn normalized(norm: &Option<RmsNorm>, x: Tensor<4>) -> Tensor<4> {
 
 impl Mlp {
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let gate = self.activation.forward(self.gate_proj.forward(x.clone()));
-        self.down_proj.forward(gate * self.up_proj.forward(x))
+        let gate = self.activation.forward(apply(&self.gate_proj, x.clone()));
+        apply(&self.down_proj, gate * apply(&self.up_proj, x))
     }
 }

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::model::attention::{LayerCache, Prefix, Scope, recall};
 use crate::model::config::{Activation, OptConfig};
-use crate::model::layers::{LayerNorm, Tunable, embed, embedding, linear, lookup};
+use crate::model::layers::{LayerNorm, Tunable, apply, embed, embedding, linear, lookup};
 use crate::model::part::Part;
 
 /// Rows of the table of positions before position 0: a remnant of the original code's padding.
@@ -161,7 +161,7 @@ impl Opt {
         let all = Scope::all(part, 1, prefix, None);
         let mut x = embed(&decoder.embed_tokens, &decoder.prompt, part);
         if let Some(project) = &decoder.project_in {
-            x = project.forward(x);
+            x = apply(project, x);
         }
         x = x + lookup(
             &decoder.embed_positions,
@@ -180,7 +180,7 @@ impl Opt {
             x = norm.forward(x);
         }
         match &decoder.project_out {
-            Some(project) => project.forward(x),
+            Some(project) => apply(project, x),
             None => x,
         }
     }
@@ -210,10 +210,7 @@ impl Layer {
         } else {
             x
         };
-        let x = residual
-            + self
-                .fc2
-                .forward(self.activation.forward(self.fc1.forward(x)));
+        let x = residual + apply(&self.fc2, self.activation.forward(apply(&self.fc1, x)));
         if self.pre_norm {
             x
         } else {
@@ -230,11 +227,10 @@ impl Attention {
         cache: Option<&mut LayerCache>,
     ) -> Tensor<2> {
         let dtype = x.dtype();
-        let query = scope.split_queries(self.q_proj.forward(scope.select(x.clone())), self.heads);
-        let key = scope.split_keys(self.k_proj.forward(x.clone()), self.heads);
-        let value = scope.split_keys(self.v_proj.forward(x), self.heads);
+        let query = scope.split_queries(apply(&self.q_proj, scope.select(x.clone())), self.heads);
+        let key = scope.split_keys(apply(&self.k_proj, x.clone()), self.heads);
+        let value = scope.split_keys(apply(&self.v_proj, x), self.heads);
         let [key, value] = recall([key, value], self.prefix.as_ref(), cache);
-        self.out_proj
-            .forward(scope.attend(query, key, value).cast(dtype))
+        apply(&self.out_proj, scope.attend(query, key, value).cast(dtype))
     }
 }

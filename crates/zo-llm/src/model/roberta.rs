@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::model::attention::{LayerCache, Prefix, Scope, recall};
 use crate::model::config::{Activation, RobertaConfig};
-use crate::model::layers::{LayerNorm, Tunable, embed, embedding, linear, lookup};
+use crate::model::layers::{LayerNorm, Tunable, apply, embed, embedding, linear, lookup};
 use crate::model::part::Part;
 
 /// A RoBERTa masked language model. Parameters have names close to those of Hugging Face checkpoints, without the leading `roberta.`.
@@ -200,7 +200,7 @@ impl Roberta {
     /// What the head's matrix sees of the rows `x`, `[rows, width]`.
     pub(crate) fn transform(&self, x: Tensor<2>) -> Tensor<2> {
         let head = &self.lm_head;
-        let x = Activation::Gelu.forward(head.dense.forward(x));
+        let x = Activation::Gelu.forward(apply(&head.dense, x));
         head.layer_norm.forward(x)
     }
 }
@@ -216,9 +216,9 @@ impl Layer {
         let x = self.self_attn_layer_norm.forward(x + mixed);
         let update = self
             .activation
-            .forward(self.intermediate.forward(x.clone()));
+            .forward(apply(&self.intermediate, x.clone()));
         self.output_layer_norm
-            .forward(x + self.output.forward(update))
+            .forward(x + apply(&self.output, update))
     }
 }
 
@@ -230,12 +230,11 @@ impl Attention {
         cache: Option<&mut LayerCache>,
     ) -> Tensor<2> {
         let dtype = x.dtype();
-        let query = scope.split_queries(self.query.forward(x.clone()), self.heads);
-        let key = scope.split_keys(self.key.forward(x.clone()), self.heads);
-        let value = scope.split_keys(self.value.forward(x), self.heads);
+        let query = scope.split_queries(apply(&self.query, x.clone()), self.heads);
+        let key = scope.split_keys(apply(&self.key, x.clone()), self.heads);
+        let value = scope.split_keys(apply(&self.value, x), self.heads);
         let [key, value] = recall([key, value], self.prefix.as_ref(), cache);
-        self.output
-            .forward(scope.attend(query, key, value).cast(dtype))
+        apply(&self.output, scope.attend(query, key, value).cast(dtype))
     }
 }
 

@@ -99,6 +99,14 @@ pub enum LoraError {
         /// What the configuration describes.
         expected: String,
     },
+    /// What a session has in its bank is no adapter.
+    #[error("`{path}` {reason}")]
+    Bank {
+        /// The module path of a tensor.
+        path: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
     /// `adapter_config.json` is malformed, or asks for something that is not supported.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -279,7 +287,7 @@ pub(super) fn linear_layers(model: &CausalLm) -> Layers {
 }
 
 /// The name in transformers of the layer whose weight is at `path`, which omits the name of the architecture.
-fn layer_name(path: &str) -> Option<String> {
+pub(super) fn layer_name(path: &str) -> Option<String> {
     let name = file_name(path);
     name.strip_suffix(".weight").map(str::to_owned)
 }

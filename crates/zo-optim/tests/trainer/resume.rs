@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use zo_optim::low_rank::{Lozo, Subzero, lozo, lozo_m, subzero_plus};
 use zo_optim::prelude::*;
 use zo_optim::trainer::{Event, Finish, Outcome, Schedule, TrainerConfig, fit, last_checkpoint};
 use zo_optim::variants::{
@@ -12,7 +13,7 @@ use zo_optim::variants::{
 use crate::{Net, Rows, Told, bits, config, half, names, net, quiet, resuming, run, saving};
 
 /// Methods with every kind of state and of position between steps, each with a learning rate.
-fn methods() -> [(&'static str, f64, Method); 16] {
+fn methods() -> [(&'static str, f64, Method); 19] {
     [
         ("mezo", 1e-2, mezo()),
         ("mezo with decay", 1e-2, mezo().with_weight_decay(0.1)),
@@ -44,6 +45,18 @@ fn methods() -> [(&'static str, f64, Method); 16] {
         ("adalezo", 1e-2, ada_lezo()),
         ("curvzo", 1e-2, {
             curvzo().with_mask(CurvatureSampling::new().with_adapt_every(3))
+        }),
+        (
+            "lozo",
+            1e-2,
+            lozo().with_noise(Lozo::new().with_interval(3)),
+        ),
+        ("lozo-m", 1e-2, {
+            lozo_m().with_noise(Lozo::new().with_interval(3))
+        }),
+        ("subzero-plus", 1e-2, {
+            let noise = Subzero::new().with_rank(2).with_interval(3);
+            subzero_plus().with_noise(noise).with_queries(4)
         }),
         ("sparse-mezo", 1e-2, {
             let mask = Sparse::new().with_kind(SparseKind::SmallWeights);

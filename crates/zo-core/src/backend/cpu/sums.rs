@@ -11,23 +11,31 @@ use crate::noise::rows::{BAND, Band, Draws, GROUP, Gaussian, Rademacher, lanes};
 use crate::noise::simd::Kernel;
 use crate::noise::{LANES, Noise};
 
-pub(super) type PlainSums = Sums<false, false, false, false>;
-pub(super) type KeptSums = Sums<true, false, false, false>;
-pub(super) type ChosenSums = Sums<false, true, false, false>;
-pub(super) type General = Sums<true, true, true, false>;
-pub(super) type ByChance = Sums<true, true, true, true>;
+pub(super) type PlainSums = Sums<false, false, false, false, false>;
+pub(super) type KeptSums = Sums<true, false, false, false, false>;
+pub(super) type ChosenSums = Sums<false, true, false, false, false>;
+pub(super) type LowRankSums = Sums<false, false, false, false, true>;
+pub(super) type General = Sums<true, true, true, false, true>;
+pub(super) type ByChance = Sums<true, true, true, true, true>;
 
 /// By sums of noise vectors. Each flag says what may occur: terms on random elements, elements chosen by magnitude, targets that are not
-/// sums, stochastic rounding.
+/// sums, stochastic rounding, terms of low rank.
 pub(super) struct Sums<
     const KEPT: bool,
     const CHOSEN: bool,
     const AIMED: bool,
     const STOCHASTIC: bool,
+    const LOW_RANK: bool,
 >;
 
-impl<W, const KEPT: bool, const CHOSEN: bool, const AIMED: bool, const STOCHASTIC: bool> Kernel
-    for Chunk<'_, W, Sums<KEPT, CHOSEN, AIMED, STOCHASTIC>>
+impl<
+    W,
+    const KEPT: bool,
+    const CHOSEN: bool,
+    const AIMED: bool,
+    const STOCHASTIC: bool,
+    const LOW_RANK: bool,
+> Kernel for Chunk<'_, W, Sums<KEPT, CHOSEN, AIMED, STOCHASTIC, LOW_RANK>>
 where
     W: Weight,
 {
@@ -46,6 +54,14 @@ where
             for term in &sweep.terms {
                 if !AIMED || sweep.is_linear() || term.from != W::Acc::zero() {
                     term.add::<KEPT, true>(&band, &mut from, &mut to);
+                }
+            }
+            if LOW_RANK {
+                for product in &sweep.products {
+                    product.add_from::<KEPT>(&band, &mut from);
+                    if !AIMED || sweep.is_linear() {
+                        product.add_to::<KEPT>(&band, &mut to);
+                    }
                 }
             }
             if AIMED {
@@ -89,7 +105,7 @@ fn move_any<W: Weight, const CHOSEN: bool>(
 }
 
 /// A sum for each weight of a band.
-type BandSums<W> = [Acc<W>; BAND];
+pub(super) type BandSums<W> = [Acc<W>; BAND];
 
 impl<W: Weight> TypedTerm<W> {
     /// Adds its noise, 0 where its random mask keeps the weights still, to the sums: times `from` if `BOTH`, and times `to`.
@@ -171,6 +187,12 @@ impl<W: Weight> TypedSweep<W> {
                         if term.estimate == estimate {
                             any = true;
                             term.add::<true, false>(band, &mut unused, &mut gradient);
+                        }
+                    }
+                    for product in &self.products {
+                        if product.estimate == estimate {
+                            any = true;
+                            product.add_to::<true>(band, &mut gradient);
                         }
                     }
                     if !any {

@@ -6,6 +6,7 @@ use crate::direction::Direction;
 use crate::noise::{self, Noise, TensorKey};
 
 pub(in crate::backend) mod forms;
+mod low_rank;
 mod rounding;
 
 const NOISES: [Noise; 2] = [Noise::Gaussian, Noise::Rademacher];

@@ -11,10 +11,16 @@ use crate::noise::LANES;
 /// A row of accumulators, at least f32.
 pub(crate) type Acc<W> = [<W as Weight>::Acc; LANES];
 
+/// A dtype the arithmetic can be done in.
+pub(crate) trait Arithmetic: Weight<Acc = Self> + Float + MulAdd<Output = Self> {}
+
+impl Arithmetic for f32 {}
+impl Arithmetic for f64 {}
+
 /// A dtype the kernel can read and write.
 pub(crate) trait Weight: Copy + Default + Send + Sync {
     /// The type the arithmetic is done in.
-    type Acc: Float + MulAdd<Output = Self::Acc> + Default + Send + Sync;
+    type Acc: Arithmetic;
 
     /// The spacing of floats above 1.
     const ULP: f64;
