@@ -30,7 +30,7 @@ pub enum BasisKind {
     Subzero,
 }
 
-/// A subspace of low-rank matrices for each tensor: see the [module](self).
+/// A subspace of low-rank matrices for each tensor.
 ///
 /// Tensors of more than two dimensions are matrices of their first dimension by all others. Noise on vectors, and on matrices whose smaller
 /// side is at most the rank, is dense: their coordinates are their elements.
