@@ -207,7 +207,7 @@ pub fn finetune<O: ZerothOrderOptimizer>(
 /// start with and its optimizer, each time anew.
 ///
 /// # Errors
-/// If a setting makes no sense, there is no model, a step cannot be taken, or no rate changes the loss.
+/// If a setting makes no sense, the model cannot be loaded, a step fails, or the loss does not depend on the rate.
 pub fn find_rate<O: ZerothOrderOptimizer>(
     begin: impl FnMut() -> Result<(CausalLm, O), trainer::BeginError>,
     [train, dev]: [&Dataset; 2],
@@ -223,7 +223,7 @@ pub fn find_rate<O: ZerothOrderOptimizer>(
 /// Finds a perturbation radius for [`finetune`] with these rows and settings: see [`trainer::find_epsilon`].
 ///
 /// # Errors
-/// If a setting makes no sense, there is no model, or no radius gives finite losses that differ.
+/// If a setting makes no sense, the model cannot be loaded, or the losses are not finite or all equal at every radius.
 pub fn find_epsilon(
     model: impl FnOnce() -> Result<CausalLm, trainer::BeginError>,
     [train, dev]: [&Dataset; 2],

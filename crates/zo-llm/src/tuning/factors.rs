@@ -99,7 +99,7 @@ pub enum LoraError {
         /// What the configuration describes.
         expected: String,
     },
-    /// What a session has in its bank is no adapter.
+    /// The bank of a session cannot be saved as an adapter.
     #[error("`{path}` {reason}")]
     Bank {
         /// The module path of a tensor.
