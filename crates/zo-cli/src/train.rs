@@ -5,6 +5,7 @@
 //! set as its authors or Hugging Face publish it. Ctrl-C finishes the step under way, saves and reports.
 
 mod args;
+mod back_off;
 mod dry;
 mod rate;
 mod report;
@@ -86,22 +87,52 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         return Ok(());
     }
     // Everything that can be wrong is found before a file is touched.
-    let (mut setup, model) = setup(args)?;
+    let (mut setup, mut model) = setup(args)?;
     if args.dry_run {
         return dry::run(args, setup, model);
     }
     let stop = stop_on_ctrl_c()?;
-    let folder = match &args.out {
+    let mut folder = match &args.out {
         Some(out) if args.resume => Folder::of_resumed(out),
         out => Folder::claim(out.as_deref())?,
     };
     if setup.plan.saves {
         setup.plan.config.checkpoint_dir = Some(folder.path().join(CHECKPOINTS));
     }
+    let (steps, task) = (setup.plan.config.steps, &setup.rows.about.name);
+    let title = format!("{} on {task}, {steps} steps", args.method);
+    loop {
+        let (run, outcome) = attempt(args, &mut setup, &title, model, folder, &stop)?;
+        match outcome {
+            Ok(outcome) => return done(args, &setup, run, &title, outcome),
+            Err(failed) if !run.has_begun() => {
+                run.refused();
+                return Err(failed.error.into());
+            }
+            Err(failed) if setup.backs_off(args.back_off, &failed) => {
+                let said = setup.back_off(&failed);
+                // Only one model at a time.
+                drop(failed);
+                folder = run.begin_again(&said)?;
+                setup.plan.optimizer = setup.plan.optimizer(args)?;
+                model = rate::model(args, &setup)?;
+            }
+            Err(failed) => return Err(failure(args, &setup, run, &title, failed)),
+        }
+    }
+}
+
+/// The run at the rate that `setup` has.
+fn attempt(
+    args: &TrainArgs,
+    setup: &mut Setup,
+    title: &str,
+    model: CausalLm,
+    folder: Folder,
+    stop: &AtomicBool,
+) -> Result<(Run, Result<Outcome, RunError>), Failure> {
     let name = args.model.name(setup.model_dir.as_deref());
-    let Setup { plan, rows, .. } = &mut setup;
-    let steps = plan.config.steps;
-    let title = format!("{} on {}, {steps} steps", args.method, rows.about.name);
+    let Setup { plan, rows, .. } = setup;
     let about = format!(
         "{title} at learning rate {}: {} tuning of {name}",
         plan.config.lr, plan.tuning
@@ -125,17 +156,10 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         [&rows.train, &rows.dev],
         &plan.config,
         &plan.device,
-        &stop,
+        stop,
         observe,
     );
-    match outcome {
-        Ok(outcome) => done(args, &setup, run, &title, outcome),
-        Err(failed) if !run.has_begun() => {
-            run.refused();
-            Err(failed.error.into())
-        }
-        Err(failed) => Err(failure(args, &setup, run, &title, failed)),
-    }
+    Ok((run, outcome))
 }
 
 /// A flag that the first Ctrl-C raises. The second exits at once.

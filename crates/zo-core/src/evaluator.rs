@@ -104,12 +104,18 @@ impl<'a, M: Module, O: Objective<M>> Evaluator<'a, M, O> {
         Ok(())
     }
 
-    pub(crate) fn report(self, queries: Vec<Query>, skipped: bool) -> StepReport {
+    pub(crate) fn report(
+        self,
+        queries: Vec<Query>,
+        skipped: bool,
+        kappa: Option<f64>,
+    ) -> StepReport {
         let (before, after) = (self.before, self.perturbed.cost());
         StepReport {
             step: self.step,
             queries,
             loss_unperturbed: self.loss_before,
+            kappa,
             forwards: self.forwards,
             passes: after.passes - before.passes,
             swept: after.swept - before.swept,

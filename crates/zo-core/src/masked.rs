@@ -97,6 +97,28 @@ impl MaskedDirection {
         self.parts.iter().any(|part| part.direction.holds_numbers())
     }
 
+    /// The expected root mean square of its elements on the tensors it moves; `None` if some of its coordinates are numbers.
+    pub(crate) fn rms(&self, tensors: &[TensorInfo]) -> Option<f64> {
+        if self.holds_numbers() {
+            return None;
+        }
+        let (mut squares, mut weights) = (0.0, 0.0);
+        for (number, tensor) in tensors.iter().enumerate() {
+            if !(tensor.trainable && self.covers(number)) {
+                continue;
+            }
+            let terms = self.terms(number).map(|(term, _)| term.coefficient);
+            let square: f64 = terms.map(|coefficient| coefficient.powi(2)).sum();
+            squares += square * tensor.elements() as f64;
+            weights += tensor.elements() as f64;
+        }
+        Some(if weights > 0.0 {
+            (squares / weights).sqrt()
+        } else {
+            0.0
+        })
+    }
+
     /// A bound on the magnitude of its elements on tensor number `number`.
     pub(crate) fn bound(&self, number: usize, tensor: &TensorInfo) -> f64 {
         let largest = |(term, _): (Term, Elements)| term.bound(tensor);

@@ -28,6 +28,11 @@ pub struct StepReport {
     pub queries: Vec<Query>,
     /// L(theta) before any perturbation, where the method evaluates it.
     pub loss_unperturbed: Option<f64>,
+    /// Kappa: how far the update moves a weight, as a multiple of the perturbation radius (root mean squares; `lr rms(g) / epsilon` for SGD).
+    /// One step's is as noisy as its derivatives. `None` where the distance does not follow from seeds (rules with moments), and for
+    /// skipped steps.
+    #[serde(default)]
+    pub kappa: Option<f64>,
     /// Evaluations of the objective.
     pub forwards: usize,
     /// Passes over the weights that take part; on the fly that is the update alone. In a [`Session`](crate::Session) those made in

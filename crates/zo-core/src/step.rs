@@ -181,7 +181,8 @@ impl ZeroOrder {
             self.first = false;
         }
         self.step += 1;
-        Ok(at.report(journal.queries, skipped))
+        let kappa = journal.kappa(epsilon).filter(|_| !skipped);
+        Ok(at.report(journal.queries, skipped, kappa))
     }
 
     /// Whether these are the tensors that a loaded record, if any, belongs to. From then on they are the model's.

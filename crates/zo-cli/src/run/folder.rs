@@ -1,6 +1,6 @@
 //! The folder of a run, which belongs to it alone.
 
-use std::fs::{File, create_dir, create_dir_all, remove_dir, remove_file};
+use std::fs::{File, create_dir, create_dir_all, remove_dir, remove_dir_all, remove_file};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -130,6 +130,21 @@ impl Folder {
 
     pub(super) fn take_metrics(&mut self) -> Option<File> {
         self.metrics.take()
+    }
+
+    /// The folder without the lines and the checkpoints of the run that has just ended there, for that run to begin again.
+    pub(super) fn emptied(self) -> Result<Self, FolderError> {
+        let checkpoints = self.path.join("checkpoints");
+        match remove_dir_all(&checkpoints) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(io(&checkpoints)(error));
+            }
+            _ => {}
+        }
+        let file = self.path.join(METRICS);
+        let metrics = File::create(&file).map_err(io(&file))?;
+        let metrics = Some(metrics);
+        Ok(Self { metrics, ..self })
     }
 
     /// Gives the folder back: a run that was refused leaves nothing that was not there before. Only what is empty is removed.

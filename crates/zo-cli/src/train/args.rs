@@ -54,6 +54,10 @@ pub struct TrainArgs {
     /// Learning rate, or auto to search one first, by at most a twentieth of the run's forwards (at least 100) [default: by tuning, method and size of the model: see the page on hyper-parameters]
     #[arg(long, help_heading = "Training", allow_hyphen_values = true)]
     pub lr: Option<Searched>,
+    /// If the run diverges, begin again at a lower learning rate, at most so often: a tenth if it shows in the first 20 steps, else a third
+    #[arg(long, help_heading = "Training", num_args = 0..=1, require_equals = true, default_missing_value = "3", default_value_t = 0,
+        value_name = "TIMES")]
+    pub back_off: usize,
     /// How the learning rate changes
     #[arg(long, help_heading = "Training", default_value = "constant", value_parser = values::of::<Schedule>(&values::SCHEDULES))]
     pub schedule: Schedule,

@@ -11,6 +11,7 @@ use zo_llm::batches::Order;
 use zo_llm::finetune::{Evaluated, FinetuneConfig, Finish, FoundEpsilon, FoundRate};
 
 use super::args::TrainArgs;
+use super::back_off::Abandoned;
 use super::setup::Setup;
 
 /// The version of burn that this is built with, as in `Cargo.lock`.
@@ -71,6 +72,8 @@ pub(super) struct Report<'a> {
     lr: f64,
     /// How it was found, with `--lr auto`.
     rate_search: Option<&'a FoundRate>,
+    /// Attempts that diverged, with `--back-off`.
+    abandoned: &'a [Abandoned],
     /// How epsilon was found, with `--epsilon auto`.
     epsilon_search: Option<&'a FoundEpsilon>,
     epsilon: &'a Value,
@@ -190,6 +193,7 @@ impl<'a> Report<'a> {
             seed: *seed,
             lr: *lr,
             rate_search: setup.found.as_ref(),
+            abandoned: &setup.abandoned,
             epsilon_search: setup.radius.as_ref(),
             epsilon: &method["epsilon"],
             batch: *batch,

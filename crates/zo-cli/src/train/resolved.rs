@@ -43,6 +43,7 @@ pub(super) struct Resolved<'a> {
     adapter: Option<String>,
     steps: usize,
     lr: Searched,
+    back_off: usize,
     schedule: String,
     warmup: usize,
     epsilon: &'a Value,
@@ -137,6 +138,7 @@ impl<'a> Resolved<'a> {
             // As given: methods that do not train have none, which is not theirs to say.
             steps: args.steps,
             lr,
+            back_off: args.back_off,
             schedule: config.schedule.to_string(),
             warmup: config.warmup,
             epsilon: &config.method["epsilon"],

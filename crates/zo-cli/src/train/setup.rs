@@ -17,6 +17,7 @@ use zo_llm::{CausalLm, Checkpoint, ModelConfig, Tuning};
 use zo_optim::tensors;
 
 use super::args::TrainArgs;
+use super::back_off::Abandoned;
 use super::rate::{self, Searched};
 use crate::data::Rows;
 use crate::device::device;
@@ -60,6 +61,8 @@ pub(super) struct Setup {
     /// How the learning rate and the radius were found, if they were.
     pub(super) found: Option<FoundRate>,
     pub(super) radius: Option<FoundEpsilon>,
+    /// Attempts that diverged, with `--back-off`.
+    pub(super) abandoned: Vec<Abandoned>,
 }
 
 impl Plan {
@@ -202,6 +205,8 @@ impl Plan {
         let bundled = args.model.model.is_none();
         let saved = self.resumed.as_ref().map(|saved| &saved.settings["lr"]);
         let known = match args.lr {
+            // It may have been lowered.
+            _ if args.back_off > 0 && saved.is_some() => saved.and_then(Value::as_f64),
             Some(Searched::Given(lr)) => Some(lr),
             Some(Searched::Auto) => saved.and_then(Value::as_f64),
             None => None,
@@ -314,6 +319,7 @@ fn prepared(args: &TrainArgs) -> Result<(Setup, CausalLm), Box<dyn Error>> {
         rows,
         found: None,
         radius: None,
+        abandoned: Vec::new(),
     };
     Ok((setup, model))
 }
