@@ -121,7 +121,7 @@ def make(rng, folder, small, family=None):
 
 def config_file(rng, folder, config, dtype):
     """config.json as transformers 5 or 4 writes it, with or without the defaults."""
-    new = json.loads(config.to_json_string(use_diff=rng.random() < 0.5)) | {"architectures": [type(config).__name__.replace("Config", "ForCausalLM")]}
+    new = json.loads(config.to_json_string(use_diff=rng.random() < 0.5)) | {"architectures": [type(config).__name__.replace("TextConfig", "Config").replace("Config", "ForCausalLM")]}
     new["model_type"] = config.model_type
     style = rng.choice(["new", "old"])
     if style == "new":
@@ -134,7 +134,7 @@ def config_file(rng, folder, config, dtype):
                 new["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
                 rope = rope["full_attention"]
             new["rope_theta"] = rope.pop("rope_theta")
-            if rng.random() < 0.3:  # before transformers 4.43
+            if rng.random() < 0.3 and config.model_type != "gemma3_text":  # before transformers 4.43, which had no Gemma 3
                 rope["type"] = rope.pop("rope_type")
             new["rope_scaling"] = None if "default" in (rope.get("type"), rope.get("rope_type")) else rope
     # What follows from other fields, and what nothing reads.
