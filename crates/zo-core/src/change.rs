@@ -51,6 +51,21 @@ impl Change<'_> {
         }
     }
 
+    /// Whether what scales its directions is as it was when they were drawn.
+    pub(crate) fn is_current(&self) -> bool {
+        match self {
+            Self::Linear(direction)
+            | Self::Sign { of: direction, .. }
+            | Self::Custom {
+                gradient: direction,
+                ..
+            } => direction.is_current(),
+            Self::Adaptive { moments, .. } => {
+                moments.iter().all(|(estimate, _)| estimate.is_current())
+            }
+        }
+    }
+
     /// The change that undoes this one; `None` if seeds alone cannot do that.
     pub(crate) fn reversed(&self) -> Option<Change<'static>> {
         Some(match self {

@@ -97,9 +97,16 @@ impl MaskedDirection {
         self.parts.iter().any(|part| part.direction.holds_numbers())
     }
 
-    /// The expected root mean square of its elements on the tensors it moves; `None` if some of its coordinates are numbers.
+    /// Whether what scales it is as it was when it was drawn.
+    pub(crate) fn is_current(&self) -> bool {
+        self.parts.iter().all(|part| part.direction.is_current())
+    }
+
+    /// The expected root mean square of its elements on the tensors it moves; `None` if some of its coordinates are
+    /// numbers, or a curvature scales it.
     pub(crate) fn rms(&self, tensors: &[TensorInfo]) -> Option<f64> {
-        if self.holds_numbers() {
+        let scaled = |part: &Part| part.direction.is_scaled();
+        if self.holds_numbers() || self.parts.iter().any(scaled) {
             return None;
         }
         let (mut squares, mut weights) = (0.0, 0.0);

@@ -14,7 +14,7 @@ use crate::model::{ModelRecord, check_same, model_of};
 use crate::objective::{JvpObjective, LossObjective, Objective};
 use crate::optimizer::{Session, ZerothOrderOptimizer};
 use crate::perturbed::Perturbed;
-use crate::record::{OptimizerRecord, from_record};
+use crate::record::{Buffers, OptimizerRecord, from_record};
 use crate::report::StepReport;
 use crate::sampler::{PerturbationSampler, SampleContext};
 use crate::seeds::Seeds;
@@ -22,6 +22,9 @@ use crate::settings::{NonFinite, Settings};
 use crate::tangent::Tangent;
 use crate::tensors::TensorInfo;
 use crate::update::{Estimate, UpdateContext, UpdateRule};
+
+/// What the names of the noise's buffers begin with in a record.
+const NOISE: &str = "noise.";
 
 /// A zeroth-order optimizer: a [`Method`] at work.
 ///
@@ -40,11 +43,11 @@ pub struct ZeroOrder {
 
 /// The parts of an optimizer as they were before a step.
 struct Snapshot {
-    noise: Box<dyn PerturbationSampler>,
+    /// `None` for parts that keep buffers: those change when nothing can fail any more. So does `update`.
+    noise: Option<Box<dyn PerturbationSampler>>,
     sampler: Option<Box<dyn PerturbationSampler>>,
     mask: Box<dyn SparsityMask>,
     coefficients: Box<dyn CoefficientRule>,
-    /// `None` for rules that keep buffers: those change when nothing can fail any more.
     update: Option<Box<dyn UpdateRule>>,
 }
 
@@ -177,6 +180,7 @@ impl ZeroOrder {
         if !skipped {
             for observation in journal.observations(&at.tensors()) {
                 self.method.mask.observe(&observation);
+                self.method.noise.observe(&observation);
             }
             self.first = false;
         }
@@ -206,7 +210,7 @@ impl ZeroOrder {
             ..
         } = &self.method;
         Snapshot {
-            noise: noise.clone(),
+            noise: (!noise.needs().buffers).then(|| noise.clone()),
             sampler: sampler.clone(),
             mask: mask.clone(),
             coefficients: coefficients.clone(),
@@ -215,7 +219,9 @@ impl ZeroOrder {
     }
 
     fn go_back(&mut self, before: Snapshot) {
-        self.method.noise = before.noise;
+        if let Some(noise) = before.noise {
+            self.method.noise = noise;
+        }
         self.method.sampler = before.sampler;
         self.method.mask = before.mask;
         self.method.coefficients = before.coefficients;
@@ -286,6 +292,8 @@ impl ZerothOrderOptimizer for ZeroOrder {
             ("coefficients", coefficients.record()),
             ("update", update.record()),
         ];
+        let own = noise.buffers().into_iter();
+        let own = own.map(|(name, values)| (format!("{NOISE}{name}"), values));
         OptimizerRecord {
             version: OptimizerRecord::VERSION,
             method: self.method.config(),
@@ -294,7 +302,7 @@ impl ZerothOrderOptimizer for ZeroOrder {
                 .unwrap_or_default(),
             step: self.step,
             parts: Map::from_iter(parts.map(|(part, state)| (part.to_owned(), state))),
-            buffers: update.buffers(),
+            buffers: update.buffers().into_iter().chain(own).collect(),
         }
     }
 
@@ -317,14 +325,19 @@ impl ZeroOrder {
         let mut state = |part: &str| parts.remove(part).unwrap_or_default();
         let model = from_record::<Option<ModelRecord>>("model", record.model)?;
         let method = &mut self.method;
+        let (own, buffers): (Buffers, Buffers) =
+            (record.buffers.into_iter()).partition(|(name, _)| name.starts_with(NOISE));
+        let own = own.into_iter();
+        let own = own.map(|(name, values)| (name[NOISE.len()..].to_owned(), values));
         method.noise.load_record(state("noise"))?;
+        method.noise.load_buffers(own.collect())?;
         if let Some(sampler) = &mut method.sampler {
             sampler.load_record(state("sampler"))?;
         }
         method.mask.load_record(state("mask"))?;
         let coefficients = state("coefficients");
         method.coefficients.load_record(coefficients)?;
-        method.update.load_record(state("update"), record.buffers)?;
+        method.update.load_record(state("update"), buffers)?;
         (self.step, self.model) = (record.step, model);
         (self.loaded, self.first) = (true, true);
         Ok(())

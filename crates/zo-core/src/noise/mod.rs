@@ -11,6 +11,7 @@
 //! Noise of [low rank](Basis) is made of the same values. All are pinned by golden tests. On CPU backends they are the same bits at any thread count and SIMD width.
 
 pub(crate) mod basis;
+pub(crate) mod curvature;
 pub(crate) mod held;
 pub(crate) mod philox;
 pub(crate) mod rows;
@@ -23,6 +24,7 @@ mod statistics;
 use serde::{Deserialize, Serialize};
 
 pub use basis::{Basis, BasisKind};
+pub use curvature::{Curvature, Diagonal, Draw, Factor};
 pub use held::Held;
 #[doc(hidden)]
 pub use simd::SimdLevel;
