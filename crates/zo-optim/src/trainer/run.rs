@@ -15,7 +15,7 @@ use super::fingerprint::fingerprint;
 use super::history::{Evaluated, History};
 use super::outcome::{Finish, Outcome, RunError};
 use super::place::Place;
-use super::task::Task;
+use super::task::{OnBatch, Task};
 use super::watch::Watch;
 
 /// Trains `model` for `task`, and evaluates it before, after, and in between as often as requested.
@@ -202,8 +202,8 @@ where
             return Err(self.failed(Place::Held(held), error));
         }
         let rate = self.config.rate(self.step);
-        let task = &*self.task;
-        let objective = |module: &M| task.objective(module, &batch);
+        let (task, batch) = (&*self.task, &batch);
+        let objective = OnBatch { task, batch };
         let report = match self.optim.step_on(rate, &mut held, objective) {
             Ok(report) => report,
             Err(error) => return Err(self.failed(Place::Held(held), error)),
@@ -213,7 +213,7 @@ where
             report: &report,
             lr: rate,
             seconds: start.elapsed().as_secs_f64(),
-            batch: &batch,
+            batch,
         };
         match (self.observer)(event) {
             Ok(()) => {}
