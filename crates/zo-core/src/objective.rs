@@ -139,13 +139,13 @@ impl<M: Module, O: Objective<M>> Numbers<M> for Losses<O> {
     }
 
     fn losses(&mut self, module: &M, displacements: usize) -> Result<Vec<f64>, ObjectiveError> {
-        let losses = self.0.losses(module, displacements);
-        let found = losses.len();
-        if found != displacements {
-            let expected = displacements;
+        let losses = self.0.losses(module, displacements).into_iter();
+        let losses: Vec<f64> = losses.map(Loss::value).collect::<Result<_, _>>()?;
+        let (found, expected) = (losses.len(), displacements);
+        if found != expected {
             return Err(ObjectiveError::Count { found, expected });
         }
-        losses.into_iter().map(Loss::value).collect()
+        Ok(losses)
     }
 
     #[cfg(feature = "autodiff")]

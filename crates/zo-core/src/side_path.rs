@@ -78,6 +78,15 @@ impl SidePath {
         }
     }
 
+    /// That of rows `ids` of the weight alone. For a head of which few rows count.
+    #[must_use]
+    pub fn rows(self, ids: Tensor<1, Int>) -> Self {
+        Self {
+            left: self.left.select(1, ids),
+            ..self
+        }
+    }
+
     /// Numbers in the left factors.
     pub(crate) fn coordinates(&self) -> usize {
         self.left.shape().num_elements()

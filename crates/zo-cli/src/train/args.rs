@@ -81,6 +81,10 @@ pub struct TrainArgs {
     /// Rows computed at once: a batch in parts takes the memory of one part [default: the whole batch]
     #[arg(long, help_heading = "Training")]
     pub micro_batch: Option<usize>,
+    /// The most rows in one forward, where it can evaluate several displacements at once (low-rank noise, `--perturb on-the-fly`): a row counts
+    /// once for each [default: twice the batch, or the micro-batch]
+    #[arg(long, help_heading = "Training")]
+    pub rows_at_once: Option<usize>,
     /// Random directions per step [default: the method's, usually 1]
     #[arg(long, help_heading = "Training")]
     pub queries: Option<usize>,

@@ -77,6 +77,8 @@ pub(super) struct Report<'a> {
     batch: usize,
     /// Rows computed at once.
     micro_batch: usize,
+    /// The most rows in a forward, counted once for each displacement that it evaluates; null for the default.
+    rows_at_once: Option<usize>,
     eval_batch: usize,
     queries: usize,
     order: Order,
@@ -133,6 +135,7 @@ impl<'a> Report<'a> {
             steps,
             batch,
             micro_batch,
+            rows_at_once,
             lr,
             schedule,
             warmup,
@@ -194,6 +197,7 @@ impl<'a> Report<'a> {
             epsilon: &method["epsilon"],
             batch: *batch,
             micro_batch: micro_batch.unwrap_or(*batch),
+            rows_at_once: *rows_at_once,
             eval_batch: *eval_batch,
             queries: args.queries_of(method),
             order: *order,

@@ -50,6 +50,7 @@ pub(super) struct Resolved<'a> {
     reward: Option<&'a str>,
     batch: usize,
     micro_batch: Option<usize>,
+    rows_at_once: Option<usize>,
     queries: usize,
     #[serde(serialize_with = "number")]
     seed: u64,
@@ -144,6 +145,7 @@ impl<'a> Resolved<'a> {
             reward: args.reward.as_deref(),
             batch: config.batch,
             micro_batch: config.micro_batch,
+            rows_at_once: config.rows_at_once,
             queries: args.queries_of(&config.method),
             seed: config.seed,
             rounding: args.rounding.to_string(),

@@ -142,6 +142,7 @@ impl Plan {
             steps,
             batch: args.batch,
             micro_batch: args.micro_batch,
+            rows_at_once: args.rows_at_once,
             // If not given, known once the model is.
             lr: match args.lr {
                 Some(Searched::Given(lr)) => lr,
