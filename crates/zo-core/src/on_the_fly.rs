@@ -103,6 +103,8 @@ pub(crate) struct OnTheFly<M> {
     banks: bool,
     /// The updates that wait there: the view shows them, the weights lack them.
     bank: MaskedDirection,
+    /// Whether updates were written to the weights before the module was held.
+    pub(crate) written: bool,
     /// Whether several displacements may be shown at once, as far as is known.
     joint: bool,
 }
@@ -116,6 +118,7 @@ impl<M: Module> OnTheFly<M> {
             begin: 0,
             banks: false,
             bank: MaskedDirection::zero(),
+            written: false,
             joint: true,
         }
     }

@@ -119,6 +119,16 @@ impl<M: Module> Perturbed<M> {
         self.module()
     }
 
+    /// The module at its weights as an objective sees it: updates in a bank are shown, not written.
+    #[doc(hidden)]
+    pub fn shown(&mut self) -> &M {
+        match self.is_view() {
+            true => self.move_to(&MaskedDirection::zero()),
+            false => self.settle(),
+        }
+        self.module()
+    }
+
     /// Changes the module itself, at its weights: for optimizers that write parameters which this one does not train. Shapes, ids and
     /// paths must stay.
     #[doc(hidden)]

@@ -187,7 +187,7 @@ impl<'a> Report<'a> {
             schedule: schedule.to_string(),
             warmup: *warmup,
             rounding: args.rounding.to_string(),
-            perturb: args.perturb.to_string(),
+            perturb: setup.plan.shared.perturbation.to_string(),
             device: &args.model.device,
             dtype: args.model.dtype.to_string(),
             seed: *seed,

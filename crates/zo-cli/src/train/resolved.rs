@@ -149,7 +149,7 @@ impl<'a> Resolved<'a> {
             queries: args.queries_of(&config.method),
             seed: config.seed,
             rounding: args.rounding.to_string(),
-            perturb: args.perturb.to_string(),
+            perturb: plan.shared.perturbation.to_string(),
             unbalanced: args.unbalanced,
             group_by_length: config.group_by_length,
             eval_every: config.eval_every,

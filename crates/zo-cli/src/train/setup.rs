@@ -13,8 +13,9 @@ use zo_llm::finetune::{
 };
 use zo_llm::probing::linear_probe;
 use zo_llm::task::Task;
+use zo_llm::tuning::lora;
 use zo_llm::{CausalLm, Checkpoint, ModelConfig, Tuning};
-use zo_optim::tensors;
+use zo_optim::{Perturbation, tensors};
 
 use super::args::TrainArgs;
 use super::rate::{self, Searched};
@@ -45,7 +46,7 @@ pub(super) struct Plan {
     pub(super) saves: bool,
     /// See [`Built::scale_free`].
     pub(super) scale_free: Option<usize>,
-    shared: Shared,
+    pub(super) shared: Shared,
 }
 
 /// A run that can begin.
@@ -112,15 +113,22 @@ impl Plan {
             let far = if far { 30.0 } else { 1.0 };
             rounded(tuning.epsilon() * method.epsilon_factor() * far)
         });
-        let shared = Shared {
+        let mut shared = Shared {
             epsilon,
             queries: args.queries,
             noise: None,
             seed: args.seed,
-            perturbation: args.perturb,
+            perturbation: args.perturb.unwrap_or_default(),
             trainable: tuning.trainable(),
             rounding: args.rounding,
         };
+        let adapts = args.perturb != Some(Perturbation::InPlace) && tuning == Tuning::Full;
+        if let Some(rank) = method.held_rank(&shared, &args.flags)?.filter(|_| adapts) {
+            // Its parameters are lazy: nothing is drawn.
+            let model = CausalLm::new(&args.model.config()?, &device)?;
+            shared.trainable = lora::linear_weights(&model, rank);
+            shared.perturbation = Perturbation::OnTheFly;
+        }
         let Built {
             optimizer,
             settings,
@@ -171,7 +179,7 @@ impl Plan {
             checkpoint_dir: saves.then(|| CHECKPOINTS.into()),
             checkpoint_every: args.checkpoint_every,
             resume: args.resume,
-            trained: tuning.trainable(),
+            trained: shared.trainable.clone(),
             method: json!({
                 "name": method.name, "settings": settings, "epsilon": epsilon, "demonstrations": demonstrations,
             }),
@@ -278,7 +286,7 @@ fn prepared(args: &TrainArgs) -> Result<(Setup, CausalLm), Box<dyn Error>> {
     if plan.tuning == Tuning::Head {
         model_config.untie();
     }
-    let trained = tensors(&model, &plan.tuning.trainable())?;
+    let trained = tensors(&model, &plan.config.trained)?;
     let trained = trained.iter().filter(|tensor| tensor.trainable);
     let trained_parameters = trained.map(|tensor| tensor.elements()).sum();
     let mut rows = args.data.rows(

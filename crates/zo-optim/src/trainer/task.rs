@@ -93,7 +93,8 @@ pub trait Task<M> {
         self.objective(module, batch)
     }
 
-    /// How well the module does on held-out rows.
+    /// How well the module does on held-out rows. On the fly ([`Perturbation::OnTheFly`](zo_core::Perturbation::OnTheFly)) it may be one that
+    /// shows updates which are not in its weights yet: read them as the objective does, by `Param::val`.
     ///
     /// # Errors
     /// If it cannot be evaluated.

@@ -54,9 +54,9 @@ impl Runs {
 }
 
 impl TokenBatch {
-    /// The same sequences `times` times, as so many equal groups: group k is the k-th run of sequences, in the batch and in each of its
-    /// parts.
-    pub(crate) fn repeated(&self, times: usize) -> Self {
+    /// The same sequences `times` times, for a forward at as many displacements ([`Objective::losses`](zo_core::Objective::losses)): `[times *
+    /// batch, seq]`, all sequences before any comes again. Results for displacement k are the k-th of as many equal groups, one after the other.
+    pub fn repeated(&self, times: usize) -> Self {
         let parts = self.parts.iter();
         let sequences = Runs::new(parts.clone().map(|part| part.batch), times);
         let tokens = Runs::new(parts.clone().map(|part| part.lengths.iter().sum()), times);
