@@ -346,23 +346,6 @@ impl Choice {
         }
     }
 
-    /// The rank of the noise, if it is of low rank and its subspace is held for ever: what is learnt is then a LoRA adapter.
-    ///
-    /// # Errors
-    /// If the settings make no sense.
-    pub fn held_rank(&self, shared: &Shared, flags: &Flags) -> Result<Option<usize>, Failure> {
-        if self.kind != Kind::Preset {
-            return Ok(None);
-        }
-        let config = self.method(shared, flags)?.config();
-        let noise = &config["noise"];
-        let never = noise["interval"] == "never";
-        Ok(noise["rank"]
-            .as_u64()
-            .filter(|_| never)
-            .map(|rank| rank as usize))
-    }
-
     fn need_autodiff(&self) -> Result<(), Failure> {
         if cfg!(feature = "autodiff") {
             return Ok(());

@@ -122,12 +122,14 @@ impl Plan {
             trainable: tuning.trainable(),
             rounding: args.rounding,
         };
+        let mut built = method.build(&shared, &args.flags)?;
         let adapts = args.perturb != Some(Perturbation::InPlace) && tuning == Tuning::Full;
-        if let Some(rank) = method.held_rank(&shared, &args.flags)?.filter(|_| adapts) {
+        if let Some(rank) = held_rank(&built.settings).filter(|_| adapts) {
             // Its parameters are lazy: nothing is drawn.
             let model = CausalLm::new(&args.model.config()?, &device)?;
             shared.trainable = lora::linear_weights(&model, rank);
             shared.perturbation = Perturbation::OnTheFly;
+            built = method.build(&shared, &args.flags)?;
         }
         let Built {
             optimizer,
@@ -136,7 +138,7 @@ impl Plan {
             differentiates,
             scale_free,
             ..
-        } = method.build(&shared, &args.flags)?;
+        } = built;
         let demonstrations = match method.name {
             "icl" => args.flags.demonstrations.unwrap_or(32),
             _ => 0,
@@ -229,6 +231,16 @@ impl Plan {
             }
         })
     }
+}
+
+/// The rank of a method's noise, if it is of low rank and its subspace is held for ever: what is learnt is then a LoRA adapter.
+fn held_rank(settings: &Value) -> Option<usize> {
+    let noise = &settings["noise"];
+    let never = noise["interval"] == "never";
+    noise["rank"]
+        .as_u64()
+        .filter(|_| never)
+        .map(|rank| rank as usize)
 }
 
 /// What `args` ask for, and the model.
