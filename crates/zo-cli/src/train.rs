@@ -12,6 +12,7 @@ mod report;
 mod resolved;
 mod setup;
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -21,10 +22,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::module::Module;
 use clap::{CommandFactory, Parser};
-use zo_llm::CausalLm;
 use zo_llm::dataset::evaluate;
 use zo_llm::finetune::{Event, FinetuneError, Finish, Outcome, RunError, finetune};
 use zo_llm::replace::replace_bytes;
+use zo_llm::tuning::lora;
+use zo_llm::{CausalLm, Tuning};
+use zo_optim::Banked;
 
 use crate::bundled;
 use crate::card::card;
@@ -187,6 +190,7 @@ fn done(
         model,
         finish,
         best,
+        bank,
         ..
     } = outcome;
     let (batch, pad) = (setup.plan.config.eval_batch, setup.plan.config.pad);
@@ -209,7 +213,7 @@ fn done(
     // If saving fails, there is still a report.
     let wanted = args.save || finish == Finish::Interrupted && !setup.plan.saves;
     let saved = wanted.then(|| match run.ends_finite() {
-        true => save(args, setup, run.out(), &model),
+        true => save(args, setup, run.out(), &model, &bank),
         false => {
             Err("the loss on the held-out rows is not finite: such weights are not saved".into())
         }
@@ -260,7 +264,7 @@ fn failure(
     }
     let mut saved = None;
     if args.save && (!diverged || failed.best.is_some()) {
-        match save(args, setup, run.out(), &failed.model) {
+        match save(args, setup, run.out(), &failed.model, &[]) {
             Ok(dir) => saved = Some(dir),
             Err(error) => told(error.as_ref()),
         }
@@ -294,9 +298,21 @@ fn told(error: &dyn Error) {
     eprintln!("error: {}", text(error));
 }
 
-fn save(args: &TrainArgs, setup: &Setup, out: &Path, model: &CausalLm) -> Result<PathBuf, Failure> {
+/// Saves what was tuned: an adapter where all of it is in `bank`.
+fn save(
+    args: &TrainArgs,
+    setup: &Setup,
+    out: &Path,
+    model: &CausalLm,
+    bank: &[Banked],
+) -> Result<PathBuf, Failure> {
     let name = args.model.model.as_deref().unwrap_or(bundled::MODEL);
-    let (config, tuning) = (&setup.model_config, &setup.plan.tuning);
+    let (mut model, mut tuning) = (Cow::Borrowed(model), Cow::Borrowed(&setup.plan.tuning));
+    if !bank.is_empty() {
+        let (adapted, config) = lora::from_bank(model.into_owned(), bank)?;
+        (model, tuning) = (Cow::Owned(adapted), Cow::Owned(Tuning::Lora(config)));
+    }
+    let config = &setup.model_config;
     let unpacked;
     let source = match &setup.model_dir {
         Some(dir) => dir,
@@ -307,7 +323,7 @@ fn save(args: &TrainArgs, setup: &Setup, out: &Path, model: &CausalLm) -> Result
     };
     let (dtype, max_shard) = (args.model.dtype, (args.max_shard * 1e9) as u64);
     args.tune
-        .save(out, source, name, config, model, tuning, dtype, max_shard)
+        .save(out, source, name, config, &model, &tuning, dtype, max_shard)
 }
 
 fn write_report(

@@ -187,6 +187,16 @@ pub enum ObjectiveError {
     /// The loss tensor is not a scalar.
     #[error("the loss tensor has {0} elements instead of 1: reduce it, for example with `mean()`")]
     NotScalar(usize),
+    /// The losses at several displacements are more or fewer than those.
+    #[error(
+        "the objective gave {found} losses for {expected} displacements: `Objective::losses` must give one for each, in their order"
+    )]
+    Count {
+        /// Losses given.
+        found: usize,
+        /// Displacements asked for.
+        expected: usize,
+    },
     /// The loss tensor could not be read back from its device.
     #[error("the loss tensor could not be read: {0}")]
     Read(String),

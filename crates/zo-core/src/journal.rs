@@ -10,7 +10,7 @@ use crate::error::ZoError;
 use crate::evaluator::Evaluator;
 use crate::mask::Observation;
 use crate::masked::MaskedDirection;
-use crate::objective::Objective;
+use crate::objective::Numbers;
 use crate::perturbed::Perturbed;
 use crate::report::Query;
 use crate::selection::Selection;
@@ -80,7 +80,7 @@ impl Journal {
         (step, lr): (u64, f64),
         change: Change<'_>,
         settings: &Settings,
-        evaluator: &mut Evaluator<'_, M, impl Objective<M>>,
+        evaluator: &mut Evaluator<'_, M, impl Numbers<M>>,
     ) -> Result<(), ZoError> {
         let factors = self.factors(lr, settings, &evaluator.tensors());
         let rounding = settings.rounding_seed(step, self.undo.len());

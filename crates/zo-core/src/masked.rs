@@ -126,6 +126,20 @@ impl MaskedDirection {
         })
     }
 
+    /// Whether all of it lies in `basis`, whole tensors of it; the basis of the first term counts if none is known yet.
+    pub(crate) fn lies_in(&self, basis: &mut Option<Basis>) -> bool {
+        let whole = |part: &Part| {
+            let mut choices = part.mask.0.iter().flatten();
+            choices.all(|choice| choice.elements == Elements::All)
+        };
+        let mut terms = self.parts.iter().flat_map(|part| part.direction.terms());
+        self.parts.iter().all(whole)
+            && terms.all(|term| {
+                let found = term.basis.as_ref();
+                found.is_some_and(|found| found == basis.get_or_insert_with(|| found.clone()))
+            })
+    }
+
     /// A bound on the magnitude of its elements on tensor number `number`.
     pub(crate) fn bound(&self, number: usize, tensor: &TensorInfo) -> f64 {
         let largest = |(term, _): (Term, Elements)| term.bound(tensor);

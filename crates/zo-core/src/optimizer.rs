@@ -5,6 +5,7 @@ use burn::module::Module;
 use crate::bank::Banked;
 use crate::error::{RecordError, StepError, ZoError};
 use crate::loss::Loss;
+use crate::objective::Objective;
 use crate::perturbed::Perturbed;
 use crate::position::Position;
 use crate::record::OptimizerRecord;
@@ -18,19 +19,20 @@ pub trait ZerothOrderOptimizer {
     /// [`StepError`], with the module, if nothing in it trains or something that does cannot be perturbed.
     fn hold<M: Module>(&self, module: M) -> Result<Perturbed<M>, StepError<M>>;
 
-    /// One step on a module that is [held](Self::hold), at learning rate `lr` (any of burn's schedulers gives one). `objective` is evaluated
-    /// a few times, each time with other weights; it must use the same batch every time.
+    /// One step on a module that is [held](Self::hold), at learning rate `lr` (any of burn's schedulers gives one). `objective`, a closure
+    /// `|module: &M| loss` or a type of its own, is evaluated a few times, each time with other weights; it must use the same batch every
+    /// time.
     ///
     /// The weights are written in place if nothing else holds them; a clone of the module keeps its values and costs memory. With
     /// [`Perturbation::OnTheFly`](crate::Perturbation::OnTheFly) only the update writes them.
     ///
     /// # Errors
     /// The reason. The module is then at its weights, and the optimizer is as it was before the step: trying again draws the same noise.
-    fn step_on<M: Module, L: Loss>(
+    fn step_on<M: Module>(
         &mut self,
         lr: f64,
         held: &mut Perturbed<M>,
-        objective: impl FnMut(&M) -> L,
+        objective: impl Objective<M>,
     ) -> Result<StepReport, ZoError>;
 
     /// One step on `module`: as [`step_on`](Self::step_on), from its weights to its new weights.
@@ -134,6 +136,18 @@ impl<M: Module, O: ZerothOrderOptimizer> Session<M, O> {
         &mut self,
         lr: f64,
         objective: impl FnMut(&M) -> L,
+    ) -> Result<StepReport, ZoError> {
+        self.step_on(lr, objective)
+    }
+
+    /// As [`step`](Self::step), with an objective that may evaluate [several displacements at once](Objective::losses).
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn step_on(
+        &mut self,
+        lr: f64,
+        objective: impl Objective<M>,
     ) -> Result<StepReport, ZoError> {
         self.optimizer.step_on(lr, &mut self.held, objective)
     }

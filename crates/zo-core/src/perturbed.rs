@@ -14,7 +14,7 @@ use crate::backend::Sweep;
 use crate::change::Change;
 use crate::error::{StepError, ZoError};
 use crate::masked::MaskedDirection;
-use crate::on_the_fly::{OnTheFly, Perturbation};
+use crate::on_the_fly::{Joint, OnTheFly, Perturbation};
 use crate::pass::{Custom, Pass};
 use crate::position::Pending;
 use crate::report::StepReport;
@@ -119,6 +119,16 @@ impl<M: Module> Perturbed<M> {
         self.module()
     }
 
+    /// The module at its weights as an objective sees it: updates in a bank are shown, not written.
+    #[doc(hidden)]
+    pub fn shown(&mut self) -> &M {
+        match self.is_view() {
+            true => self.move_to(&MaskedDirection::zero()),
+            false => self.settle(),
+        }
+        self.module()
+    }
+
     /// Changes the module itself, at its weights: for optimizers that write parameters which this one does not train. Shapes, ids and
     /// paths must stay.
     #[doc(hidden)]
@@ -167,6 +177,20 @@ impl<M: Module> Perturbed<M> {
     /// Whether displaced weights are shown rather than written.
     pub(crate) fn is_view(&self) -> bool {
         self.on_the_fly().is_some()
+    }
+
+    /// The module at all of these displacements at once, wherever it stands; `None` if it cannot be shown so. Drop it before the next
+    /// update.
+    pub(crate) fn joint(&self, targets: &[MaskedDirection]) -> Option<Joint<M>> {
+        let module = self.module.as_ref()?;
+        self.on_the_fly()?.joint(module, &self.tensors, targets)
+    }
+
+    /// From now on, [`joint`](Self::joint) is `None`.
+    pub(crate) fn one_at_a_time(&mut self) {
+        if let Mode::OnTheFly(on_the_fly) = &mut self.mode {
+            on_the_fly.one_at_a_time();
+        }
     }
 
     fn on_the_fly(&self) -> Option<&OnTheFly<M>> {

@@ -33,8 +33,10 @@ pub struct StepReport {
     /// skipped steps.
     #[serde(default)]
     pub kappa: Option<f64>,
-    /// Evaluations of the objective.
+    /// Losses that were evaluated.
     pub forwards: usize,
+    /// Calls of the objective: fewer than `forwards` where it gives [several losses at once](crate::Objective::losses).
+    pub evaluations: usize,
     /// Passes over the weights that take part; on the fly that is the update alone. In a [`Session`](crate::Session) those made in
     /// this step, including the previous step's update.
     pub passes: usize,

@@ -7,7 +7,7 @@ use crate::direction::Direction;
 use crate::error::{ConfigError, RecordError, ZoError};
 use crate::mask::Observation;
 use crate::noise::Noise;
-use crate::oracle::Oracle;
+use crate::oracle::{Oracle, worst};
 use crate::part::{Needs, PartConfig, name_of, stateless};
 use crate::record::Buffers;
 use crate::seeds::Seeds;
@@ -207,10 +207,16 @@ impl<'a> SampleContext<'a> {
     /// # Errors
     /// If the objective fails or returns NaN, or if the displacement does not fit the weights' dtype.
     pub fn loss_at(&mut self, displacement: &Direction) -> Result<f64, ZoError> {
-        match self.oracle.loss_at(displacement) {
-            Err(ZoError::NonFiniteLoss { value, .. }) if value == f64::INFINITY => Ok(value),
-            other => other,
-        }
+        worst(self.oracle.loss_at(displacement), true)
+    }
+
+    /// [`loss_at`](Self::loss_at) each of these displacements, in their order: several in one evaluation, where the
+    /// [objective](crate::Objective::losses) can.
+    ///
+    /// # Errors
+    /// As [`loss_at`](Self::loss_at).
+    pub fn losses_at(&mut self, displacements: &[Direction]) -> Result<Vec<f64>, ZoError> {
+        self.oracle.losses_at(displacements, true)
     }
 }
 

@@ -7,11 +7,10 @@ use crate::coefficients::CoefficientRule;
 use crate::error::{ConfigError, RecordError, StepError, ZoError};
 use crate::evaluator::Evaluator;
 use crate::journal::Journal;
-use crate::loss::Loss;
 use crate::mask::{SelectContext, SparsityMask};
 use crate::method::Method;
 use crate::model::{ModelRecord, check_same, model_of};
-use crate::objective::{JvpObjective, LossObjective, Objective};
+use crate::objective::{JvpObjective, Losses, Numbers, Objective};
 use crate::optimizer::{Session, ZerothOrderOptimizer};
 use crate::perturbed::Perturbed;
 use crate::record::{Buffers, OptimizerRecord, from_record};
@@ -82,7 +81,7 @@ impl ZeroOrder {
     fn estimate<M: Module>(
         &mut self,
         seeds: &mut Seeds,
-        at: &mut Evaluator<'_, M, impl Objective<M>>,
+        at: &mut Evaluator<'_, M, impl Numbers<M>>,
         journal: &mut Journal,
         estimate: &mut Estimate,
     ) -> Result<(), ZoError> {
@@ -92,16 +91,24 @@ impl ZeroOrder {
             sampler,
             ..
         } = &mut self.method;
-        for _ in 0..settings.queries {
-            let mut context = SampleContext::new(seeds, &mut **noise, at);
-            let z = match sampler {
-                Some(sampler) => sampler.sample(&mut context)?,
-                None => context.noise()?,
+        let mut left = settings.queries;
+        while left > 0 {
+            // One, unless the objective evaluates several displacements at once.
+            let together = settings.difference.queries(at.at_once()).min(left);
+            let mut sample = || {
+                let mut context = SampleContext::new(seeds, &mut **noise, at);
+                match sampler {
+                    Some(sampler) => sampler.sample(&mut context),
+                    None => context.noise(),
+                }
             };
-            let query = settings.difference.measure(z, at)?;
-            at.check_query(&query)?;
-            estimate.push(query.clone(), journal.masked(&query.direction));
-            journal.queries.push(query);
+            let z = (0..together).map(|_| sample()).collect::<Result<_, _>>()?;
+            for query in settings.difference.measure(z, at)? {
+                at.check_query(&query)?;
+                estimate.push(query.clone(), journal.masked(&query.direction));
+                journal.queries.push(query);
+            }
+            left -= together;
         }
         Ok(())
     }
@@ -110,7 +117,7 @@ impl ZeroOrder {
     fn descend<M: Module>(
         &mut self,
         lr: f64,
-        at: &mut Evaluator<'_, M, impl Objective<M>>,
+        at: &mut Evaluator<'_, M, impl Numbers<M>>,
         journal: &mut Journal,
     ) -> Result<(), ZoError> {
         let (run, step, tensors) = (self.settings().seed, self.step, at.tensors());
@@ -148,7 +155,7 @@ impl ZeroOrder {
         &mut self,
         lr: f64,
         held: &mut Perturbed<M>,
-        objective: impl Objective<M>,
+        objective: impl Numbers<M>,
     ) -> Result<StepReport, ZoError> {
         if !(lr >= 0.0 && lr.is_finite()) {
             let expected = "finite and not negative";
@@ -257,13 +264,13 @@ impl ZerothOrderOptimizer for ZeroOrder {
         )
     }
 
-    fn step_on<M: Module, L: Loss>(
+    fn step_on<M: Module>(
         &mut self,
         lr: f64,
         held: &mut Perturbed<M>,
-        objective: impl FnMut(&M) -> L,
+        objective: impl Objective<M>,
     ) -> Result<StepReport, ZoError> {
-        self.step_held(lr, held, LossObjective(objective))
+        self.step_held(lr, held, Losses(objective))
     }
 
     fn steps(&self) -> u64 {

@@ -13,9 +13,11 @@ mod llama;
 mod opt;
 mod precision;
 pub(crate) mod roberta;
+mod vectors;
 
 pub use causal::CausalLm;
 pub use llama::Llama;
 pub use opt::Opt;
 pub(crate) use precision::to_f32;
 pub use roberta::Roberta;
+pub(crate) use vectors::Vectors;

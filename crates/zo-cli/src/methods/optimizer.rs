@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use zo_optim::{
-    Loss, Method, OptimizerRecord, Perturbed, RecordError, StepError, StepReport, ZeroOrder,
+    Method, Objective, OptimizerRecord, Perturbed, RecordError, StepError, StepReport, ZeroOrder,
     ZerothOrderOptimizer, ZoError,
 };
 
@@ -73,11 +73,11 @@ impl ZerothOrderOptimizer for AnyOptimizer {
         each!(self, optimizer => optimizer.hold(module))
     }
 
-    fn step_on<M: Module, L: Loss>(
+    fn step_on<M: Module>(
         &mut self,
         lr: f64,
         held: &mut Perturbed<M>,
-        objective: impl FnMut(&M) -> L,
+        objective: impl Objective<M>,
     ) -> Result<StepReport, ZoError> {
         each!(self, optimizer => optimizer.step_on(lr, held, objective))
     }

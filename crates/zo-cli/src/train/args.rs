@@ -85,6 +85,10 @@ pub struct TrainArgs {
     /// Rows computed at once: a batch in parts takes the memory of one part [default: the whole batch]
     #[arg(long, help_heading = "Training")]
     pub micro_batch: Option<usize>,
+    /// The most rows in one forward, where it can evaluate several displacements at once (low-rank noise, `--perturb on-the-fly`): a row counts
+    /// once for each [default: twice the batch, or the micro-batch]
+    #[arg(long, help_heading = "Training")]
+    pub rows_at_once: Option<usize>,
     /// Random directions per step [default: the method's, usually 1]
     #[arg(long, help_heading = "Training")]
     pub queries: Option<usize>,
@@ -94,9 +98,9 @@ pub struct TrainArgs {
     /// How updated weights are rounded to bf16 or f16
     #[arg(long, help_heading = "Training", default_value = "nearest", value_parser = values::of::<Rounding>(&values::ROUNDINGS))]
     pub rounding: Rounding,
-    /// How weights are perturbed: in-place, or on-the-fly without writing them
-    #[arg(long, help_heading = "Training", default_value = "in-place", value_parser = values::of::<Perturbation>(&values::PERTURBATIONS))]
-    pub perturb: Perturbation,
+    /// How weights are perturbed: in-place, or on-the-fly without writing them [default: in-place; on-the-fly with --interval never]
+    #[arg(long, help_heading = "Training", value_parser = values::of::<Perturbation>(&values::PERTURBATIONS))]
+    pub perturb: Option<Perturbation>,
     /// Draw from all training rows alike, instead of from each class in turn
     #[arg(long, help_heading = "Training", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false,
         hide_default_value = true, hide_possible_values = true, value_name = "BOOL", action = ArgAction::Set)]

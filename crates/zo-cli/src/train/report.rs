@@ -80,6 +80,8 @@ pub(super) struct Report<'a> {
     batch: usize,
     /// Rows computed at once.
     micro_batch: usize,
+    /// The most rows in a forward, counted once for each displacement that it evaluates; null for the default.
+    rows_at_once: Option<usize>,
     eval_batch: usize,
     queries: usize,
     order: Order,
@@ -136,6 +138,7 @@ impl<'a> Report<'a> {
             steps,
             batch,
             micro_batch,
+            rows_at_once,
             lr,
             schedule,
             warmup,
@@ -187,7 +190,7 @@ impl<'a> Report<'a> {
             schedule: schedule.to_string(),
             warmup: *warmup,
             rounding: args.rounding.to_string(),
-            perturb: args.perturb.to_string(),
+            perturb: setup.plan.shared.perturbation.to_string(),
             device: &args.model.device,
             dtype: args.model.dtype.to_string(),
             seed: *seed,
@@ -198,6 +201,7 @@ impl<'a> Report<'a> {
             epsilon: &method["epsilon"],
             batch: *batch,
             micro_batch: micro_batch.unwrap_or(*batch),
+            rows_at_once: *rows_at_once,
             eval_batch: *eval_batch,
             queries: args.queries_of(method),
             order: *order,

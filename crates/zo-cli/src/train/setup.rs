@@ -13,8 +13,9 @@ use zo_llm::finetune::{
 };
 use zo_llm::probing::linear_probe;
 use zo_llm::task::Task;
+use zo_llm::tuning::lora;
 use zo_llm::{CausalLm, Checkpoint, ModelConfig, Tuning};
-use zo_optim::tensors;
+use zo_optim::{Perturbation, tensors};
 
 use super::args::TrainArgs;
 use super::back_off::Abandoned;
@@ -46,7 +47,7 @@ pub(super) struct Plan {
     pub(super) saves: bool,
     /// See [`Built::scale_free`].
     pub(super) scale_free: Option<usize>,
-    shared: Shared,
+    pub(super) shared: Shared,
 }
 
 /// A run that can begin.
@@ -115,15 +116,24 @@ impl Plan {
             let far = if far { 30.0 } else { 1.0 };
             rounded(tuning.epsilon() * method.epsilon_factor() * far)
         });
-        let shared = Shared {
+        let mut shared = Shared {
             epsilon,
             queries: args.queries,
             noise: None,
             seed: args.seed,
-            perturbation: args.perturb,
+            perturbation: args.perturb.unwrap_or_default(),
             trainable: tuning.trainable(),
             rounding: args.rounding,
         };
+        let mut built = method.build(&shared, &args.flags)?;
+        let adapts = args.perturb != Some(Perturbation::InPlace) && tuning == Tuning::Full;
+        if let Some(rank) = held_rank(&built.settings).filter(|_| adapts) {
+            // Its parameters are lazy: nothing is drawn.
+            let model = CausalLm::new(&args.model.config()?, &device)?;
+            shared.trainable = lora::linear_weights(&model, rank);
+            shared.perturbation = Perturbation::OnTheFly;
+            built = method.build(&shared, &args.flags)?;
+        }
         let Built {
             optimizer,
             settings,
@@ -131,7 +141,7 @@ impl Plan {
             differentiates,
             scale_free,
             ..
-        } = method.build(&shared, &args.flags)?;
+        } = built;
         let demonstrations = match method.name {
             "icl" => args.flags.demonstrations.unwrap_or(32),
             _ => 0,
@@ -145,6 +155,7 @@ impl Plan {
             steps,
             batch: args.batch,
             micro_batch: args.micro_batch,
+            rows_at_once: args.rows_at_once,
             // If not given, known once the model is.
             lr: match args.lr {
                 Some(Searched::Given(lr)) => lr,
@@ -173,7 +184,7 @@ impl Plan {
             checkpoint_dir: saves.then(|| CHECKPOINTS.into()),
             checkpoint_every: args.checkpoint_every,
             resume: args.resume,
-            trained: tuning.trainable(),
+            trained: shared.trainable.clone(),
             method: json!({
                 "name": method.name, "settings": settings, "epsilon": epsilon, "demonstrations": demonstrations,
             }),
@@ -225,6 +236,16 @@ impl Plan {
             }
         })
     }
+}
+
+/// The rank of a method's noise, if it is of low rank and its subspace is held for ever: what is learnt is then a LoRA adapter.
+fn held_rank(settings: &Value) -> Option<usize> {
+    let noise = &settings["noise"];
+    let never = noise["interval"] == "never";
+    noise["rank"]
+        .as_u64()
+        .filter(|_| never)
+        .map(|rank| rank as usize)
 }
 
 /// What `args` ask for, and the model.
@@ -282,7 +303,7 @@ fn prepared(args: &TrainArgs) -> Result<(Setup, CausalLm), Box<dyn Error>> {
     if plan.tuning == Tuning::Head {
         model_config.untie();
     }
-    let trained = tensors(&model, &plan.tuning.trainable())?;
+    let trained = tensors(&model, &plan.config.trained)?;
     let trained = trained.iter().filter(|tensor| tensor.trainable);
     let trained_parameters = trained.map(|tensor| tensor.elements()).sum();
     let mut rows = args.data.rows(

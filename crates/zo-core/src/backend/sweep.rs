@@ -199,6 +199,11 @@ impl Sweep {
         sweep.sorted()
     }
 
+    /// Whether it moves nothing.
+    pub(crate) fn is_still(&self) -> bool {
+        self.terms.is_empty() && self.low_rank.is_empty()
+    }
+
     /// The sweep that adds these noise vectors.
     pub(crate) fn adding(tensor: TensorKey, terms: Vec<SweepTerm>) -> Self {
         Self {

@@ -7,6 +7,7 @@ use crate::backend::Sweep;
 use crate::bank::{self, Banked};
 use crate::error::RecordError;
 use crate::masked::MaskedDirection;
+use crate::on_the_fly::OnTheFly;
 use crate::position::Position;
 
 impl<M: Module> Perturbed<M> {
@@ -25,7 +26,10 @@ impl<M: Module> Perturbed<M> {
             Mode::Written => (None, MaskedDirection::zero()),
         };
         let displacement = self.displacement.clone();
-        let position = Position::new(displacement, pending, bank);
+        let position = Position {
+            written: self.has_written(),
+            ..Position::new(displacement, pending, bank)
+        };
         let module = self.module.as_ref().expect("no pass is under way");
         (module, position)
     }
@@ -37,6 +41,21 @@ impl<M: Module> Perturbed<M> {
             Some(on_the_fly) => bank::contents(on_the_fly.bank(), &self.tensors),
             None => Vec::new(),
         }
+    }
+
+    /// [`bank`](Self::bank), if the updates of all steps are in it, so that the weights are those that the run began with; else empty.
+    #[doc(hidden)]
+    pub fn whole_bank(&self) -> Vec<Banked> {
+        match self.has_written() {
+            true => Vec::new(),
+            false => self.bank(),
+        }
+    }
+
+    /// Whether an update was written on the fly, ever.
+    fn has_written(&self) -> bool {
+        let written = |on_the_fly: &OnTheFly<M>| on_the_fly.written || self.passes > 0;
+        self.on_the_fly().is_some_and(written)
     }
 
     /// Says that the weights, which were [stored](Self::stored) and have been put back, stand at `position`. Call it once the module has
@@ -51,6 +70,7 @@ impl<M: Module> Perturbed<M> {
         match &mut self.mode {
             Mode::OnTheFly(on_the_fly) if position.is_at_rest_but_for_the_bank() => {
                 on_the_fly.set_bank(position.bank);
+                on_the_fly.written = position.written;
                 self.show();
                 return Ok(());
             }

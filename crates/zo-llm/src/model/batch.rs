@@ -1,5 +1,7 @@
 //! Padded batches of token ids.
 
+mod repeated;
+
 use burn::tensor::{Device, Int, Tensor};
 use thiserror::Error;
 

@@ -7,6 +7,7 @@ use burn::tensor::{DType, Device, Int, Tensor, activation};
 
 use zo_core::SidePath;
 
+use crate::model::Vectors;
 use crate::model::attention::Prefix;
 use crate::model::config::Activation;
 use crate::model::part::Part;
@@ -36,12 +37,21 @@ pub(crate) fn embedding(rows: usize, width: usize, std: f64, device: &Device) ->
 
 /// `layer` applied to rows. Where its weight is displaced by noise of low rank, the displaced weight is never made.
 pub(crate) fn apply(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
-    let Some(side) = SidePath::of(&layer.weight) else {
-        return layer.forward(x);
+    let (weight, side) = match SidePath::of(&layer.weight) {
+        Some(side) => (layer.weight.base(), Some(side)),
+        None => (layer.weight.val(), None),
     };
-    let bias = layer.bias.as_ref().map(|bias| bias.val());
-    let y = affine(x.clone(), layer.weight.base(), bias);
-    add(y, side.forward(x))
+    let (bias, biases) = match layer.bias.as_ref().map(Vectors::of) {
+        Some(Vectors::One(bias)) => (Some(bias), None),
+        biases => (None, biases),
+    };
+    let y = affine(x.clone(), weight, bias);
+    match (side, biases) {
+        (None, None) => y,
+        (None, Some(biases)) => biases.plus(y),
+        (Some(side), None) => add(y, side.forward(x)),
+        (Some(side), Some(biases)) => add(y, biases.widened().plus(side.forward(x))),
+    }
 }
 
 /// What a side path adds, in its precision.
@@ -50,17 +60,13 @@ fn add(y: Tensor<2>, side: Tensor<2>) -> Tensor<2> {
     (to_f32(y) + side).cast(dtype)
 }
 
-/// Rows `ids` of a matrix: `[ids, width]`.
-pub(crate) fn rows(matrix: &Param<Tensor<2>>, ids: Tensor<1, Int>) -> Tensor<2> {
+/// Rows `ids` of `table`: `[ids, width]`.
+pub(crate) fn lookup(table: &Embedding, ids: Tensor<1, Int>) -> Tensor<2> {
+    let matrix = &table.weight;
     match SidePath::of(matrix) {
         Some(side) => add(matrix.base().select(0, ids.clone()), side.select(ids)),
         None => matrix.val().select(0, ids),
     }
-}
-
-/// Rows `ids` of `table`: `[ids, width]`.
-pub(crate) fn lookup(table: &Embedding, ids: Tensor<1, Int>) -> Tensor<2> {
-    rows(&table.weight, ids)
 }
 
 /// The head's matrix `[vocab, width]` as the objective should see it.
@@ -87,6 +93,27 @@ impl Head {
     pub(crate) fn widened(self) -> Self {
         let matrix = to_f32(self.matrix);
         Self { matrix, ..self }
+    }
+
+    /// For tokens `ids` alone.
+    pub(crate) fn select(self, ids: Tensor<1, Int>) -> Self {
+        Self {
+            matrix: self.matrix.select(0, ids.clone()),
+            side: self.side.map(|side| side.rows(ids)),
+        }
+    }
+
+    /// At displacement `group` alone, if it is shown at several at once.
+    pub(crate) fn at(&self, group: usize) -> Self {
+        Self {
+            matrix: self.matrix.clone(),
+            side: self.side.as_ref().map(|side| side.at(group)),
+        }
+    }
+
+    /// Displacements that are shown at once.
+    pub(crate) fn displacements(&self) -> usize {
+        self.side.as_ref().map_or(1, SidePath::displacements)
     }
 
     /// Logits `[rows, vocab]` of rows `[rows, width]`, in the matrix's float type.
@@ -163,12 +190,27 @@ impl LayerNorm {
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let dtype = x.dtype();
         let x = to_f32(x);
-        let weight = match &self.weight {
-            Some(weight) => to_f32(weight.val()),
-            None => Tensor::ones([x.dims()[1]], (&x.device(), x.dtype())),
+        let ones = || Tensor::ones([x.dims()[1]], (&x.device(), x.dtype()));
+        let of = |param: &Param<Tensor<1>>| Vectors::of(param).widened();
+        let (weight, bias) = (self.weight.as_ref().map(of), self.bias.as_ref().map(of));
+        let x = match (weight, bias) {
+            (None, None) => layer_norm(x.clone(), ones(), None, self.epsilon),
+            (Some(Vectors::One(weight)), Some(Vectors::One(bias))) => {
+                layer_norm(x, weight, Some(bias), self.epsilon)
+            }
+            (weight, bias) => {
+                let x = layer_norm(x.clone(), ones(), None, self.epsilon);
+                let x = match weight {
+                    Some(weight) => weight.times(x),
+                    None => x,
+                };
+                match bias {
+                    Some(bias) => bias.plus(x),
+                    None => x,
+                }
+            }
         };
-        let bias = self.bias.as_ref().map(|bias| to_f32(bias.val()));
-        layer_norm(x, weight, bias, self.epsilon).cast(dtype)
+        x.cast(dtype)
     }
 }
 
@@ -200,10 +242,10 @@ impl RmsNorm {
         let x = to_f32(x);
         let mean_square = (x.clone() * x.clone()).mean_dim(D - 1);
         let inverse = (mean_square + self.epsilon).sqrt().recip();
-        let weight = self.weight.val();
+        let weight = Vectors::of(&self.weight);
         match self.offset {
-            true => (x * inverse * (to_f32(weight) + 1.0).unsqueeze()).cast(dtype),
-            false => (x * inverse).cast(dtype) * weight.cast(dtype).unsqueeze(),
+            true => weight.widened().plus_one().times(x * inverse).cast(dtype),
+            false => weight.cast(dtype).times((x * inverse).cast(dtype)),
         }
     }
 }

@@ -107,7 +107,7 @@ impl Part {
     }
 
     /// Sequences of `lengths` tokens that start at position 0.
-    fn laid_out(lengths: Vec<usize>, ids: Tensor<1, Int>) -> Self {
+    pub(crate) fn laid_out(lengths: Vec<usize>, ids: Tensor<1, Int>) -> Self {
         let device = &ids.device();
         let (batch, seq) = (lengths.len(), lengths.iter().copied().max().unwrap_or(0));
         let (mut positions, mut unpack, mut pack) = (Vec::new(), Vec::new(), Vec::new());

@@ -4,6 +4,7 @@ use burn::module::{Initializer, Module, Param};
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor};
 
+use crate::model::Vectors;
 use crate::model::attention::{LayerCache, Prefix, Scope, recall};
 use crate::model::config::{Activation, RobertaConfig};
 use crate::model::layers::{LayerNorm, Tunable, apply, embed, embedding, linear, lookup};
@@ -119,8 +120,8 @@ impl Roberta {
     }
 
     /// The head's bias, `[vocab]`.
-    pub(crate) fn head_bias(&self) -> Tensor<1> {
-        self.lm_head.bias.val()
+    pub(crate) fn head_bias(&self) -> Vectors {
+        Vectors::of(&self.lm_head.bias)
     }
 
     /// The same, to be changed.
@@ -183,9 +184,9 @@ impl Roberta {
         let tables = &self.embeddings;
         let first = (self.first_position + prefix) as i64;
         let x = embed(&tables.word_embeddings, &self.prompt, part);
-        let kind = tables.token_type_embeddings.weight.val().narrow(0, 0, 1);
+        let kind = Vectors::row_of(&tables.token_type_embeddings.weight, 0);
         let positions = lookup(&tables.position_embeddings, part.positions.clone() + first);
-        let mut x = tables.layer_norm.forward(x + kind + positions);
+        let mut x = tables.layer_norm.forward(kind.plus(x) + positions);
         let scope = Scope::both_sides(part, prefix);
         for (index, layer) in self.encoder.layer.iter().enumerate() {
             let cache = cache.as_deref_mut().map(|cache| &mut cache[index]);

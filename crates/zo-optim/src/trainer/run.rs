@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use burn::module::Module;
-use zo_core::{Loss, Perturbed, StepError, StepReport, ZerothOrderOptimizer, ZoError};
+use zo_core::{Loss, Perturbed, Position, StepError, StepReport, ZerothOrderOptimizer, ZoError};
 
 use super::checkpoint::{Saved, Store};
 use super::config::TrainerConfig;
@@ -15,7 +15,7 @@ use super::fingerprint::fingerprint;
 use super::history::{Evaluated, History};
 use super::outcome::{Finish, Outcome, RunError};
 use super::place::Place;
-use super::task::Task;
+use super::task::{OnBatch, Task};
 use super::watch::Watch;
 
 /// Trains `model` for `task`, and evaluates it before, after, and in between as often as requested.
@@ -168,7 +168,7 @@ where
         if let Err(error) = loaded {
             return Err((Place::Free(module), error.into()));
         }
-        if free && saved.position.is_at_rest() {
+        if free && saved.position == Position::default() {
             return Ok(Place::Free(module));
         }
         // Ids may have come with the weights.
@@ -202,8 +202,8 @@ where
             return Err(self.failed(Place::Held(held), error));
         }
         let rate = self.config.rate(self.step);
-        let task = &*self.task;
-        let objective = |module: &M| task.objective(module, &batch);
+        let (task, batch) = (&*self.task, &batch);
+        let objective = OnBatch { task, batch };
         let report = match self.optim.step_on(rate, &mut held, objective) {
             Ok(report) => report,
             Err(error) => return Err(self.failed(Place::Held(held), error)),
@@ -213,7 +213,7 @@ where
             report: &report,
             lr: rate,
             seconds: start.elapsed().as_secs_f64(),
-            batch: &batch,
+            batch,
         };
         match (self.observer)(event) {
             Ok(()) => {}
@@ -265,7 +265,7 @@ where
         let due = step == 0 || ends || every(config.eval_every);
         // A run that was resumed here has done it.
         if due && self.evaluations.last_step() != Some(step) {
-            let evaluated = self.evaluate(model.at_rest())?;
+            let evaluated = self.evaluate(model.shown())?;
             if step > 0 && !evaluated.loss.is_finite() && self.evaluations.began_finite() {
                 return Err(TrainerError::Diverged {
                     step,
@@ -307,7 +307,7 @@ where
             self.save(model, finish.is_some())?;
         }
         if finish == Some(Finish::Interrupted) && !due {
-            self.evaluate(model.at_rest())?;
+            self.evaluate(model.shown())?;
         }
         Ok(finish)
     }
@@ -344,7 +344,7 @@ where
         })?;
         if step > 0
             && self.evaluations.last_step() != Some(step)
-            && let Err(error) = self.check_next_batch(model.at_rest())
+            && let Err(error) = self.check_next_batch(model.shown())
         {
             draft.discard();
             return Err(error);
@@ -389,16 +389,17 @@ where
     /// Ends the run, with the best weights if requested.
     fn finish(self, model: Place<M>, finish: Finish) -> Result<Outcome<M>, RunError<M, T::Error>> {
         let best = self.evaluations.best();
+        let bank = model.whole_bank();
         let model = model.into_module();
-        let (model, loaded) = match (&self.store, best) {
+        let ((model, loaded), bank) = match (&self.store, best) {
             (Some(store), Some(best))
                 if self.config.keep_best
                     && finish != Finish::Interrupted
                     && best.step != self.step =>
             {
-                store.load_best(best.step, model)
+                (store.load_best(best.step, model), Vec::new())
             }
-            _ => (model, Ok(())),
+            _ => ((model, Ok(())), bank),
         };
         match loaded {
             Ok(()) => Ok(Outcome {
@@ -407,6 +408,7 @@ where
                 step: self.step,
                 evaluations: self.evaluations.0,
                 best,
+                bank,
             }),
             Err(error) => Err(self.failed(Place::Free(model), error)),
         }
