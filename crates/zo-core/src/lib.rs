@@ -63,6 +63,7 @@ mod side_path;
 mod step;
 mod tangent;
 mod tensors;
+pub mod trajectory;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod update;

@@ -11,7 +11,7 @@ use crate::loss::Loss;
 use crate::mask::{SelectContext, SparsityMask};
 use crate::method::Method;
 use crate::model::{ModelRecord, check_same, model_of};
-use crate::objective::{JvpObjective, LossObjective, Objective};
+use crate::objective::{JvpObjective, LossObjective, Objective, RecordedObjective};
 use crate::optimizer::{Session, ZerothOrderOptimizer};
 use crate::perturbed::Perturbed;
 use crate::record::{OptimizerRecord, from_record};
@@ -159,6 +159,7 @@ impl ZeroOrder {
         }
         self.recognise(held.tensors())?;
         let before = self.snapshot();
+        let recorded = objective.is_recorded();
         let (epsilon, step) = (self.settings().epsilon, self.step);
         let mut at = Evaluator::new(held, objective, epsilon, step, self.first);
         let mut journal = Journal::default();
@@ -178,7 +179,7 @@ impl ZeroOrder {
             for observation in journal.observations(&at.tensors()) {
                 self.method.mask.observe(&observation);
             }
-            self.first = false;
+            self.first &= recorded;
         }
         self.step += 1;
         Ok(at.report(journal.queries, skipped))
@@ -257,6 +258,22 @@ impl ZerothOrderOptimizer for ZeroOrder {
         objective: impl FnMut(&M) -> L,
     ) -> Result<StepReport, ZoError> {
         self.step_held(lr, held, LossObjective(objective))
+    }
+
+    fn replays(&self) -> bool {
+        true
+    }
+
+    fn replay_on<M: Module>(
+        &mut self,
+        lr: f64,
+        held: &mut Perturbed<M>,
+        answers: &[f64],
+    ) -> Result<StepReport, ZoError> {
+        let mut objective = RecordedObjective::new(answers);
+        let report = self.step_held(lr, held, &mut objective)?;
+        objective.check_spent()?;
+        Ok(report)
     }
 
     fn steps(&self) -> u64 {
