@@ -5,6 +5,7 @@
 //! set as its authors or Hugging Face publish it. Ctrl-C finishes the step under way, saves and reports.
 
 mod args;
+mod base;
 mod dry;
 mod rate;
 mod report;
@@ -20,12 +21,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::module::Module;
 use clap::{CommandFactory, Parser};
+use serde_json::json;
 use zo_llm::CausalLm;
 use zo_llm::dataset::evaluate;
 use zo_llm::finetune::{Event, FinetuneError, Finish, Outcome, RunError, finetune};
 use zo_llm::replace::replace_bytes;
 
-use crate::bundled;
+use crate::TRAJECTORY;
 use crate::card::card;
 use crate::config::expand;
 use crate::dashboard;
@@ -38,6 +40,8 @@ use self::report::{Ending, Report, Test};
 use self::resolved::Resolved;
 use self::setup::{CHECKPOINTS, Plan, Setup, setup};
 
+pub(crate) use self::base::Base;
+use self::base::Whole;
 pub use self::rate::{Searched, find as find_rate};
 pub use self::report::BURN;
 
@@ -108,6 +112,10 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     );
     let lr = Searched::Given(plan.config.lr);
     let resolved = Resolved::new(args, plan, lr).to_toml(RUN)?;
+    if let Some(trajectory) = &mut plan.config.trajectory {
+        trajectory.path = folder.path().join(TRAJECTORY);
+        trajectory.about = json!({ "run.toml": resolved });
+    }
     let mut run = Run::start(folder, &about, &plan.config, args.quiet);
     let loggers = args.log.iter().map(|log| log.in_folder(run.out()));
     run.log_to(loggers.collect());
@@ -271,19 +279,12 @@ fn told(error: &dyn Error) {
 }
 
 fn save(args: &TrainArgs, setup: &Setup, out: &Path, model: &CausalLm) -> Result<PathBuf, Failure> {
-    let name = args.model.model.as_deref().unwrap_or(bundled::MODEL);
-    let (config, tuning) = (&setup.model_config, &setup.plan.tuning);
-    let unpacked;
-    let source = match &setup.model_dir {
-        Some(dir) => dir,
-        None => {
-            unpacked = bundled::model()?;
-            unpacked.path()
-        }
+    let whole = Whole {
+        dir: setup.model_dir.as_deref(),
+        config: &setup.model_config,
+        tuning: &setup.plan.tuning,
     };
-    let (dtype, max_shard) = (args.model.dtype, (args.max_shard * 1e9) as u64);
-    args.tune
-        .save(out, source, name, config, model, tuning, dtype, max_shard)
+    whole.save(args, out, model)
 }
 
 fn write_report(

@@ -63,9 +63,9 @@ mod side_path;
 mod step;
 mod tangent;
 mod tensors;
-pub mod trajectory;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod trajectory;
 mod update;
 mod watch;
 

@@ -65,9 +65,10 @@ impl Context {
     pub(super) fn encode(&mut self, record: &Record) -> Option<Vec<u8>> {
         let (kind, payload) = match record {
             Record::Step(step) => (STEP, self.step(step)),
-            Record::Evaluation { score, loss } => {
-                (EVALUATION, [score.to_le_bytes(), loss.to_le_bytes()].concat())
-            }
+            Record::Evaluation { score, loss } => (
+                EVALUATION,
+                [score.to_le_bytes(), loss.to_le_bytes()].concat(),
+            ),
             Record::Digest { at_rest, digest } => {
                 let flags = if *at_rest { AT_REST } else { 0 };
                 (DIGEST, [&[flags], digest.as_bytes().as_slice()].concat())
@@ -114,7 +115,11 @@ impl Context {
         };
         let [kind, a, b, c, found] = *head;
         if check([kind, a, b, c]) != found {
-            return damaged(file, [offset, offset + HEAD], "its length is not as it was written");
+            return damaged(
+                file,
+                [offset, offset + HEAD],
+                "its length is not as it was written",
+            );
         }
         let length = u32::from_le_bytes([a, b, c, 0]) as usize;
         let Some((payload, rest)) = rest.split_at_checked(length) else {
@@ -198,14 +203,19 @@ fn doubles(bytes: &[u8]) -> Option<Vec<f64>> {
 
 fn singles(bytes: &[u8]) -> Option<Vec<f64>> {
     let (numbers, rest) = bytes.as_chunks();
-    let numbers = numbers.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
+    let numbers = numbers
+        .iter()
+        .map(|bytes| f64::from(f32::from_le_bytes(*bytes)));
     rest.is_empty().then(|| numbers.collect())
 }
 
 /// What is wrong with the bytes `from..to` of a file. When the power fails, a file can have grown by sectors that were never written: if the
 /// file ends in zeros from the border of a sector in this record on, it is torn there.
 fn damaged(file: &[u8], [from, to]: [usize; 2], reason: &str) -> Next {
-    let written = file.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+    let written = file
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |at| at + 1);
     let border = written.max(from).next_multiple_of(SECTOR);
     match border < to && border + HEAD < file.len() {
         true => Next::Torn,

@@ -14,7 +14,7 @@ use super::{Record, RecordedStep};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trajectory {
     header: Header,
-    records: Vec<Record>,
+    pub(super) records: Vec<Record>,
     torn: Option<Torn>,
 }
 
@@ -90,10 +90,7 @@ impl Trajectory {
 }
 
 /// The trajectory in these bytes of the file `path`, and what the next record depends on.
-pub(super) fn parse(
-    path: &Path,
-    file: &[u8],
-) -> Result<(Trajectory, Context), TrajectoryError> {
+pub(super) fn parse(path: &Path, file: &[u8]) -> Result<(Trajectory, Context), TrajectoryError> {
     let (header, checksum, mut offset) = header(path, file)?;
     let mut context = Context::new(checksum);
     let (mut records, mut steps, mut torn) = (Vec::new(), 0, None);

@@ -45,7 +45,9 @@ impl Trajectory {
         to: usize,
         how: Replay,
     ) -> Result<Replayed<M>, ReplayError> {
-        let held = optim.hold(module).map_err(|StepError { error, .. }| ReplayError::Hold(error))?;
+        let held = optim
+            .hold(module)
+            .map_err(|StepError { error, .. }| ReplayError::Hold(error))?;
         let mut held = match (how, self.header().session) {
             (Replay::Fast, _) => held.summed(),
             (Replay::Exact, true) => held.lazy(),
