@@ -419,3 +419,22 @@ fn two_runs_part_where_they_differ() {
     );
     assert!(parting.first.is_some() && found.fields.is_empty());
 }
+
+#[test]
+fn a_fast_replay_takes_one_pass_for_hundreds_of_steps() {
+    let passes = |method: &Method| {
+        let run = record(method, 300, &[]);
+        let trajectory = Trajectory::read(&run.path).unwrap();
+        let mut optim = method.init().unwrap();
+        let mut held = optim.hold(base()).unwrap().summed();
+        (trajectory.replay_on(&mut optim, &mut held, 0..300, Replay::Fast, |_| {})).unwrap();
+        held.at_rest();
+        held.passes()
+    };
+    let mezo = Method::new();
+    assert_eq!(passes(&mezo), 2);
+    assert_eq!(passes(&mezo.clone().with_weight_decay(0.5)), 2);
+    let groups = vec![(burn::module::ParamGroup::from_predicate("norm"), 0.25)];
+    // Weights that decay at different rates cannot share a sum.
+    assert_eq!(passes(&mezo.with_weight_decay_groups(groups)), 300);
+}
