@@ -28,6 +28,7 @@ pub mod reward;
 pub mod run;
 pub mod task;
 pub mod train;
+pub mod trajectory;
 pub mod tune;
 
 mod card;
@@ -35,3 +36,6 @@ mod cli;
 mod values;
 
 pub use cli::main;
+
+/// The file of a run's trajectory in its folder.
+pub(crate) const TRAJECTORY: &str = "trajectory.zo";

@@ -6,6 +6,7 @@
 
 mod args;
 mod back_off;
+mod base;
 mod dry;
 mod rate;
 mod report;
@@ -22,6 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::module::Module;
 use clap::{CommandFactory, Parser};
+use serde_json::json;
 use zo_llm::dataset::evaluate;
 use zo_llm::finetune::{Event, FinetuneError, Finish, Outcome, RunError, finetune};
 use zo_llm::replace::replace_bytes;
@@ -29,7 +31,7 @@ use zo_llm::tuning::lora;
 use zo_llm::{CausalLm, Tuning};
 use zo_optim::Banked;
 
-use crate::bundled;
+use crate::TRAJECTORY;
 use crate::card::card;
 use crate::config::expand;
 use crate::dashboard;
@@ -42,6 +44,8 @@ use self::report::{Ending, Report, Test};
 use self::resolved::Resolved;
 use self::setup::{CHECKPOINTS, Plan, Setup, setup};
 
+pub(crate) use self::base::Base;
+use self::base::Whole;
 pub use self::rate::{Searched, find as find_rate};
 pub use self::report::BURN;
 
@@ -142,6 +146,10 @@ fn attempt(
     );
     let lr = Searched::Given(plan.config.lr);
     let resolved = Resolved::new(args, plan, lr).to_toml(RUN)?;
+    if let Some(trajectory) = &mut plan.config.trajectory {
+        trajectory.path = folder.path().join(TRAJECTORY);
+        trajectory.about = json!({ "run.toml": resolved });
+    }
     let mut run = Run::start(folder, &about, &plan.config, args.quiet);
     let loggers = args.log.iter().map(|log| log.in_folder(run.out()));
     run.log_to(loggers.collect());
@@ -306,24 +314,17 @@ fn save(
     model: &CausalLm,
     bank: &[Banked],
 ) -> Result<PathBuf, Failure> {
-    let name = args.model.model.as_deref().unwrap_or(bundled::MODEL);
     let (mut model, mut tuning) = (Cow::Borrowed(model), Cow::Borrowed(&setup.plan.tuning));
     if !bank.is_empty() {
         let (adapted, config) = lora::from_bank(model.into_owned(), bank)?;
         (model, tuning) = (Cow::Owned(adapted), Cow::Owned(Tuning::Lora(config)));
     }
-    let config = &setup.model_config;
-    let unpacked;
-    let source = match &setup.model_dir {
-        Some(dir) => dir,
-        None => {
-            unpacked = bundled::model()?;
-            unpacked.path()
-        }
+    let whole = Whole {
+        dir: setup.model_dir.as_deref(),
+        config: &setup.model_config,
+        tuning: &tuning,
     };
-    let (dtype, max_shard) = (args.model.dtype, (args.max_shard * 1e9) as u64);
-    args.tune
-        .save(out, source, name, config, &model, &tuning, dtype, max_shard)
+    whole.save(args, out, &model)
 }
 
 fn write_report(

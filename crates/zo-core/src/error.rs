@@ -206,6 +206,17 @@ pub enum ObjectiveError {
          the device of the module it is given"
     )]
     NoDerivative,
+    /// A step that is replayed is not the one that was recorded.
+    #[error(
+        "the record of this step has {recorded} answer(s) of the objective, and the step asks for {asked}: the trajectory is of another method, \
+         or of another version of this library"
+    )]
+    Recorded {
+        /// Answers that were recorded.
+        recorded: usize,
+        /// Answers that the step asked for.
+        asked: usize,
+    },
     /// The user's objective returned an error.
     #[error(transparent)]
     User(Box<dyn std::error::Error + Send + Sync>),

@@ -39,6 +39,9 @@ pub(crate) struct Evaluator<'a, M, O> {
     perturbs: Arc<Selection>,
     /// What passes had cost before this step.
     before: Cost,
+    began_at_rest: bool,
+    /// What the objective has returned.
+    answers: Vec<f64>,
     forwards: usize,
     evaluations: usize,
     forward_time: Duration,
@@ -67,6 +70,9 @@ impl<'a, M: Module, O: Numbers<M>> Evaluator<'a, M, O> {
         Self {
             tensors: Arc::clone(perturbed.tensors()),
             before: perturbed.cost(),
+            began_at_rest: perturbed.is_at_rest(),
+            answers: Vec::new(),
+            trial: (first && !objective.is_recorded()).then(Trial::default),
             perturbed,
             objective,
             epsilon,
@@ -78,7 +84,6 @@ impl<'a, M: Module, O: Numbers<M>> Evaluator<'a, M, O> {
             forwards: 0,
             evaluations: 0,
             forward_time: Duration::ZERO,
-            trial: first.then(Trial::default),
         }
     }
 
@@ -126,6 +131,8 @@ impl<'a, M: Module, O: Numbers<M>> Evaluator<'a, M, O> {
             swept: after.swept - before.swept,
             skipped,
             copied: after.copied - before.copied,
+            answers: self.answers,
+            began_at_rest: self.began_at_rest,
             seconds_forward: self.forward_time.as_secs_f64(),
             seconds_sweep: (after.busy - before.busy).as_secs_f64(),
         }
@@ -296,7 +303,8 @@ impl<M: Module, O: Numbers<M>> Oracle for Evaluator<'_, M, O> {
         self.check_fits(change)?;
         self.perturbed.move_to(change);
         let value = self.evaluate(|objective, module| objective.loss(module))?;
-        if self.perturbed.unread() {
+        self.answers.push(value);
+        if self.perturbed.unread() && !self.objective.is_recorded() {
             return Err(ZoError::Unread);
         }
         self.finite(value, change)
@@ -322,6 +330,7 @@ impl<M: Module, O: Numbers<M>> Oracle for Evaluator<'_, M, O> {
         let tangent = Tangent::new(&tensors, &direction);
         let (loss, derivative) =
             self.evaluate(|objective, module| objective.derivative(module, &tangent))?;
+        self.answers.extend([loss, derivative]);
         self.note_loss_here(self.finite(loss, &here)?);
         Ok((loss, self.finite(derivative, &here)?))
     }

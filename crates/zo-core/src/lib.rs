@@ -65,6 +65,7 @@ mod tangent;
 mod tensors;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod trajectory;
 mod update;
 mod watch;
 

@@ -48,6 +48,12 @@ impl MaskedDirection {
         self.parts.is_empty()
     }
 
+    /// The number of its noise vectors.
+    pub(crate) fn len(&self) -> usize {
+        let terms = |part: &Part| part.direction.terms().len();
+        self.parts.iter().map(terms).sum()
+    }
+
     /// `self + factor * other`.
     #[must_use]
     pub fn plus(mut self, factor: f64, other: &Self) -> Self {

@@ -118,6 +118,11 @@ pub(crate) trait Numbers<M> {
         false
     }
 
+    /// Whether the values are those of an earlier run: the module is not looked at.
+    fn is_recorded(&self) -> bool {
+        false
+    }
+
     /// The loss and its exact derivative along `tangent`.
     fn derivative(
         &mut self,
@@ -185,5 +190,52 @@ where
         tangent: &Tangent<'_>,
     ) -> Result<(f64, f64), ObjectiveError> {
         (self.0)(module, tangent).map_err(|error| ObjectiveError::User(error.into()))
+    }
+}
+
+/// What the objective of a step answered when the step was first taken: see [`StepReport::answers`](crate::StepReport::answers).
+pub(crate) struct RecordedObjective<'a> {
+    answers: &'a [f64],
+    given: usize,
+}
+
+impl<'a> RecordedObjective<'a> {
+    pub(crate) fn new(answers: &'a [f64]) -> Self {
+        Self { answers, given: 0 }
+    }
+
+    fn next(&mut self) -> Result<f64, ObjectiveError> {
+        let answer = self.answers.get(self.given).copied();
+        self.given += 1;
+        answer.ok_or_else(|| self.mismatch())
+    }
+
+    fn mismatch(&self) -> ObjectiveError {
+        ObjectiveError::Recorded {
+            recorded: self.answers.len(),
+            asked: self.given,
+        }
+    }
+
+    /// Whether the step has asked for every answer.
+    pub(crate) fn check_spent(&self) -> Result<(), ObjectiveError> {
+        match self.given == self.answers.len() {
+            true => Ok(()),
+            false => Err(self.mismatch()),
+        }
+    }
+}
+
+impl<M> Objective<M> for &mut RecordedObjective<'_> {
+    fn loss(&mut self, _: &M) -> Result<f64, ObjectiveError> {
+        self.next()
+    }
+
+    fn is_recorded(&self) -> bool {
+        true
+    }
+
+    fn derivative(&mut self, _: &M, _: &Tangent<'_>) -> Result<(f64, f64), ObjectiveError> {
+        Ok((self.next()?, self.next()?))
     }
 }

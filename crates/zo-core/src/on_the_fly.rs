@@ -131,6 +131,11 @@ impl<M: Module> OnTheFly<M> {
         }
     }
 
+    /// Whether they may.
+    pub(crate) fn banks(&self) -> bool {
+        self.banks
+    }
+
     /// The updates that wait.
     pub(crate) fn bank(&self) -> &MaskedDirection {
         &self.bank

@@ -3,7 +3,7 @@
 use burn::module::Module;
 
 use crate::bank::Banked;
-use crate::error::{RecordError, StepError, ZoError};
+use crate::error::{ConfigError, RecordError, StepError, ZoError};
 use crate::loss::Loss;
 use crate::objective::Objective;
 use crate::perturbed::Perturbed;
@@ -48,6 +48,28 @@ pub trait ZerothOrderOptimizer {
         let mut held = self.hold(module)?;
         let report = self.step_on(lr, &mut held, objective);
         held.end(report)
+    }
+
+    /// Whether its steps can be [replayed](Self::replay_on). By default they cannot.
+    fn replays(&self) -> bool {
+        false
+    }
+
+    /// Takes a step again: [`step_on`](Self::step_on) with an objective that returns what it returned then, the report's
+    /// [`answers`](StepReport::answers). Nothing is evaluated. From the same weights, at the same place, the module ends at the same place
+    /// with the same weights, and the optimizer in the same state, bit for bit: it is the same code.
+    ///
+    /// # Errors
+    /// As [`step_on`](Self::step_on), and if the step asks for more answers or fewer; by default that its steps cannot be replayed.
+    fn replay_on<M: Module>(
+        &mut self,
+        lr: f64,
+        held: &mut Perturbed<M>,
+        answers: &[f64],
+    ) -> Result<StepReport, ZoError> {
+        let _ = (lr, held, answers);
+        let reason = "its steps do not follow from the values of the objective, as those of gradients; go on from a checkpoint";
+        Err(ConfigError::incompatible("this optimizer and a trajectory", reason).into())
     }
 
     /// Begins a [`Session`] on `module`. (Load the optimizer's record first.)

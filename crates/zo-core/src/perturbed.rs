@@ -1,5 +1,6 @@
 //! A module that remembers where it stands.
 
+mod summed;
 mod waiting;
 
 use std::collections::HashMap;
@@ -54,6 +55,8 @@ enum Mode<M> {
     Lazy(Option<Pending>),
     /// Updates are written, displacements are shown.
     OnTheFly(OnTheFly<M>),
+    /// Updates add up until they must be written, and nobody looks at displacements.
+    Summed(Pending),
 }
 
 /// What passes have cost up to a given moment: see [`StepReport`](crate::StepReport).
@@ -162,6 +165,26 @@ impl<M: Module> Perturbed<M> {
         &self.tensors
     }
 
+    /// Whether the module stands at its weights, every update included.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let written = match &self.mode {
+            Mode::Written => true,
+            Mode::Lazy(pending) => pending.is_none(),
+            Mode::OnTheFly(on_the_fly) => on_the_fly.bank().is_zero(),
+            Mode::Summed(sum) => sum.is_nothing(),
+        };
+        written && self.displacement.is_zero()
+    }
+
+    /// Whether updates may wait, as in a [`Session`](crate::Session).
+    pub(crate) fn is_lazy(&self) -> bool {
+        match &self.mode {
+            Mode::Lazy(_) => true,
+            Mode::OnTheFly(on_the_fly) => on_the_fly.banks(),
+            Mode::Written | Mode::Summed(_) => false,
+        }
+    }
+
     /// The module, at `theta + displacement`. (An update that waits is not in `theta` yet.)
     #[doc(hidden)]
     pub fn module(&self) -> &M {
@@ -193,10 +216,15 @@ impl<M: Module> Perturbed<M> {
         }
     }
 
+    /// Whether displacements leave the weights where they are.
+    fn keeps_weights(&self) -> bool {
+        matches!(self.mode, Mode::OnTheFly(_) | Mode::Summed(_))
+    }
+
     fn on_the_fly(&self) -> Option<&OnTheFly<M>> {
         match &self.mode {
             Mode::OnTheFly(on_the_fly) => Some(on_the_fly),
-            Mode::Written | Mode::Lazy(_) => None,
+            Mode::Written | Mode::Lazy(_) | Mode::Summed(_) => None,
         }
     }
 
@@ -257,6 +285,7 @@ impl<M: Module> Perturbed<M> {
                 return;
             }
             (Mode::Lazy(pending), _) => pending.take(),
+            (Mode::Summed(_), _) => return,
             _ => None,
         };
         self.pass(None, |number, tensor| {
@@ -296,8 +325,11 @@ impl<M: Module> Perturbed<M> {
         if self.waits() {
             self.settle();
         }
-        if self.is_view() {
+        if self.keeps_weights() {
             self.move_to(&MaskedDirection::zero());
+        }
+        if self.sums(&change, factors) {
+            return;
         }
         let decays = factors.iter().flatten().any(|factor| *factor != 1.0);
         // Which elements a mask by magnitude has chosen is lost once their weights have changed.

@@ -10,7 +10,7 @@ use crate::journal::Journal;
 use crate::mask::{SelectContext, SparsityMask};
 use crate::method::Method;
 use crate::model::{ModelRecord, check_same, model_of};
-use crate::objective::{JvpObjective, Losses, Numbers, Objective};
+use crate::objective::{JvpObjective, Losses, Numbers, Objective, RecordedObjective};
 use crate::optimizer::{Session, ZerothOrderOptimizer};
 use crate::perturbed::Perturbed;
 use crate::record::{Buffers, OptimizerRecord, from_record};
@@ -169,6 +169,7 @@ impl ZeroOrder {
         }
         self.recognise(held.tensors())?;
         let before = self.snapshot();
+        let recorded = objective.is_recorded();
         let (epsilon, step) = (self.settings().epsilon, self.step);
         let mut at = Evaluator::new(held, objective, epsilon, step, self.first);
         let mut journal = Journal::default();
@@ -189,7 +190,7 @@ impl ZeroOrder {
                 self.method.mask.observe(&observation);
                 self.method.noise.observe(&observation);
             }
-            self.first = false;
+            self.first &= recorded;
         }
         self.step += 1;
         let kappa = journal.kappa(epsilon).filter(|_| !skipped);
@@ -271,6 +272,22 @@ impl ZerothOrderOptimizer for ZeroOrder {
         objective: impl Objective<M>,
     ) -> Result<StepReport, ZoError> {
         self.step_held(lr, held, Losses(objective))
+    }
+
+    fn replays(&self) -> bool {
+        true
+    }
+
+    fn replay_on<M: Module>(
+        &mut self,
+        lr: f64,
+        held: &mut Perturbed<M>,
+        answers: &[f64],
+    ) -> Result<StepReport, ZoError> {
+        let mut objective = RecordedObjective::new(answers);
+        let report = self.step_held(lr, held, &mut objective)?;
+        objective.check_spent()?;
+        Ok(report)
     }
 
     fn steps(&self) -> u64 {

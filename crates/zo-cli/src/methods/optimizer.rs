@@ -82,6 +82,19 @@ impl ZerothOrderOptimizer for AnyOptimizer {
         each!(self, optimizer => optimizer.step_on(lr, held, objective))
     }
 
+    fn replays(&self) -> bool {
+        each!(self, optimizer => optimizer.replays())
+    }
+
+    fn replay_on<M: Module>(
+        &mut self,
+        lr: f64,
+        held: &mut Perturbed<M>,
+        answers: &[f64],
+    ) -> Result<StepReport, ZoError> {
+        each!(self, optimizer => optimizer.replay_on(lr, held, answers))
+    }
+
     fn steps(&self) -> u64 {
         each!(self, optimizer => optimizer.steps())
     }

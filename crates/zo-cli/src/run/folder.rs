@@ -7,12 +7,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 
+use crate::TRAJECTORY;
+
 /// The file of a run's lines.
 pub(super) const METRICS: &str = "metrics.jsonl";
 
 /// What runs leave in their folders.
-const RECORD: [&str; 11] = [
+const RECORD: [&str; 12] = [
     METRICS,
+    TRAJECTORY,
     "metrics.csv",
     "tensorboard",
     "run.toml",
@@ -39,7 +42,7 @@ pub enum FolderError {
     },
     /// Another run's record is in it.
     #[error(
-        "{path} holds `{file}` of another run, which would be lost: choose another --out, or continue from its last checkpoint with --resume"
+        "{path} holds `{file}` of another run, which would be lost: choose another --out, or continue it with --resume"
     )]
     Taken {
         /// The folder.

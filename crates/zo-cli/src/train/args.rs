@@ -131,7 +131,10 @@ pub struct TrainArgs {
     /// Steps between checkpoints; 0 for none
     #[arg(long, help_heading = "Files", default_value_t = 0)]
     pub checkpoint_every: usize,
-    /// Continue from the last checkpoint in --out, which must hold one; --steps may be more than before
+    /// Record the run's losses in trajectory.zo, from which it is resumed, and the weights of any step are computed again: see zo replay. Not for methods that backpropagate
+    #[arg(long, help_heading = "Files", default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
+    pub trajectory: bool,
+    /// Continue from the end of the trajectory in --out, or from the last checkpoint there; --steps may be more than before
     #[arg(long, help_heading = "Files", requires = "out")]
     pub resume: bool,
     /// Write what metrics.jsonl holds in other forms as well: csv (metrics.csv), tensorboard (a folder of event files)

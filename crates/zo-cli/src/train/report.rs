@@ -156,6 +156,7 @@ impl<'a> Report<'a> {
             checkpoint_dir: _,
             checkpoint_every,
             resume: _,
+            trajectory: _,
             trained: _,
             method,
         } = &setup.plan.config;

@@ -9,17 +9,19 @@ use burn::tensor::Device;
 use serde_json::{Value, json};
 use zo_llm::batches::Order;
 use zo_llm::finetune::{
-    FinetuneConfig, FoundEpsilon, FoundRate, Objective, Reward, SavedRun, last_checkpoint,
+    FinetuneConfig, FoundEpsilon, FoundRate, Objective, Reward, SavedRun, TrajectoryConfig,
+    last_checkpoint, last_step,
 };
 use zo_llm::probing::linear_probe;
 use zo_llm::task::Task;
 use zo_llm::tuning::lora;
 use zo_llm::{CausalLm, Checkpoint, ModelConfig, Tuning};
-use zo_optim::{Perturbation, tensors};
+use zo_optim::{Perturbation, ZerothOrderOptimizer, tensors};
 
 use super::args::TrainArgs;
 use super::back_off::Abandoned;
 use super::rate::{self, Searched};
+use crate::TRAJECTORY;
 use crate::data::Rows;
 use crate::device::device;
 use crate::exit::Usage;
@@ -39,7 +41,7 @@ pub(super) struct Plan {
     pub(super) device: Device,
     pub(super) task: Box<dyn Task>,
     pub(super) demonstrations: usize,
-    /// The checkpoint that the run continues from.
+    /// The checkpoint or the trajectory that the run continues from.
     pub(super) resumed: Option<SavedRun>,
     /// The settings, except for the folder of checkpoints and what only the model can tell.
     pub(super) config: FinetuneConfig,
@@ -150,7 +152,13 @@ impl Plan {
         let before = resumed.as_ref().map(|saved| &saved.settings);
         let eval_every = before.and_then(|settings| settings["eval_every"].as_u64());
         let default = if bundled { steps / 10 } else { 0 };
-        let saves = args.keep_best || args.resume || args.checkpoint_every > 0;
+        let had = args.resume
+            && args
+                .out
+                .as_ref()
+                .is_some_and(|out| out.join(CHECKPOINTS).exists());
+        let saves = args.keep_best || had || args.checkpoint_every > 0;
+        let records = args.trajectory && steps > 0 && optimizer.replays();
         let config = FinetuneConfig {
             steps,
             batch: args.batch,
@@ -184,6 +192,7 @@ impl Plan {
             checkpoint_dir: saves.then(|| CHECKPOINTS.into()),
             checkpoint_every: args.checkpoint_every,
             resume: args.resume,
+            trajectory: records.then(|| TrajectoryConfig::new(TRAJECTORY)),
             trained: shared.trainable.clone(),
             method: json!({
                 "name": method.name, "settings": settings, "epsilon": epsilon, "demonstrations": demonstrations,
@@ -354,18 +363,21 @@ fn reward(
     Some(reward)
 }
 
-/// The checkpoint in `--out` that `--resume` is to continue from.
+/// The trajectory or the checkpoint in `--out` that `--resume` is to continue from.
 fn resumed(args: &TrainArgs) -> Result<Option<SavedRun>, Box<dyn Error>> {
     let Some(out) = args.out.as_ref().filter(|_| args.resume) else {
         return Ok(None);
     };
-    let dir = out.join(CHECKPOINTS);
-    match last_checkpoint(&dir)? {
+    let recorded = match args.trajectory {
+        true => last_step(&out.join(TRAJECTORY))?,
+        false => None,
+    };
+    match recorded.map_or_else(|| last_checkpoint(&out.join(CHECKPOINTS)), |run| Ok(Some(run)))? {
         Some(saved) => Ok(Some(saved)),
         None => Err(format!(
-            "--resume: {} holds no checkpoint to continue from; give the --out of a run that had --checkpoint-every or --keep-best, or leave \
-             out --resume to start from the beginning",
-            dir.display()
+            "--resume: {} holds no trajectory and no checkpoint to continue from; give the --out of a run that has one, or leave out --resume \
+             to start from the beginning",
+            out.display()
         )
         .into()),
     }

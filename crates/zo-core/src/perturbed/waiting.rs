@@ -16,13 +16,14 @@ impl<M: Module> Perturbed<M> {
     /// [`resume_at`](Self::resume_at).
     #[doc(hidden)]
     pub fn stored(&mut self) -> (&M, Position) {
-        if self.is_view() {
+        if self.keeps_weights() {
             // The weights themselves are at rest.
             self.move_to(&MaskedDirection::zero());
         }
         let (pending, bank) = match &self.mode {
             Mode::Lazy(pending) => (pending.clone(), MaskedDirection::zero()),
             Mode::OnTheFly(on_the_fly) => (None, on_the_fly.bank().clone()),
+            Mode::Summed(sum) => (Some(sum.clone()), MaskedDirection::zero()),
             Mode::Written => (None, MaskedDirection::zero()),
         };
         let displacement = self.displacement.clone();
@@ -77,6 +78,8 @@ impl<M: Module> Perturbed<M> {
             Mode::OnTheFly(_) => return Err(position.refused("at rest, as it is on the fly")),
             _ if banked => return Err(position.refused("one without a bank, which is on the fly")),
             Mode::Lazy(pending) => *pending = position.pending,
+            Mode::Summed(_) if position.is_at_rest() => {}
+            Mode::Summed(_) => return Err(position.refused("at rest, where sums begin")),
             Mode::Written if position.pending.is_none() => {}
             Mode::Written => return Err(position.refused("one without an update that waits")),
         }
@@ -91,9 +94,10 @@ impl<M: Module> Perturbed<M> {
         }
     }
 
-    /// Writes what is in the bank, in one pass. Call it at no displacement.
+    /// Writes what is in the bank or the sum, in one pass. Call it at no displacement.
     pub(super) fn fold(&mut self) {
         let Mode::OnTheFly(on_the_fly) = &mut self.mode else {
+            self.fold_sum();
             return;
         };
         let bank = on_the_fly.bank().clone();

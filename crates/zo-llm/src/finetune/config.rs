@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zo_core::ConfigError;
 
-use zo_optim::trainer::{Schedule, TrainerConfig};
+use zo_optim::trainer::{Schedule, TrainerConfig, TrajectoryConfig};
 
 use super::reward::Reward;
 use crate::batches::Order;
@@ -82,9 +82,11 @@ pub struct FinetuneConfig {
     pub checkpoint_dir: Option<PathBuf>,
     /// Steps between checkpoints; 0 (the default) for the end only.
     pub checkpoint_every: usize,
-    /// Whether to go on from the last checkpoint in the folder, if it holds one; [`last_checkpoint`](super::last_checkpoint) tells. If not
-    /// (the default), a folder with one is refused.
+    /// Whether to go on from the end of the trajectory, or else from the last checkpoint in the folder, if there is one;
+    /// [`last_checkpoint`](super::last_checkpoint) tells. If not (the default), a folder with one is refused, and so is a trajectory.
     pub resume: bool,
+    /// The trajectory of the run: see [`TrainerConfig::trajectory`]. Default none.
+    pub trajectory: Option<TrajectoryConfig>,
     /// The parameters that the optimizer trains: checkpoints hold these and no others. Choose them by path: ids are new in each process.
     /// Default all.
     pub trained: ParamGroup,
@@ -117,6 +119,7 @@ impl Default for FinetuneConfig {
             checkpoint_dir: None,
             checkpoint_every: 0,
             resume: false,
+            trajectory: None,
             trained: ParamGroup::all(),
             method: Value::Null,
         }
@@ -156,6 +159,7 @@ impl FinetuneConfig {
             checkpoint_dir: self.checkpoint_dir.clone(),
             checkpoint_every: self.checkpoint_every,
             resume: self.resume,
+            trajectory: self.trajectory.clone(),
             trained: self.trained.clone(),
             method: self.method.clone(),
         }
