@@ -7,17 +7,14 @@ use half::{bf16, f16};
 use super::*;
 use crate::change::Change;
 use crate::masked::MaskedDirection;
-use crate::noise::{derive_seed, rounding_bits};
+use crate::noise::{derive_seed, reference, rounding_bits};
 use crate::selection::{Choice, Elements, Selection};
 
 const KEY: TensorKey = TensorKey(0xfeed_beef_0123_4567);
 
-/// What the definition needs to know of a dtype.
+/// A dtype and its definition.
 trait Half: Weight<Acc = f32> + PartialEq + std::fmt::Debug {
-    /// Digits of a significand.
-    const DIGITS: i32;
-    /// The exponent of the smallest normal number.
-    const LEAST: i32;
+    const FORMAT: reference::Half;
 
     fn of(x: f32) -> Self;
     fn with_bits(bits: u16) -> Self;
@@ -26,10 +23,9 @@ trait Half: Weight<Acc = f32> + PartialEq + std::fmt::Debug {
 }
 
 macro_rules! halves {
-    ($($float:ident: $digits:literal, $least:literal;)*) => {$(
+    ($($float:ident: $format:expr;)*) => {$(
         impl Half for $float {
-            const DIGITS: i32 = $digits;
-            const LEAST: i32 = $least;
+            const FORMAT: reference::Half = $format;
             fn of(x: f32) -> Self { Self::from_f32(x) }
             fn with_bits(bits: u16) -> Self { Self::from_bits(bits) }
             fn bits(self) -> u16 { self.to_bits() }
@@ -37,26 +33,10 @@ macro_rules! halves {
         }
     )*};
 }
-halves! { bf16: 8, -126; f16: 11, -14; }
+halves! { bf16: reference::BF16; f16: reference::F16; }
 
-/// The neighbours of a finite `x` in magnitude, exponents unbounded above, and its place between them, from 0 to 1.
-fn neighbours<W: Half>(x: f32) -> (f64, f64, f64) {
-    let magnitude = f64::from(x).abs();
-    let exponent = ((magnitude.to_bits() >> 52) as i32 - 1023).max(W::LEAST);
-    let spacing = 2f64.powi(exponent - W::DIGITS + 1);
-    let below = (magnitude / spacing).floor() * spacing;
-    (below, below + spacing, (magnitude - below) / spacing)
-}
-
-/// For everything but NaN.
 fn definition<W: Half>(x: f32, bits: u16) -> W {
-    if x.is_infinite() {
-        return W::of(x);
-    }
-    let (below, above, place) = neighbours::<W>(x);
-    let up = (place * 65536.0).floor() + f64::from(bits) >= 65536.0;
-    let magnitude = if up { above } else { below };
-    W::of((magnitude as f32).copysign(x))
+    W::of(W::FORMAT.rounded(x, bits))
 }
 
 fn on(elements: Elements, direction: &Direction) -> MaskedDirection {
@@ -253,7 +233,7 @@ fn is_unbiased<W: Half>(numbers: &[f32]) {
         .collect();
     for x in numbers {
         let change = Change::Linear(all(&z.scaled(f64::from(*x))));
-        let (below, above, place) = neighbours::<W>(*x);
+        let (below, above, place) = W::FORMAT.neighbours(*x);
         // Of positive and of negative numbers.
         let (mut up, mut drawn) = ([0f64; 2], [0f64; 2]);
         for seed in 0..8 {
@@ -320,7 +300,7 @@ fn a_tiny_update_is_kept_on_average<W: Half>() {
             f64::from(z * (w.value() - start.value()))
         };
         let moved = stochastic.iter().enumerate().map(along).sum::<f64>() / N as f64;
-        let (below, above, _) = neighbours::<W>(size);
+        let (below, above, _) = W::FORMAT.neighbours(size);
         let error = (exact * (above - below) / N as f64).sqrt();
         let off = (moved - exact) / error;
         assert!(
