@@ -37,8 +37,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Environment variable that gives a worker its numbers.
 const NUMBERS: &str = "ZO_DAMAGED_WORKER";
 
-/// Memory that reading and evaluating a folder may take however small it is, and how many times its size it may take besides.
-const BOUND: (usize, usize) = (64 << 20, 64);
+/// Memory that reading and evaluating a folder may take however small it is, and how many times its size it may take besides. (A pickle may copy what
+/// it holds: its reader allows a million objects and 64 MiB of that.)
+const BOUND: (usize, usize) = (192 << 20, 64);
 
 /// Refuses memory beyond [`MEMORY`], which aborts a program that does not handle it.
 struct Limited;

@@ -9,6 +9,7 @@ use crate::change::Change;
 use crate::masked::MaskedDirection;
 use crate::noise::{derive_seed, reference, rounding_bits};
 use crate::selection::{Choice, Elements, Selection};
+use crate::testing::{samples, seeds};
 
 const KEY: TensorKey = TensorKey(0xfeed_beef_0123_4567);
 
@@ -223,7 +224,7 @@ fn full_precision_weights_are_rounded_to_nearest() {
     }
 }
 
-/// 2^18 roundings of each number and its negative, by eight seeds: the share that goes up is the place between the neighbours, which makes
+/// 2^18 roundings of each number and its negative (`ZO_SAMPLES` times as many), by eight seeds: the share that goes up is the place between the neighbours, which makes
 /// the mean exact, within 5 standard errors. False alarms: 6e-7 for each of 34 shares.
 fn is_unbiased<W: Half>(numbers: &[f32]) {
     const N: usize = 1 << 15;
@@ -236,7 +237,7 @@ fn is_unbiased<W: Half>(numbers: &[f32]) {
         let (below, above, place) = W::FORMAT.neighbours(*x);
         // Of positive and of negative numbers.
         let (mut up, mut drawn) = ([0f64; 2], [0f64; 2]);
-        for seed in 0..8 {
+        for seed in (0..8 * samples()).map(|seed| seed + (seeds() << 32)) {
             let sweep = Sweep::changing(0, KEY, &MaskedDirection::zero(), &change);
             let mut w = vec![W::default(); N];
             sweep_slice(&mut w, &sweep.rounded(Some(seed)));
@@ -275,22 +276,22 @@ fn the_mean_is_exact() {
 
 /// An update of 1e-7, 400 times: to nearest, no weight ever moves; stochastically, they move by the 400 updates on average. The update
 /// is as f32 rounds it, which is 1.2e-7 at 1. A step's rounding has a variance of at most the update times the distance between two
-/// floats. Within 5 standard errors: false alarms 6e-7 for each of 6; and the whole is more than 10 of them.
+/// floats. (`ZO_SAMPLES` times as many weights.) Within 5 standard errors: false alarms 6e-7 for each of 6; and the whole is more than 10 of them.
 fn a_tiny_update_is_kept_on_average<W: Half>() {
-    const N: usize = 1 << 15;
+    let n = (samples() as usize) << 15;
     const STEPS: u64 = 400;
     let zero = MaskedDirection::zero();
     let change = Change::Linear(all(&draw(Noise::Rademacher, 1).scaled(1e-7)));
     let sweep = |rounding| Sweep::changing(0, KEY, &zero, &change).rounded(rounding);
     for start in [1.0, -1.0, 0.02].map(W::of) {
-        let (mut nearest, mut stochastic) = (vec![start; N], vec![start; N]);
+        let (mut nearest, mut stochastic) = (vec![start; n], vec![start; n]);
         sweep_slice(&mut nearest, &sweep(None));
         assert!(
             nearest.iter().all(|w| *w == start),
             "a step from {start:?} that moves nothing is like all that follow"
         );
         for step in 0..STEPS {
-            let seed = derive_seed(3, step, 0);
+            let seed = derive_seed(3 + seeds(), step, 0);
             sweep_slice(&mut stochastic, &sweep(Some(seed)));
         }
         let size = start.value().abs();
@@ -299,9 +300,9 @@ fn a_tiny_update_is_kept_on_average<W: Half>() {
             let z = noise::value(Noise::Rademacher, 1, KEY, i as u64);
             f64::from(z * (w.value() - start.value()))
         };
-        let moved = stochastic.iter().enumerate().map(along).sum::<f64>() / N as f64;
+        let moved = stochastic.iter().enumerate().map(along).sum::<f64>() / n as f64;
         let (below, above, _) = W::FORMAT.neighbours(size);
-        let error = (exact * (above - below) / N as f64).sqrt();
+        let error = (exact * (above - below) / n as f64).sqrt();
         let off = (moved - exact) / error;
         assert!(
             off.abs() < 5.0 && exact > 10.0 * error,
