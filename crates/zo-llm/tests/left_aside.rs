@@ -197,6 +197,11 @@ fn an_index_only_names_the_shards() {
         Dtype::F32,
         &[first, "missing", "model.safetensors.index.json"],
     );
+    for elsewhere in ["../model.safetensors", "/dev/zero", "", ".."] {
+        let dir = with(&|map| map["model.norm.weight"] = json!(elsewhere));
+        let name = format!("{elsewhere:?} is not the name of a file");
+        refused(dir.path(), Dtype::F32, &["index.json", &name]);
+    }
     // Neither in a shard nor in the index.
     let dir = with(&|map| {
         let map = map.as_object_mut().unwrap();
