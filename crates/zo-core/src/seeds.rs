@@ -1,6 +1,7 @@
 //! The seeds of a run.
 
 use crate::noise::derive_seed;
+use crate::noise::reference::{BASIS_SEED, MASK_SEEDS, ROUNDING_SEEDS, uniform};
 
 /// The seeds of one step: a pure function of the run's seed, the step's number, and how many were already drawn.
 #[derive(Debug, Clone)]
@@ -28,18 +29,18 @@ impl Seeds {
             run,
             step,
             round: 0,
-            drawn: 1 << 32,
+            drawn: MASK_SEEDS,
         }
     }
 
     /// The seed that rounds update number `update` of the step: from a third stream.
     pub(crate) fn for_rounding(run: u64, step: u64, update: usize) -> u64 {
-        derive_seed(run, step, (2u64 << 32) + update as u64)
+        derive_seed(run, step, ROUNDING_SEEDS + update as u64)
     }
 
     /// The seed of what is held in this step and was drawn anew in step `since`: from a fourth stream.
     pub(crate) fn held(&self, since: u64) -> u64 {
-        derive_seed(self.run, since, 3 << 32)
+        derive_seed(self.run, since, BASIS_SEED)
     }
 
     /// The step's number.
@@ -58,7 +59,7 @@ impl Seeds {
 
     /// A number from the uniform distribution over [0, 1): the upper 53 bits of the next seed.
     pub(crate) fn uniform(&mut self) -> f64 {
-        (self.draw() >> 11) as f64 * 2f64.powi(-53)
+        uniform(self.draw())
     }
 
     /// The next seed.

@@ -42,6 +42,21 @@ fn ensure(valid: bool, check: &'static str, found: impl FnOnce() -> String) -> R
     Err(Failure { check, found })
 }
 
+/// How many times as many samples statistical tests draw: the variable `ZO_SAMPLES`, 1 without it.
+pub fn samples() -> u64 {
+    number("ZO_SAMPLES").unwrap_or(1).max(1)
+}
+
+/// Which seeds statistical tests take: the variable `ZO_SEEDS`. Without it, or with 0, those of CI; each other number makes every test another
+/// one.
+pub fn seeds() -> u64 {
+    number("ZO_SEEDS").unwrap_or(0)
+}
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
 /// All float parameters of a module, one after the other in the order of traversal.
 pub fn flat<M: burn::module::Module>(module: &M) -> Vec<f64> {
     let mut all = Vec::new();

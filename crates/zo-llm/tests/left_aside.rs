@@ -158,12 +158,11 @@ fn stored_rotary_frequencies_must_be_those_of_the_configuration() {
     };
     let (_, model) = load(with(config.rope_theta, half).path()).unwrap();
     assert_eq!(logits(case, &model), logits(case, &plain));
-    for dir in [
-        with(config.rope_theta * 4.0, half),
-        with(config.rope_theta, half - 1),
-    ] {
-        refused(dir.path(), Dtype::F32, &[NAME, "rope_theta"]);
-    }
+    let other = with(config.rope_theta * 4.0, half);
+    refused(other.path(), Dtype::F32, &[NAME, "rope_theta"]);
+    let fewer = with(config.rope_theta, half - 1);
+    let counts = format!("{} numbers instead of {half}", half - 1);
+    refused(fewer.path(), Dtype::F32, &[NAME, &counts]);
 }
 
 #[test]
@@ -198,6 +197,11 @@ fn an_index_only_names_the_shards() {
         Dtype::F32,
         &[first, "missing", "model.safetensors.index.json"],
     );
+    for elsewhere in ["../model.safetensors", "/dev/zero", "", ".."] {
+        let dir = with(&|map| map["model.norm.weight"] = json!(elsewhere));
+        let name = format!("{elsewhere:?} is not the name of a file");
+        refused(dir.path(), Dtype::F32, &["index.json", &name]);
+    }
     // Neither in a shard nor in the index.
     let dir = with(&|map| {
         let map = map.as_object_mut().unwrap();

@@ -2,6 +2,10 @@
 
 pub(crate) mod cpu;
 #[cfg(feature = "cube")]
+#[allow(
+    unsafe_code,
+    reason = "launches of kernels, and what the macro makes of them"
+)]
 mod cube;
 #[cfg(feature = "flex")]
 mod flex;

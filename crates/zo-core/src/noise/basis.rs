@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::reference::{self, dot, orthonormalize};
 use super::{Noise, TensorKey, value};
 
 /// What of a low-rank direction is held.
@@ -273,70 +274,20 @@ fn largest_row(columns: &[Vec<f64>], f: impl Fn(f64) -> f64) -> f64 {
     (0..rows).map(sum).fold(0.0, f64::max)
 }
 
-/// Gram-Schmidt, each column twice, which is enough for orthogonality to the last digits.
-fn orthonormalize(columns: &mut [Vec<f64>]) {
-    for k in 0..columns.len() {
-        let (done, rest) = columns.split_at_mut(k);
-        let Some(column) = rest.first_mut() else {
-            return;
-        };
-        for _ in 0..2 {
-            let along: Vec<f64> = done.iter().map(|q| dot(q, column)).collect();
-            for (q, along) in done.iter().zip(along) {
-                for (x, q) in column.iter_mut().zip(q) {
-                    *x -= along * q;
-                }
-            }
-        }
-        let norm = dot(column, column).sqrt().recip();
-        for x in column.iter_mut() {
-            *x *= norm;
-        }
-    }
-}
-
-/// In eight interleaved sums, so that it vectorises and is the same on every machine.
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    const SUMS: usize = 8;
-    let (parts_a, parts_b) = (a.chunks_exact(SUMS), b.chunks_exact(SUMS));
-    let (rest_a, rest_b) = (parts_a.remainder(), parts_b.remainder());
-    let mut sums = [0.0; SUMS];
-    for (a, b) in parts_a.zip(parts_b) {
-        for lane in 0..SUMS {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    let rest: f64 = rest_a.iter().zip(rest_b).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f64>() + rest
-}
-
-/// The elements of a low-rank direction on a tensor, one after the other, from its coordinates: the scalar reference that kernels are tested
-/// against.
+/// The elements of a low-rank direction on a tensor, one after the other, from its coordinates.
 pub(crate) fn elements(
     basis: &Basis,
     tensor: TensorKey,
     shape: &[usize],
     coordinates: &[f32],
 ) -> Vec<f32> {
-    let Some(frame) = basis.frame(tensor, shape) else {
-        return coordinates.to_vec();
-    };
-    let (rank, [rows, columns]) = (basis.rank, frame.matrix);
-    let left = |i: usize, k: usize| match &frame.left {
-        None => coordinates[i * rank + k],
-        Some(u) => (0..rank).fold(0f32, |sum, l| {
-            sum + u[i * rank + l] * coordinates[l * rank + k]
-        }),
-    };
-    let mut all = Vec::with_capacity(rows * columns);
-    for i in 0..rows {
-        let left: Vec<f32> = (0..rank).map(|k| left(i, k)).collect();
-        all.extend((0..columns).map(|j| {
-            let terms = left.iter().zip(frame.right.iter().skip(j).step_by(columns));
-            terms.fold(0f32, |sum, (l, r)| l.mul_add(*r, sum))
-        }));
+    match basis.frame(tensor, shape) {
+        None => coordinates.to_vec(),
+        Some(frame) => {
+            let (left, right) = (frame.left.as_deref(), &frame.right);
+            reference::low_rank(left, right, basis.rank, frame.matrix, coordinates)
+        }
     }
-    all
 }
 
 #[cfg(test)]

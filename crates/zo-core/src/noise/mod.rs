@@ -8,15 +8,16 @@
 //! i = (n tile + k) 64 + lane        lane in 0..64, k in 0..n
 //! ```
 //!
-//! Noise of [low rank](Basis) is made of the same values. All are pinned by golden tests. On CPU backends they are the same bits at any thread count and SIMD width.
+//! Noise of [low rank](Basis) is made of the same values. [`reference`] is all of it as a program, in one file. On CPU backends the bits are the same at any thread
+//! count and SIMD width.
 
 pub(crate) mod basis;
 pub(crate) mod curvature;
 pub(crate) mod held;
 pub(crate) mod philox;
+pub mod reference;
 pub(crate) mod rows;
 pub(crate) mod simd;
-mod transform;
 
 #[cfg(test)]
 mod statistics;
@@ -26,16 +27,13 @@ use serde::{Deserialize, Serialize};
 pub use basis::{Basis, BasisKind};
 pub use curvature::{Curvature, Diagonal, Draw, Factor};
 pub use held::Held;
+pub use reference::value;
+#[doc(hidden)]
+pub use reference::{derive_seed, keeps, rounding_bits};
 #[doc(hidden)]
 pub use simd::SimdLevel;
 
-use philox::RoundKeys;
-
-/// Elements that share one tile of blocks, one value each.
-pub(crate) const LANES: usize = 64;
-
-/// Elements whose [stochastic rounding](rounding_bits) takes its bits from one Philox block.
-pub(crate) const ROUNDED_PER_BLOCK: usize = 8;
+pub(crate) use reference::{LANES, ROUNDED_PER_BLOCK, last_kept};
 
 /// The distribution of the noise. Both have mean 0 and variance 1, which is what makes the estimators unbiased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -101,71 +99,8 @@ pub struct TensorKey(#[doc(hidden)] pub u64);
 impl TensorKey {
     /// The key of the tensor at `path`.
     pub fn new(path: &str) -> Self {
-        let hash = path.bytes().fold(0xCBF2_9CE4_8422_2325, |hash: u64, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
-        });
-        Self(hash)
+        Self(reference::fnv_1a(path))
     }
-}
-
-/// The noise at one element: the scalar reference that every kernel is tested against.
-///
-/// `index` is the element's row-major index in the stored tensor.
-pub fn value(noise: Noise, seed: u64, tensor: TensorKey, index: u64) -> f32 {
-    let (row, lane) = (index / LANES as u64, index % LANES as u64);
-    let values = noise.values_per_block() as u64;
-    let (tile, k) = (row / values, (row % values) as usize);
-    let words = philox::block(&RoundKeys::new(seed), tile * LANES as u64 + lane, tensor.0);
-    match noise {
-        Noise::Gaussian => {
-            let (first, second) = transform::normal_pair(words[k & 2], words[k | 1]);
-            if k % 2 == 0 { first } else { second }
-        }
-        Noise::Rademacher => transform::sign(words[k / 32], (k % 32) as u32),
-    }
-}
-
-/// Whether element `index` moves under a random mask that keeps elements with this probability: if its bits, taken like those of the
-/// Gaussian (word `k` of its block), are at most `probability 2^32 - 1`, the probability being rounded to a multiple of 2^-32, at least one.
-#[doc(hidden)]
-pub fn keeps(seed: u64, tensor: TensorKey, index: u64, probability: f64) -> bool {
-    let (row, lane) = (index / LANES as u64, index % LANES as u64);
-    let (tile, k) = (row / 4, (row % 4) as usize);
-    let words = philox::block(&RoundKeys::new(seed), tile * LANES as u64 + lane, tensor.0);
-    words[k] <= last_kept(probability)
-}
-
-/// The largest word that keeps its element.
-pub(crate) fn last_kept(probability: f64) -> u32 {
-    let kept = (probability * 2f64.powi(32))
-        .round()
-        .clamp(1.0, 2f64.powi(32));
-    (kept - 1.0) as u32
-}
-
-/// The 16 random bits that round element `index` with [`Rounding::Stochastic`](crate::Rounding::Stochastic): value `k` of 8 in its block,
-/// the lower half of word `k / 2` if `k` is even, the upper half if it is odd.
-///
-/// They round an exact f32 result x between two neighbours of the dtype, `a <= |x| < b` in magnitude: to b if
-/// `floor(2^16 f) + bits >= 2^16` with `f = (|x| - a) / (b - a)`, else to a. So b has probability f, exactly where f is a multiple of
-/// 2^-16: always, except for f16 below 2^-14, where the mean is up to 2^-40 too close to 0. What the dtype can hold stays as it is, and so do
-/// NaN and the infinities; beyond the largest finite number b is infinity, with the value it would have were exponents unbounded.
-#[doc(hidden)]
-pub fn rounding_bits(seed: u64, tensor: TensorKey, index: u64) -> u16 {
-    let (row, lane) = (index / LANES as u64, index % LANES as u64);
-    let values = ROUNDED_PER_BLOCK as u64;
-    let (tile, k) = (row / values, (row % values) as usize);
-    let words = philox::block(&RoundKeys::new(seed), tile * LANES as u64 + lane, tensor.0);
-    (words[k / 2] >> (16 * (k % 2))) as u16
-}
-
-/// Seed number `index` of step `step` of a run started from `seed`.
-///
-/// Drawn with the noise generator itself, so the seeds of a run are a pure function too: to resume one, its step number is enough.
-#[doc(hidden)]
-pub fn derive_seed(seed: u64, step: u64, index: u64) -> u64 {
-    let words = philox::block(&RoundKeys::new(seed), index, step);
-    u64::from(words[0]) | u64::from(words[1]) << 32
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Noise by rows of 64: the loops that the compiler turns into SIMD code, once for each instruction set.
 
 use super::philox::{self, RoundKeys};
-use super::{LANES, Noise, ROUNDED_PER_BLOCK, TensorKey, transform};
+use super::{LANES, Noise, ROUNDED_PER_BLOCK, TensorKey, reference};
 
 /// One value for each lane.
 pub(crate) type Row = [f32; LANES];
@@ -149,10 +149,10 @@ impl Draws for Gaussian {
         }
         let ([a, b, c, d], [v, w, y, z]) = (&words, &mut self.z);
         for lane in 0..LANES {
-            (v[lane], w[lane]) = transform::normal_pair(a[lane], b[lane]);
+            (v[lane], w[lane]) = reference::normal_pair(a[lane], b[lane]);
         }
         for lane in 0..LANES {
-            (y[lane], z[lane]) = transform::normal_pair(c[lane], d[lane]);
+            (y[lane], z[lane]) = reference::normal_pair(c[lane], d[lane]);
         }
     }
 
@@ -184,6 +184,6 @@ impl Draws for Rademacher {
     #[inline(always)]
     fn at(&self, k: usize, lane: usize) -> f32 {
         let row = self.row + k;
-        transform::sign(self.words[row / 32 % 4][lane], (row % 32) as u32)
+        reference::sign(self.words[row / 32 % 4][lane], (row % 32) as u32)
     }
 }

@@ -49,15 +49,16 @@ impl SimdLevel {
     /// # Panics
     /// If the machine cannot run this level.
     #[inline]
+    #[allow(unsafe_code, reason = "features that only a check at run time finds")]
     pub(crate) fn run(self, kernel: impl Kernel) {
         assert!(self <= Self::best(), "this machine has no {self:?}");
         match self {
             Self::Baseline => kernel.run(),
+            #[cfg(target_arch = "x86_64")]
             // SAFETY: `best` has found the features on this machine.
-            #[cfg(target_arch = "x86_64")]
             Self::Avx2 => unsafe { run_avx2(kernel) },
-            // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
             Self::Avx512 => unsafe { run_avx512(kernel) },
         }
     }

@@ -34,16 +34,24 @@ pub(crate) fn has_tokenizer(dir: &Path) -> bool {
     others.into_iter().any(has) || has("vocab.json") && has("merges.txt")
 }
 
-/// Reads an index of shards: which shard holds each tensor.
+/// Reads an index of shards: which shard, a file beside the index, holds each tensor.
 pub(crate) fn weight_map(index: &Path) -> Result<BTreeMap<String, String>, LoadError> {
     #[derive(serde::Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
     let text = read_text(index).map_err(|source| LoadError::read(index, source))?;
-    let index: Index = serde_json::from_str(&text).map_err(|error| LoadError::Index {
+    let bad = |message: String| LoadError::Index {
         path: index.to_owned(),
-        message: error.to_string(),
-    })?;
-    Ok(index.weight_map)
+        message,
+    };
+    let read: Index = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+    // A stranger's index must not make this program read from elsewhere: not from a device that never ends, either.
+    let elsewhere = |shard: &&String| Path::new(shard).file_name() != Some(shard.as_ref());
+    match read.weight_map.values().find(elsewhere) {
+        Some(shard) => Err(bad(format!(
+            "{shard:?} is not the name of a file beside it"
+        ))),
+        None => Ok(read.weight_map),
+    }
 }

@@ -158,6 +158,15 @@ fn check_frequencies(
     config: &LlamaConfig,
 ) -> Result<(), LoadError> {
     let found: Vec<f64> = files.values(name, false)?;
+    let pairs = config.head_dim / 2;
+    if found.len() != pairs {
+        // Nothing of the size that a damaged configuration claims is computed.
+        let wrong = format!("{name} has {} numbers instead of {pairs}", found.len());
+        return Err(LoadError::Mismatch(Mismatch {
+            wrong: vec![wrong],
+            ..Mismatch::default()
+        }));
+    }
     let scaled = inverse_frequencies(config, 0);
     let plain = inverse_frequencies(
         &LlamaConfig {
@@ -182,15 +191,12 @@ fn check_frequencies(
     })
 }
 
-/// The first index at which stored frequencies differ from `expected`.
+/// The first index at which stored frequencies differ from as many that are `expected`.
 fn differs(found: &[f64], expected: &[f32]) -> Option<usize> {
     // bf16 keeps 8 bits, and f16 nothing below 6e-8.
     let near = |(found, expected): (&f64, &f32)| {
         let expected = f64::from(*expected);
         (found - expected).abs() <= 0.01 * expected + 1e-7
     };
-    let mut pairs = found.iter().zip(expected);
-    let first = pairs.position(|pair| !near(pair));
-    let count = found.len().min(expected.len());
-    first.or((found.len() != expected.len()).then_some(count))
+    found.iter().zip(expected).position(|pair| !near(pair))
 }

@@ -45,6 +45,21 @@ pub(super) fn unreadable(path: &Path, source: std::io::Error) -> LoadError {
     }
 }
 
+/// Refuses a tensor that is larger than its whole file. Strides of 0 and compression could make it any size, and it is held in memory as a whole;
+/// `torch.save` compresses nothing.
+pub(super) fn check_size(tensor: &Tensor, file: u64) -> Result<(), String> {
+    let element = tensor.dtype().size();
+    let mut sizes = tensor.shape().iter();
+    let bytes = sizes.try_fold(element, |bytes, size| bytes.checked_mul(*size));
+    match bytes {
+        Some(bytes) if bytes as u64 <= file => Ok(()),
+        _ => Err(format!(
+            "of shape {:?} is larger than the file, which has {file} bytes: save it with torch.save, after `.contiguous()` if it was expanded",
+            tensor.shape()
+        )),
+    }
+}
+
 /// The type of its elements.
 pub(super) fn dtype(tensor: &Tensor) -> FileDtype {
     match tensor.dtype() {

@@ -198,7 +198,10 @@ impl TensorFiles {
 
     /// Reads the pickle of one file.
     fn add_pytorch(&mut self, path: PathBuf) -> Result<(), LoadError> {
+        let length = std::fs::metadata(&path).map_err(|source| LoadError::read(&path, source))?;
         for (name, tensor) in pytorch::read(&path)? {
+            pytorch::check_size(&tensor, length.len())
+                .map_err(|reason| pytorch::damaged(&path, format!("tensor `{name}` {reason}")))?;
             let entry = Entry {
                 file: self.paths.len(),
                 dtype: pytorch::dtype(&tensor),

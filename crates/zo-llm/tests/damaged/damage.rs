@@ -11,16 +11,23 @@ use crate::json;
 /// Copies the folder `from` to `to` and damages one of its files, sometimes two. Says what was done.
 pub(crate) fn copy(from: &Path, to: &Path, rng: &mut impl Rng) -> String {
     let mut files = Vec::new();
+    // A folder without parts is a tokenizer's.
+    let flat = !from.join("model").exists();
     for part in ["model", "data", "adapter"] {
-        let Ok(entries) = std::fs::read_dir(from.join(part)) else {
+        let source = match flat && part == "model" {
+            true => from.to_owned(),
+            false => from.join(part),
+        };
+        let Ok(entries) = std::fs::read_dir(&source) else {
             continue;
         };
         std::fs::create_dir(to.join(part)).unwrap();
         for entry in entries {
-            let path = PathBuf::from(part).join(entry.unwrap().file_name());
-            std::fs::copy(from.join(&path), to.join(&path)).unwrap();
+            let name = entry.unwrap().file_name();
+            let path = PathBuf::from(part).join(&name);
+            std::fs::copy(source.join(&name), to.join(&path)).unwrap();
             // Training rows are not read.
-            if path.file_stem().unwrap() != "train" {
+            if !path.to_string_lossy().contains("train") {
                 files.push(path);
             }
         }
@@ -56,6 +63,8 @@ fn damage(file: &Path, bytes: Vec<u8>, rng: &mut impl Rng) -> (String, Option<Ve
         "jsonl" => line(&bytes, rng),
         "safetensors" => header(&bytes, rng),
         "bin" => archive(&bytes, rng),
+        "model" => fields(&bytes, rng),
+        "parquet" => footer(&bytes, rng),
         _ => None,
     };
     let (what, bytes) = formed.unwrap_or_else(|| raw(bytes, rng));
@@ -65,7 +74,8 @@ fn damage(file: &Path, bytes: Vec<u8>, rng: &mut impl Rng) -> (String, Option<Ve
 fn value(bytes: &[u8], rng: &mut impl Rng) -> Option<(String, Vec<u8>)> {
     let mut value: Value = serde_json::from_slice(bytes).ok()?;
     let what = json::damage(&mut value, rng);
-    Some((what, json::text(&value, rng).into_bytes()))
+    let (form, text) = json::text(&value, rng);
+    Some((format!("{what}{form}"), text.into_bytes()))
 }
 
 /// One line of several objects.
@@ -132,17 +142,110 @@ fn archive(bytes: &[u8], rng: &mut impl Rng) -> Option<(String, Vec<u8>)> {
         Some(at) if rng.random_bool(0.7) => at,
         _ => rng.random_range(0..entries.len()),
     };
-    let (what, content) = raw(std::mem::take(&mut entries[at].1), rng);
+    let content = std::mem::take(&mut entries[at].1);
+    let inflates = rng.random_bool(0.03);
+    let (what, content) = if inflates {
+        let zeros = 200 << 20;
+        (format!("{zeros} zeros, deflated"), vec![0; zeros])
+    } else if entries[at].0.ends_with("data.pkl") && rng.random_bool(0.5) {
+        opcodes(content, rng)
+    } else {
+        raw(content, rng)
+    };
     entries[at].1 = content;
     let what = format!("{}: {what}", entries[at].0);
     let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
-    let stored =
-        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-    for (name, content) in entries {
-        writer.start_file(name, stored).ok()?;
+    for (number, (name, content)) in entries.into_iter().enumerate() {
+        let method = match inflates && number == at {
+            true => zip::CompressionMethod::Deflated,
+            false => zip::CompressionMethod::Stored,
+        };
+        let options = zip::write::SimpleFileOptions::default().compression_method(method);
+        writer.start_file(name, options).ok()?;
         writer.write_all(&content).ok()?;
     }
     Some((what, writer.finish().ok()?.into_inner()))
+}
+
+/// Instructions of a pickle that claim much, or nest.
+fn opcodes(mut pickle: Vec<u8>, rng: &mut impl Rng) -> (String, Vec<u8>) {
+    let at = rng.random_range(2..=pickle.len().max(2)).min(pickle.len());
+    let (what, inserted) = match rng.random_range(0..9) {
+        // BINUNICODE, BINUNICODE8, BINBYTES8, BYTEARRAY8 and FRAME with their lengths.
+        0 => ("a text of 4 GB", b"X\xff\xff\xff\xff".to_vec()),
+        1 => ("a text of 2^60", b"\x8d\0\0\0\0\0\0\0\x10".to_vec()),
+        2 => ("bytes of 2^40", b"\x8e\0\0\0\0\0\x01\0\0".to_vec()),
+        3 => ("a byte array of 2^62", b"\x96\0\0\0\0\0\0\0\x40".to_vec()),
+        4 => ("a frame of 2^63", b"\x95\0\0\0\0\0\0\0\x80".to_vec()),
+        // LONG_BINPUT and LONG_BINGET with the largest index, LONG4 with 2^31 - 1 digits.
+        5 => ("memo 2^32 - 1", b"r\xff\xff\xff\xff".to_vec()),
+        6 => ("a long number", b"\x8b\xff\xff\xff\x7f".to_vec()),
+        // EMPTY_LIST and TUPLE1, over and over; DUP and TUPLE2, which doubles.
+        7 => (
+            "a nest of 100,000",
+            [b"]".to_vec(), vec![0x85; 100_000]].concat(),
+        ),
+        _ => (
+            "doubled 60 times",
+            [b"]".to_vec(), b"2\x86".repeat(60)].concat(),
+        ),
+    };
+    pickle.splice(at..at, inserted);
+    (format!("{what} at {at}"), pickle)
+}
+
+/// Fields of a protobuf with wrong lengths.
+fn fields(bytes: &[u8], rng: &mut impl Rng) -> Option<(String, Vec<u8>)> {
+    let mut bytes = bytes.to_vec();
+    // The tag of a piece, and others that hold bytes or groups.
+    let places: Vec<usize> = (0..bytes.len().saturating_sub(1))
+        .filter(|at| matches!(bytes[*at], 0x0A | 0x12 | 0x1A))
+        .collect();
+    let at = *places.get(rng.random_range(0..places.len().max(1)))?;
+    let lengths: [&[u8]; 6] = [
+        b"\0",
+        b"\x7f",
+        b"\xff\xff\xff\xff\x0f",
+        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+        b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\x0b\x0b\x0b\x0b\x0b\x0b",
+    ];
+    let length = lengths[rng.random_range(0..lengths.len())];
+    bytes.splice(at + 1..at + 2, length.iter().copied());
+    Some((format!("the length at {} is {length:x?}", at + 1), bytes))
+}
+
+/// What a parquet file says of itself, at its end.
+fn footer(bytes: &[u8], rng: &mut impl Rng) -> Option<(String, Vec<u8>)> {
+    let mut bytes = bytes.to_vec();
+    let end = bytes.len().checked_sub(8)?;
+    if rng.random_bool(0.1) {
+        let length = [0u32, 1, 8, 1 << 30, u32::MAX][rng.random_range(0..5)];
+        bytes[end..end + 4].copy_from_slice(&length.to_le_bytes());
+        return Some((format!("a footer of {length} bytes"), bytes));
+    }
+    let length = u32::from_le_bytes(bytes[end..end + 4].try_into().ok()?) as usize;
+    let start = end.checked_sub(length)?;
+    let at = rng.random_range(start..end);
+    // Mostly variable-length numbers: a larger one, or a longer one.
+    let what = match rng.random_range(0..3) {
+        0 => {
+            bytes[at] = rng.random();
+            format!("byte {at} of the footer changed")
+        }
+        1 => {
+            bytes[at] ^= 0x80;
+            format!("byte {at} of the footer goes on, or ends")
+        }
+        _ => {
+            bytes.splice(at..at + 1, *b"\xfe\xff\xff\xff\x1f");
+            let length = (length as u32 + 4).to_le_bytes();
+            let end = bytes.len() - 8;
+            bytes[end..end + 4].copy_from_slice(&length);
+            format!("a large number at {at} of the footer")
+        }
+    };
+    Some((what, bytes))
 }
 
 /// Bytes, whatever they mean.

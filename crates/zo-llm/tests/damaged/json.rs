@@ -46,7 +46,7 @@ fn change(node: &mut Value, whole: &Value, rng: &mut impl Rng) -> String {
         *node = json!(others[rng.random_range(0..others.len())]);
         return format!("becomes {node}");
     }
-    *node = match rng.random_range(0..18) {
+    *node = match rng.random_range(0..24) {
         0 => Value::Null,
         1 => json!(rng.random_bool(0.5)),
         2 => json!(-1),
@@ -63,7 +63,22 @@ fn change(node: &mut Value, whole: &Value, rng: &mut impl Rng) -> String {
         13 => json!([]),
         14 => json!({}),
         15 => json!(100_000_000),
-        16 => {
+        16 => json!(1u64 << 40),
+        17 => json!(1_000_000_000_000u64),
+        18 => json!("(?:(?:(?:a{999}){999}){999})"),
+        19 => json!("(?=(a+)+b)((a*)*)*\\1"),
+        20 => json!({"Regex": "(?:(?:x{999}){999}){999}"}),
+        21 => {
+            // Parts of tokenizers within one another, the innermost unknown.
+            let parts = ["normalizers", "pretokenizers", "decoders", "processors"];
+            let part = parts[rng.random_range(0..parts.len())];
+            let mut deep = json!({"type": "Nothing"});
+            for _ in 0..rng.random_range(1..100) {
+                deep = json!({"type": "Sequence", part: [deep]});
+            }
+            deep
+        }
+        22 => {
             // As deeply nested as a reader allows.
             let mut deep = json!(1);
             for _ in 0..120 {
@@ -141,9 +156,33 @@ fn pick<'a>(mut value: &'a Value, rng: &mut impl Rng) -> &'a Value {
     value
 }
 
-/// The text of a value; sometimes with a repeated key or a byte-order mark.
-pub(crate) fn text(value: &Value, rng: &mut impl Rng) -> String {
+/// The text of a value, and what is odd about it: sometimes a repeated key, a byte-order mark, a number that JSON does not have, or lists
+/// within lists.
+pub(crate) fn text(value: &Value, rng: &mut impl Rng) -> (&'static str, String) {
     let mut text = value.to_string();
+    let numbers: Vec<usize> = text
+        .match_indices(':')
+        .map(|(at, _)| at + 1)
+        .filter(|at| text[*at..].starts_with(|c: char| c.is_ascii_digit()))
+        .collect();
+    if rng.random_bool(0.06) && !numbers.is_empty() {
+        let start = numbers[rng.random_range(0..numbers.len())];
+        let length = text[start..].find([',', '}', ']']).unwrap_or(0);
+        let (what, number) = match rng.random_range(0..7) {
+            0 => (", with NaN", "NaN".to_owned()),
+            1 => (", with Infinity", "Infinity".to_owned()),
+            2 => (", with -Infinity", "-Infinity".to_owned()),
+            3 => (", with 1e999", "1e999".to_owned()),
+            4 => (", with a number of 5000 digits", "7".repeat(5000)),
+            5 => (", with a nest of 100,000 lists", "[".repeat(100_000)),
+            _ => (
+                ", with a nest of 100,000 objects",
+                "{\"a\":".repeat(100_000),
+            ),
+        };
+        text.replace_range(start..start + length, &number);
+        return (what, text);
+    }
     if let (true, Value::Object(map)) = (rng.random_bool(0.1), value) {
         let keys: Vec<&String> = map.keys().collect();
         if !keys.is_empty() {
@@ -156,5 +195,5 @@ pub(crate) fn text(value: &Value, rng: &mut impl Rng) -> String {
     if rng.random_bool(0.03) {
         text.insert(0, '\u{feff}');
     }
-    text
+    ("", text)
 }

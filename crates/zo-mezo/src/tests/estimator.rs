@@ -3,6 +3,7 @@
 use burn::module::{Param, ParamGroup};
 use burn::tensor::Tensor;
 use proptest::prelude::*;
+use zo_core::testing::{samples, seeds};
 use zo_core::{Difference, Noise, ZerothOrderOptimizer};
 
 use super::{Layer, devices};
@@ -12,7 +13,8 @@ use crate::*;
 fn estimates(config: &Method, start: &[f32], matrix: &[f32], runs: u64) -> Vec<Vec<f64>> {
     let (device, d) = (&devices()[0], start.len());
     let a = Tensor::<1>::from_floats(matrix, device).reshape([d, d]);
-    (0..runs)
+    let first = seeds() << 32;
+    (first..first + runs)
         .map(|seed| {
             let bias = Param::from_tensor(Tensor::from_floats(start, device));
             let weight = Param::from_tensor(Tensor::zeros([1, 1], device));
@@ -54,16 +56,16 @@ proptest! {
         prop_assume!(norm2 > 0.05);
         let noise = if rademacher { Noise::Rademacher } else { Noise::Gaussian };
         let config = mezo().with_epsilon(0.25).with_queries(queries).with_noise(noise);
-        let n = 3000;
-        let samples = estimates(&config, &start, &symmetric, n);
+        let n = 3000 * samples();
+        let all = estimates(&config, &start, &symmetric, n);
         let n = n as f64;
         for (i, expected) in gradient.iter().enumerate() {
-            let mean = samples.iter().map(|s| s[i]).sum::<f64>() / n;
-            let variance = samples.iter().map(|s| (s[i] - mean).powi(2)).sum::<f64>() / (n - 1.0);
+            let mean = all.iter().map(|s| s[i]).sum::<f64>() / n;
+            let variance = all.iter().map(|s| (s[i] - mean).powi(2)).sum::<f64>() / (n - 1.0);
             let z = (mean - expected) / (variance / n).sqrt();
             prop_assert!(z.abs() < 5.0, "coordinate {i}: {mean} instead of {expected}, z = {z}");
         }
-        let squares: Vec<f64> = samples.iter().map(|s| s.iter().map(|x| x * x).sum()).collect();
+        let squares: Vec<f64> = all.iter().map(|s| s.iter().map(|x| x * x).sum()).collect();
         let mean = squares.iter().sum::<f64>() / n;
         let deviation = (squares.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / n / n).sqrt();
         let (d, q) = (d as f64, queries as f64);
@@ -80,11 +82,12 @@ fn one_sided_differences_are_unbiased_on_quadratics() {
         .with_difference(Difference::OneSided)
         .with_epsilon(1e-2);
     let (start, matrix) = ([0.5f32, -1.0], [2.0f32, 0.5, 0.5, 1.0]);
-    let samples = estimates(&config, &start, &matrix, 4000);
+    let all = estimates(&config, &start, &matrix, 4000 * samples());
+    let n = all.len() as f64;
     for (i, expected) in [0.5, -0.75].into_iter().enumerate() {
-        let mean = samples.iter().map(|s| s[i]).sum::<f64>() / 4000.0;
-        let variance = samples.iter().map(|s| (s[i] - mean).powi(2)).sum::<f64>() / 3999.0;
-        let z: f64 = (mean - expected) / (variance / 4000.0f64).sqrt();
+        let mean = all.iter().map(|s| s[i]).sum::<f64>() / n;
+        let variance = all.iter().map(|s| (s[i] - mean).powi(2)).sum::<f64>() / (n - 1.0);
+        let z: f64 = (mean - expected) / (variance / n).sqrt();
         assert!(z.abs() < 5.0, "{mean} instead of {expected}");
     }
 }

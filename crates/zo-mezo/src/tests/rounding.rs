@@ -45,7 +45,10 @@ struct Sums {
 /// Steps down a slope, on which `slope` keeps the updates far below the spacing of floats.
 fn descend(rounding: Rounding, dtype: DType, slope: f32, spacing: f64, steps: usize) -> Sums {
     let (lr, key) = (1e-7, TensorKey::new("bias"));
-    let mut optim = config(rounding).init().unwrap();
+    let mut optim = config(rounding)
+        .with_seed(zo_core::testing::seeds())
+        .init()
+        .unwrap();
     let (mut module, mut exact, mut variance) = (model(dtype), 0.0, 0.0);
     for _ in 0..steps {
         let loss = |m: &Layer| m.bias.val().cast(DType::F32).sum() * slope;

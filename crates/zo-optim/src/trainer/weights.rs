@@ -210,8 +210,10 @@ impl WeightsFile {
         let mut size = [0; 8];
         file.read_exact(&mut size).map_err(io)?;
         let size = u64::from_le_bytes(size);
-        if size > MAX_HEADER {
-            return Err(bad(format!("it claims a header of {size} bytes")));
+        if size > MAX_HEADER.min(length) {
+            return Err(bad(format!(
+                "it claims a header of {size} bytes and has {length}"
+            )));
         }
         let mut header = vec![0; size as usize];
         file.read_exact(&mut header).map_err(io)?;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod best;
+mod damaged;
 mod diverged;
 #[cfg(feature = "autodiff")]
 mod first_order;

@@ -82,7 +82,7 @@ fn product<N: Size>(
     }
 }
 
-/// Standard normal values from the words of a block: [`crate::noise::transform::normal_pair`], twice.
+/// Standard normal values from the words of a block: [`crate::noise::reference::normal_pair`], twice.
 #[cube]
 pub(super) fn gaussian<N: Size>(words: Words<N>) -> Four<N> {
     let r = radius::<N>(words.w0);

@@ -1,9 +1,9 @@
-//! The moments of low-rank noise, against algebra. Bounds are 5 standard errors, over 60,000 draws: a false alarm once in 1.7 million
-//! numbers compared.
+//! The moments of low-rank noise, against algebra. Bounds are 5 standard errors, over 60,000 draws (`ZO_SAMPLES` times as many): a false alarm once
+//! in 1.7 million numbers compared.
 
 use super::*;
+use crate::testing::{samples, seeds};
 
-const DRAWS: u64 = 60_000;
 const KEY: TensorKey = TensorKey(0xfeed_0123_4567_89ab);
 const SHAPE: [usize; 2] = [6, 5];
 const RANK: usize = 2;
@@ -34,12 +34,13 @@ fn estimate(z: &[f64], gradient: &[f64]) -> Vec<f64> {
 /// Checks that the mean of `sample(draw)`, number by number, is what is expected.
 fn check(what: &str, expected: &[f64], sample: impl Fn(u64) -> Vec<f64>) {
     let mut sums = vec![[0.0; 2]; expected.len()];
-    for draw in 0..DRAWS {
+    let draws = 60_000 * samples();
+    for draw in (0..draws).map(|draw| draw + (seeds() << 32)) {
         for (sums, x) in sums.iter_mut().zip(sample(draw)) {
             *sums = [sums[0] + x, sums[1] + x * x];
         }
     }
-    let n = DRAWS as f64;
+    let n = draws as f64;
     for (place, ([sum, squares], expected)) in sums.iter().zip(expected).enumerate() {
         let mean = sum / n;
         let error = ((squares / n - mean * mean) / n).sqrt();

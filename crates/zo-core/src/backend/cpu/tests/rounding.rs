@@ -7,17 +7,15 @@ use half::{bf16, f16};
 use super::*;
 use crate::change::Change;
 use crate::masked::MaskedDirection;
-use crate::noise::{derive_seed, rounding_bits};
+use crate::noise::{derive_seed, reference, rounding_bits};
 use crate::selection::{Choice, Elements, Selection};
+use crate::testing::{samples, seeds};
 
 const KEY: TensorKey = TensorKey(0xfeed_beef_0123_4567);
 
-/// What the definition needs to know of a dtype.
+/// A dtype and its definition.
 trait Half: Weight<Acc = f32> + PartialEq + std::fmt::Debug {
-    /// Digits of a significand.
-    const DIGITS: i32;
-    /// The exponent of the smallest normal number.
-    const LEAST: i32;
+    const FORMAT: reference::Half;
 
     fn of(x: f32) -> Self;
     fn with_bits(bits: u16) -> Self;
@@ -26,10 +24,9 @@ trait Half: Weight<Acc = f32> + PartialEq + std::fmt::Debug {
 }
 
 macro_rules! halves {
-    ($($float:ident: $digits:literal, $least:literal;)*) => {$(
+    ($($float:ident: $format:expr;)*) => {$(
         impl Half for $float {
-            const DIGITS: i32 = $digits;
-            const LEAST: i32 = $least;
+            const FORMAT: reference::Half = $format;
             fn of(x: f32) -> Self { Self::from_f32(x) }
             fn with_bits(bits: u16) -> Self { Self::from_bits(bits) }
             fn bits(self) -> u16 { self.to_bits() }
@@ -37,26 +34,10 @@ macro_rules! halves {
         }
     )*};
 }
-halves! { bf16: 8, -126; f16: 11, -14; }
+halves! { bf16: reference::BF16; f16: reference::F16; }
 
-/// The neighbours of a finite `x` in magnitude, exponents unbounded above, and its place between them, from 0 to 1.
-fn neighbours<W: Half>(x: f32) -> (f64, f64, f64) {
-    let magnitude = f64::from(x).abs();
-    let exponent = ((magnitude.to_bits() >> 52) as i32 - 1023).max(W::LEAST);
-    let spacing = 2f64.powi(exponent - W::DIGITS + 1);
-    let below = (magnitude / spacing).floor() * spacing;
-    (below, below + spacing, (magnitude - below) / spacing)
-}
-
-/// For everything but NaN.
 fn definition<W: Half>(x: f32, bits: u16) -> W {
-    if x.is_infinite() {
-        return W::of(x);
-    }
-    let (below, above, place) = neighbours::<W>(x);
-    let up = (place * 65536.0).floor() + f64::from(bits) >= 65536.0;
-    let magnitude = if up { above } else { below };
-    W::of((magnitude as f32).copysign(x))
+    W::of(W::FORMAT.rounded(x, bits))
 }
 
 fn on(elements: Elements, direction: &Direction) -> MaskedDirection {
@@ -243,7 +224,7 @@ fn full_precision_weights_are_rounded_to_nearest() {
     }
 }
 
-/// 2^18 roundings of each number and its negative, by eight seeds: the share that goes up is the place between the neighbours, which makes
+/// 2^18 roundings of each number and its negative (`ZO_SAMPLES` times as many), by eight seeds: the share that goes up is the place between the neighbours, which makes
 /// the mean exact, within 5 standard errors. False alarms: 6e-7 for each of 34 shares.
 fn is_unbiased<W: Half>(numbers: &[f32]) {
     const N: usize = 1 << 15;
@@ -253,10 +234,10 @@ fn is_unbiased<W: Half>(numbers: &[f32]) {
         .collect();
     for x in numbers {
         let change = Change::Linear(all(&z.scaled(f64::from(*x))));
-        let (below, above, place) = neighbours::<W>(*x);
+        let (below, above, place) = W::FORMAT.neighbours(*x);
         // Of positive and of negative numbers.
         let (mut up, mut drawn) = ([0f64; 2], [0f64; 2]);
-        for seed in 0..8 {
+        for seed in (0..8 * samples()).map(|seed| seed + (seeds() << 32)) {
             let sweep = Sweep::changing(0, KEY, &MaskedDirection::zero(), &change);
             let mut w = vec![W::default(); N];
             sweep_slice(&mut w, &sweep.rounded(Some(seed)));
@@ -295,22 +276,22 @@ fn the_mean_is_exact() {
 
 /// An update of 1e-7, 400 times: to nearest, no weight ever moves; stochastically, they move by the 400 updates on average. The update
 /// is as f32 rounds it, which is 1.2e-7 at 1. A step's rounding has a variance of at most the update times the distance between two
-/// floats. Within 5 standard errors: false alarms 6e-7 for each of 6; and the whole is more than 10 of them.
+/// floats. (`ZO_SAMPLES` times as many weights.) Within 5 standard errors: false alarms 6e-7 for each of 6; and the whole is more than 10 of them.
 fn a_tiny_update_is_kept_on_average<W: Half>() {
-    const N: usize = 1 << 15;
+    let n = (samples() as usize) << 15;
     const STEPS: u64 = 400;
     let zero = MaskedDirection::zero();
     let change = Change::Linear(all(&draw(Noise::Rademacher, 1).scaled(1e-7)));
     let sweep = |rounding| Sweep::changing(0, KEY, &zero, &change).rounded(rounding);
     for start in [1.0, -1.0, 0.02].map(W::of) {
-        let (mut nearest, mut stochastic) = (vec![start; N], vec![start; N]);
+        let (mut nearest, mut stochastic) = (vec![start; n], vec![start; n]);
         sweep_slice(&mut nearest, &sweep(None));
         assert!(
             nearest.iter().all(|w| *w == start),
             "a step from {start:?} that moves nothing is like all that follow"
         );
         for step in 0..STEPS {
-            let seed = derive_seed(3, step, 0);
+            let seed = derive_seed(3 + seeds(), step, 0);
             sweep_slice(&mut stochastic, &sweep(Some(seed)));
         }
         let size = start.value().abs();
@@ -319,9 +300,9 @@ fn a_tiny_update_is_kept_on_average<W: Half>() {
             let z = noise::value(Noise::Rademacher, 1, KEY, i as u64);
             f64::from(z * (w.value() - start.value()))
         };
-        let moved = stochastic.iter().enumerate().map(along).sum::<f64>() / N as f64;
-        let (below, above, _) = neighbours::<W>(size);
-        let error = (exact * (above - below) / N as f64).sqrt();
+        let moved = stochastic.iter().enumerate().map(along).sum::<f64>() / n as f64;
+        let (below, above, _) = W::FORMAT.neighbours(size);
+        let error = (exact * (above - below) / n as f64).sqrt();
         let off = (moved - exact) / error;
         assert!(
             off.abs() < 5.0 && exact > 10.0 * error,

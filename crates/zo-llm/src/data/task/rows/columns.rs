@@ -19,7 +19,6 @@ pub(super) fn parquet(path: &Path) -> Result<Rows, RowsError> {
 mod reading {
     use std::collections::BTreeMap;
     use std::fs::File;
-    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::path::Path;
     use std::sync::Arc;
 
@@ -33,6 +32,7 @@ mod reading {
 
     use super::super::row::{At, Place, Row, Rows, RowsError, file, io, malformed};
     use super::super::text;
+    use crate::files::guard;
 
     /// What to do with a file that this build cannot read.
     const CONVERT: &str = "convert the file, for example with pandas: \
@@ -77,11 +77,11 @@ mod reading {
 
     /// What `read` returns. The parquet crate panics on some damaged files: that is an error, too.
     fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
-        match catch_unwind(AssertUnwindSafe(read)) {
+        match guard::guarded(read) {
             Ok(read) => read.map_err(|error| error.to_string()),
-            Err(_) => {
-                Err("the file is damaged, or has columns of a kind that is not read".to_owned())
-            }
+            Err(panic) => Err(format!(
+                "the file is damaged, or has columns of a kind that is not read: {panic}"
+            )),
         }
     }
 

@@ -1,0 +1,16 @@
+#![no_main]
+//! An index of shards.
+
+use std::sync::LazyLock;
+
+use burn::tensor::Device;
+use libfuzzer_sys::fuzz_target;
+use zo_fuzz::Folder;
+use zo_llm::{Dtype, load_model};
+
+static FOLDER: LazyLock<Folder> = LazyLock::new(|| Folder::copy("golden/llama-gqa-shards"));
+
+fuzz_target!(|bytes: &[u8]| {
+    let dir = FOLDER.put("model.safetensors.index.json", bytes);
+    let _ = load_model(dir, Dtype::F32, &Device::default());
+});

@@ -1,0 +1,290 @@
+#!/usr/bin/env python3
+"""Kills short runs of `zo train` at random moments, and checks that nothing is damaged and that they resume to the same bits.
+
+    cargo build -p zo-cli
+    python3 tools/kill.py target/debug/zo                   100 kills, some 10 minutes on two cores
+    python3 tools/kill.py target/debug/zo --kills 5 --seed 7
+    sudo python3 tools/kill.py target/debug/zo --kills 0 --disk     a full disk and a read-only folder instead (Linux; mounts a tmpfs)
+
+Half of the kills hit a new run, half one that was finished, saved, and goes on for more steps. A third of them come at any time, the others
+shortly after a temporary file or folder appears: while a checkpoint, the report or the model is written. The exit status is 1 if anything is
+not as promised.
+"""
+import argparse
+import collections
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+
+SIZES = "--batch 4 --train-rows 16 --eval-rows 8 --checkpoint-every 2 --eval-every 4 --keep-best --save --quiet --seed 3".split()
+# Weights that are displaced between steps; buffers beside the record; an adapter in place of the model.
+RUNS = {"mezo": ["--method", "mezo"], "momentum": ["--method", "momentum"], "lora": ["--method", "mezo", "--tune", "lora"]}
+STEPS, MORE = 12, 20
+# What depends on the clock or the process: times, memory, burn's ids of parameters.
+VARIES = ("seconds", "rss", "ids", "tokens_per_second", "resumed", "started", "out")
+
+
+class Broken(Exception):
+    """Something is not as promised."""
+
+
+def command(zo, name, steps, out, *more):
+    return [zo, "train", *SIZES, *RUNS[name], "--steps", str(steps), "--out", str(out), *more]
+
+
+def run(args):
+    done = subprocess.run(args, capture_output=True, text=True)
+    if done.returncode:
+        raise Broken(f"{' '.join(map(str, args))}: {done.stderr}")
+
+
+def fixed(value):
+    """JSON without what varies."""
+    if isinstance(value, dict):
+        return {key: fixed(item) for key, item in value.items() if not any(word in key for word in VARIES)}
+    return [fixed(item) for item in value] if isinstance(value, list) else value
+
+
+def is_temporary(path):
+    return any(part.endswith(".tmp") for part in path.parts)
+
+
+def files(out):
+    """Every file that counts, by its name in the folder."""
+    found = {}
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out)
+        if path.is_file() and not is_temporary(name):
+            found[str(name)] = path.read_bytes()
+    return found
+
+
+def content(name, data):
+    """What two runs must have in common of a file. Raises if it is not whole."""
+    try:
+        if name.endswith(".json"):
+            return fixed(json.loads(data))
+        if name.endswith(".jsonl"):
+            # Lines are appended: the last may be half there.
+            return [fixed(json.loads(line)) for line in data.split(b"\n")[:-1]]
+        if name.endswith(".toml"):
+            return fixed(tomllib.loads(data.decode()))
+        if name.endswith(".safetensors"):
+            (length,) = struct.unpack("<Q", data[:8])
+            header = json.loads(data[8:8 + length])
+            ends = [info["data_offsets"][1] for key, info in header.items() if key != "__metadata__"]
+            if len(data) != 8 + length + max(ends):
+                raise Broken(f"{name} has {len(data)} bytes")
+            return data
+        if name.endswith((".svg", ".html")):
+            # Drawn from the others, with times in them.
+            if not data.rstrip().endswith((b"</svg>", b"</html>")):
+                raise Broken(f"{name} ends early")
+            return None
+        return None if name.endswith("README.md") else data
+    except (ValueError, struct.error) as error:
+        raise Broken(f"{name} is damaged: {error}") from error
+
+
+def contents(out):
+    return {name: content(name, data) for name, data in files(out).items()}
+
+
+def same(what, found, expected):
+    if found.keys() != expected.keys():
+        raise Broken(f"{what}: {sorted(found.keys() ^ expected.keys())} are only in one of both")
+    for name in found:
+        if found[name] != expected[name]:
+            raise Broken(f"{what}: {name} differs")
+
+
+def phase(out):
+    """What the run was doing when it died."""
+    if not out.exists() or not (out / "metrics.jsonl").exists():
+        return "starting"
+    temporary = [path.relative_to(out) for path in out.rglob("*.tmp")]
+    if any(path.parts[0] == "checkpoints" for path in temporary):
+        return "writing a checkpoint"
+    if temporary:
+        return "saving" if any(path.parts[0] in ("model", "adapter") for path in temporary) else "writing a report"
+    return "saved, or about to" if any((out / name).exists() for name in ("model", "adapter")) else "steps and evaluations"
+
+
+def watch(out, deadline, rng):
+    """Waits until a temporary file appears, and a moment more."""
+    seen = {str(path) for path in out.rglob("*.tmp")} if out.exists() else set()
+    skipped = rng.randrange(8)
+    while time.monotonic() < deadline:
+        try:
+            new = {str(path) for path in out.rglob("*.tmp")} - seen
+        except OSError:
+            # Renamed meanwhile.
+            continue
+        if new:
+            seen |= new
+            skipped -= 1
+            if skipped < 0:
+                time.sleep(rng.random() * rng.choice([0, 1e-4, 1e-3, 1e-2]))
+                return
+
+
+def kill_one(zo, name, whole, rng, place):
+    """One kill; says what it hit, and what was resumed."""
+    out, going_on = place / "run", rng.random() < 0.5
+    before = {}
+    if going_on:
+        shutil.copytree(whole[name, STEPS], out)
+        before = files(out)
+    steps = MORE if going_on else STEPS
+    args = command(zo, name, steps, out, *(["--resume"] if going_on else []))
+    child = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    takes, start = whole[name, "seconds"], time.monotonic()
+    if rng.random() < 1 / 3:
+        time.sleep(rng.random() * takes)
+    else:
+        watch(out, start + takes, rng)
+    child.send_signal(signal.SIGKILL)
+    errors = child.communicate()[1]
+    if child.returncode not in (0, -signal.SIGKILL):
+        raise Broken(f"it failed before it was killed: {errors}")
+    hit = "ended before" if child.returncode == 0 else phase(out)
+
+    # What is there is whole. What was there before is there still, or what takes its place.
+    left = contents(out) if out.exists() else {}
+    new = contents(whole[name, MORE])
+    for old in before:
+        replaced = old.startswith("checkpoints") or old == "metrics.jsonl"
+        if old not in left and not replaced:
+            raise Broken(f"{old} is gone")
+        if old in left and left[old] not in (content(old, before[old]), new.get(old)) and old != "metrics.jsonl":
+            raise Broken(f"{old} is neither the old nor the new one")
+    checkpoints = [path for path in out.glob("checkpoints/step-*") if path.suffix != ".tmp"]
+    if not checkpoints:
+        done = subprocess.run(command(zo, name, steps, out, "--resume"), capture_output=True, text=True)
+        if done.returncode != 2 and done.returncode != 1 or not done.stderr.startswith("error: "):
+            raise Broken(f"without a checkpoint it ended with {done.returncode}: {done.stderr}")
+        return hit, "nothing to resume"
+    run(command(zo, name, steps, out, "--resume"))
+    same("resumed", contents(out), contents(whole[name, steps]))
+    return hit, "resumed to the same bits"
+
+
+def references(zo, names, place):
+    """Runs that nobody kills."""
+    whole = {}
+    for name in names:
+        start = time.monotonic()
+        short, long = (place / f"{name}-{steps}" for steps in (STEPS, MORE))
+        run(command(zo, name, STEPS, short))
+        whole[name, "seconds"] = time.monotonic() - start
+        shutil.copytree(short, long)
+        run(command(zo, name, MORE, long, "--resume"))
+        whole[name, STEPS], whole[name, MORE] = short, long
+    return whole
+
+
+def kills(zo, count, rng, place):
+    whole, hits = references(zo, RUNS, place), collections.Counter()
+    for number in range(count):
+        name = rng.choice(sorted(RUNS))
+        with tempfile.TemporaryDirectory(dir=place) as folder:
+            try:
+                hit, end = kill_one(zo, name, whole, rng, pathlib.Path(folder))
+            except Broken as broken:
+                sys.exit(f"kill {number} of a run of {name}: {broken}")
+        hits[hit, end] += 1
+    for (hit, end), times in sorted(hits.items()):
+        print(f"{times:4}  {hit}: {end}")
+    print(f"{count} of {count} as promised")
+
+
+def refused(args, reason):
+    done = subprocess.run(args, capture_output=True, text=True)
+    if done.returncode != 1 or reason not in done.stderr or not done.stderr.startswith("error: "):
+        raise Broken(f"{' '.join(map(str, args))} ended with {done.returncode}: {done.stderr}")
+    return done.stderr.splitlines()[0]
+
+
+def disk(zo, place):
+    """A disk that is full, and a folder that cannot be written."""
+    whole, mounted = references(zo, ["momentum"], place), place / "full"
+    old, new = whole["momentum", STEPS], whole["momentum", MORE]
+    size = sum(len(data) for data in files(old).values())
+    tried = 0
+    for room in (0, 4 << 10, 64 << 10, size // 4, size // 2, size):
+        mounted.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={2 * size + (1 << 20)}", "tmpfs", mounted], check=True)
+        try:
+            out = mounted / "run"
+            shutil.copytree(old, out)
+            before = files(out)
+            free = shutil.disk_usage(mounted).free
+            (mounted / "filler").write_bytes(bytes(max(0, free - room)))
+            args = command(zo, "momentum", MORE, out, "--resume")
+            try:
+                print(refused(args, "No space left"))
+                tried += 1
+            except Broken:
+                # There may have been room enough.
+                same("with little room", contents(out), contents(new))
+                continue
+            left = files(out)
+            for name in before:
+                whole_file = name in left and content(name, left[name]) in (content(name, before[name]), contents(new).get(name))
+                if not whole_file and name != "metrics.jsonl" and not name.startswith("checkpoints"):
+                    raise Broken(f"{name} is damaged by a full disk")
+            (mounted / "filler").unlink()
+            run(args)
+            same("after a full disk", contents(out), contents(new))
+        finally:
+            subprocess.run(["umount", mounted], check=True)
+    if tried < 3:
+        raise Broken(f"the disk was full {tried} times only")
+
+    out = place / "read-only"
+    shutil.copytree(old, out)
+    before = files(out)
+    subprocess.run(["mount", "--bind", out, out], check=True)
+    subprocess.run(["mount", "-o", "remount,ro,bind", out], check=True)
+    try:
+        for args in (command(zo, "momentum", MORE, out, "--resume"), command(zo, "momentum", STEPS, out / "new"),
+                     [zo, "eval", "--eval-rows", "4", "--result", out / "eval.json"]):
+            print(refused(list(map(str, args)), "Read-only file system"))
+        if files(out) != before:
+            raise Broken("a read-only folder has changed")
+    finally:
+        subprocess.run(["umount", out], check=True)
+    print("a full disk and a read-only folder: errors say so, nothing is damaged, runs resume")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("zo", type=pathlib.Path, help="the program")
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=None, help="of the moments [default: another one each time]")
+    parser.add_argument("--disk", action="store_true", help="a full disk and a read-only folder as well (root)")
+    args = parser.parse_args()
+    seed = random.randrange(2**32) if args.seed is None else args.seed
+    print(f"seed {seed}", flush=True)
+    with tempfile.TemporaryDirectory() as place:
+        place = pathlib.Path(place)
+        try:
+            if args.kills:
+                kills(args.zo.resolve(), args.kills, random.Random(seed), place)
+            if args.disk:
+                disk(args.zo.resolve(), place)
+        except Broken as broken:
+            sys.exit(str(broken))
+
+
+if __name__ == "__main__":
+    main()
