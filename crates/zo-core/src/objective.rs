@@ -226,7 +226,7 @@ impl<'a> RecordedObjective<'a> {
     }
 }
 
-impl<M> Objective<M> for &mut RecordedObjective<'_> {
+impl<M> Numbers<M> for &mut RecordedObjective<'_> {
     fn loss(&mut self, _: &M) -> Result<f64, ObjectiveError> {
         self.next()
     }

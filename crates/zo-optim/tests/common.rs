@@ -166,11 +166,11 @@ macro_rules! central {
 central! {
     spsa_1_5: 0.01, 1500, variants::spsa_1_5();
     hizoo: 0.01, 1500, variants::hizoo();
-    hizoo_that_learns: 0.01, 3000, variants::hizoo().with_noise(Hizoo::new().with_smoothing(1e-3));
+    hizoo_that_learns: 0.01, 3000, variants::hizoo().with_noise(Hizoo::new().with_smoothing(3e-6));
     hizoo_window: 0.01, 1500, variants::hizoo_window();
     hizoo_window_that_learns: 0.01, 3000, variants::hizoo_window().with_noise(HizooWindow::new().with_smoothing(1e-2).with_window(4));
     hizoo_window_on_the_fly: 0.01, 1500, variants::hizoo_window().with_perturbation(Perturbation::OnTheFly);
-    gv_over_hizoo: 0.005, 2000, mezo_gv().with_noise(Hizoo::new().with_smoothing(1e-3));
+    gv_over_hizoo: 0.005, 3000, mezo_gv().with_noise(Hizoo::new().with_smoothing(3e-6));
     hizoo_window_by_layers: 0.015, 3000, variants::hizoo_window().with_mask(RandomLayers::new());
     hizoo_adam: 0.02, 3000, variants::hizoo().with_update(Adam::new());
 }

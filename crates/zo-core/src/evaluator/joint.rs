@@ -48,6 +48,7 @@ impl<M: Module, O: Numbers<M>> Evaluator<'_, M, O> {
             return Ok(None);
         }
         let losses = losses?;
+        self.answers.extend(&losses);
         if shown.unread() {
             return Err(ZoError::Unread);
         }

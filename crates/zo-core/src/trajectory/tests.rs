@@ -361,11 +361,11 @@ fn an_optimizer_without_replay_has_no_trajectory() {
         fn hold<M: Module>(&self, module: M) -> Result<crate::Perturbed<M>, crate::StepError<M>> {
             self.0.hold(module)
         }
-        fn step_on<M: Module, L: crate::Loss>(
+        fn step_on<M: Module>(
             &mut self,
             lr: f64,
             held: &mut crate::Perturbed<M>,
-            objective: impl FnMut(&M) -> L,
+            objective: impl crate::Objective<M>,
         ) -> Result<crate::StepReport, crate::ZoError> {
             self.0.step_on(lr, held, objective)
         }

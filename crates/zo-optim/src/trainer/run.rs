@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use burn::module::Module;
-use zo_core::{Loss, Perturbed, Position, StepError, StepReport, ZerothOrderOptimizer, ZoError};
+use zo_core::{Loss, Perturbed, StepError, StepReport, ZerothOrderOptimizer, ZoError};
 
 use super::checkpoint::Store;
 use super::config::TrainerConfig;
