@@ -134,9 +134,13 @@ impl Direction {
 
     /// Whether some of its coordinates are numbers, not seeds.
     pub(crate) fn holds_numbers(&self) -> bool {
-        let kept = |term: &Term| term.curvature.as_ref().is_some_and(Curvature::is_kept);
-        let mut terms = self.terms.iter();
-        terms.any(|term| term.held.is_some() || kept(term))
+        self.needs_buffers() || self.terms.iter().any(|term| term.held.is_some())
+    }
+
+    /// Whether buffers that are about to change scale some of it.
+    pub(crate) fn needs_buffers(&self) -> bool {
+        let mut curvatures = self.terms.iter().filter_map(|term| term.curvature.as_ref());
+        curvatures.any(Curvature::is_kept)
     }
 
     /// Whether a curvature scales some of it.

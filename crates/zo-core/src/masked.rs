@@ -103,6 +103,11 @@ impl MaskedDirection {
         self.parts.iter().any(|part| part.direction.holds_numbers())
     }
 
+    /// Whether buffers that are about to change scale some of it.
+    pub(crate) fn needs_buffers(&self) -> bool {
+        self.parts.iter().any(|part| part.direction.needs_buffers())
+    }
+
     /// Whether what scales it is as it was when it was drawn.
     pub(crate) fn is_current(&self) -> bool {
         self.parts.iter().all(|part| part.direction.is_current())

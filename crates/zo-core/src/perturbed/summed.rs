@@ -41,7 +41,11 @@ impl<M: Module> Perturbed<M> {
             numbered().all(|(number, factor)| factor.is_some() || !direction.covers(number))
         };
         let direction = match change {
-            Change::Linear(direction) if !direction.depends_on_weights() && moves(direction) => {
+            Change::Linear(direction)
+                if !direction.depends_on_weights()
+                    && !direction.needs_buffers()
+                    && moves(direction) =>
+            {
                 direction
             }
             _ => {
