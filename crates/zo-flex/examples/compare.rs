@@ -36,7 +36,7 @@ fn main() {
 
 fn random<const D: usize>(shape: [usize; D], dtype: DType) -> Tensor<D> {
     let options = (&Device::flex(), DType::F32);
-    Tensor::random(shape, Distribution::Normal(0.0, 1.0), options).cast(dtype)
+    Tensor::<D>::random(shape, Distribution::Normal(0.0, 1.0), options).cast(dtype)
 }
 
 /// The fastest time of each, in ms, and their results.
@@ -57,12 +57,14 @@ fn difference<const D: usize>([a, b]: [Tensor<D>; 2]) -> f32 {
 }
 
 fn product([m, k, n]: [usize; 3], dtype: DType, turned: bool) {
-    let x = random([m, k], dtype);
+    let x = random([m, k], DType::F32);
     let weight = match turned {
         true => random([n, k], dtype).transpose(),
         false => random([k, n], dtype),
     };
-    let burn = || x.clone().matmul(weight.clone());
+    // As models compute, whose rows have the type of the matrix.
+    let rounded = x.clone().cast(dtype);
+    let burn = || rounded.clone().matmul(weight.clone());
     let here = || match dtype {
         DType::F32 => x.clone().matmul(weight.clone()),
         _ => zo_flex::affine(x.clone(), weight.clone(), None),
@@ -81,8 +83,6 @@ fn blocks(batch: usize, tokens: usize) {
     let query = random([rows, heads * width], DType::F32);
     let [key, value] = [(); 2].map(|()| random([rows, key_heads * width], DType::F32));
     let plan = Attention {
-        heads,
-        key_heads,
         window: None,
         causal: true,
         sequences: (0..batch)
@@ -117,7 +117,15 @@ fn blocks(batch: usize, tokens: usize) {
         let mixed = mixed.reshape([batch, heads, tokens, width]).swap_dims(1, 2);
         mixed.reshape([rows, heads * width])
     };
-    let here = || zo_flex::attend(query.clone(), key.clone(), value.clone(), &plan);
+    let here = || {
+        zo_flex::attend(
+            query.clone(),
+            key.clone(),
+            value.clone(),
+            [heads, key_heads],
+            &plan,
+        )
+    };
     let ([old, new], results) = compare([&burn, &here]);
     // Half of the scores count.
     let rate = 2e-6 * (batch * tokens * (tokens + 1) * heads * width) as f64 / new;

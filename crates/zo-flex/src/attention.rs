@@ -21,10 +21,6 @@ const QUERY_ROWS: usize = 96;
 /// What each query sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attention {
-    /// Query heads.
-    pub heads: usize,
-    /// Heads of keys and values, which as many query heads share, adjacent ones. They divide `heads`.
-    pub key_heads: usize,
     /// A query sees at most as many keys, its own included.
     pub window: Option<usize>,
     /// Whether queries see no later keys than their own.
@@ -65,28 +61,21 @@ struct Task<'a, T> {
 }
 
 /// See [`crate::attend`].
-pub(crate) fn attend(
-    query: &FlexTensor,
-    key: &FlexTensor,
-    value: &FlexTensor,
-    plan: &Attention,
-) -> FlexTensor {
-    match query.dtype() {
-        DType::F32 => typed::<f32>(query, key, value, plan),
-        DType::F64 => typed::<f64>(query, key, value, plan),
+pub(crate) fn attend(tensors: [&FlexTensor; 3], heads: [usize; 2], plan: &Attention) -> FlexTensor {
+    match tensors[0].dtype() {
+        DType::F32 => typed::<f32>(tensors, heads, plan),
+        DType::F64 => typed::<f64>(tensors, heads, plan),
         dtype => panic!("queries are {dtype:?}: attention by blocks is for f32 and f64"),
     }
 }
 
 fn typed<T: Real>(
-    query: &FlexTensor,
-    key: &FlexTensor,
-    value: &FlexTensor,
+    [query, key, value]: [&FlexTensor; 3],
+    [heads, key_heads]: [usize; 2],
     plan: &Attention,
 ) -> FlexTensor {
     let shape = query.layout().shape();
     let (queries, columns) = (shape[0], shape[1]);
-    let (heads, key_heads) = (plan.heads, plan.key_heads);
     let width = columns / heads.max(1);
     let fits = heads > 0 && key_heads > 0 && heads.is_multiple_of(key_heads);
     assert!(

@@ -19,11 +19,6 @@ const PARALLEL: usize = 64 * 64 * 64;
 trait Half: Element + Pod + Send + Sync {
     /// Widens `from` to `to`, which is as long.
     fn widen(from: &[Self], to: &mut [f32]);
-
-    /// Rounds `from` to `to`, which is as long.
-    fn round(from: &[f32], to: &mut [Self]);
-
-    fn to_f32(self) -> f32;
 }
 
 impl Half for bf16 {
@@ -33,27 +28,11 @@ impl Half for bf16 {
             *to = f32::from_bits(u32::from(from.to_bits()) << 16);
         }
     }
-
-    fn round(from: &[f32], to: &mut [Self]) {
-        to.convert_from_f32_slice(from);
-    }
-
-    fn to_f32(self) -> f32 {
-        self.to_f32()
-    }
 }
 
 impl Half for f16 {
     fn widen(from: &[Self], to: &mut [f32]) {
         from.convert_to_f32_slice(to);
-    }
-
-    fn round(from: &[f32], to: &mut [Self]) {
-        to.convert_from_f32_slice(from);
-    }
-
-    fn to_f32(self) -> f32 {
-        self.to_f32()
     }
 }
 
@@ -94,8 +73,8 @@ pub(crate) fn product(
     }
 }
 
-/// A kernel for `x`, `[m, k]` row by row, the matrix and a bias, into the result, `[m, n]` row by row.
-type Kernel<E> = fn(&[E], Matrix<'_, E>, Option<&[E]>, &mut [E]);
+/// A kernel for `x`, `[m, k]` row by row, and the matrix, which adds to the result, `[m, n]` row by row.
+type Kernel<E> = fn(&[f32], Matrix<'_, E>, &mut [f32]);
 
 /// The processor's own products of bf16 numbers, if it has any.
 fn native() -> Option<Kernel<bf16>> {
@@ -124,42 +103,49 @@ fn typed<E: Half>(
         "rows of {} numbers cannot be multiplied with a matrix of {k} rows",
         x.layout().shape()[1]
     );
-    let bias = bias.map(FlexTensor::to_contiguous);
-    let bias = bias.as_ref().map(contents::<E>);
-    if let Some(bias) = bias {
-        assert_eq!(
-            bias.len(),
-            n,
-            "the bias has {} numbers for {n} columns",
-            bias.len()
-        );
-    }
-    let mut out = FlexTensor::empty(Shape::from(vec![m, n]), E::dtype());
-    if m * n == 0 {
+    let mut out = match bias {
+        Some(bias) => repeated::<E>(bias, m, n),
+        None => FlexTensor::zeros(Shape::from(vec![m, n]), DType::F32),
+    };
+    if m * n * k == 0 {
         return out;
     }
     let kernel = native
         .filter(|_| k.is_multiple_of(2))
         .unwrap_or(panels::product);
-    kernel(contents(&x), weight, bias, out.storage_mut());
+    kernel(contents(&x), weight, out.storage_mut());
+    out
+}
+
+/// A row, widened, `count` times.
+fn repeated<E: Half>(row: &FlexTensor, count: usize, width: usize) -> FlexTensor {
+    let row = row.to_contiguous();
+    let row: &[E] = contents(&row);
+    assert_eq!(row.len(), width, "the bias does not fit {width} columns");
+    let mut wide = vec![0.0; width];
+    E::widen(row, &mut wide);
+    let mut out = FlexTensor::empty(Shape::from(vec![count, width]), DType::F32);
+    for row in out.storage_mut::<f32>().chunks_exact_mut(width.max(1)) {
+        row.copy_from_slice(&wide);
+    }
     out
 }
 
 /// The elements of a contiguous tensor.
-fn contents<E: Half>(tensor: &FlexTensor) -> &[E] {
+fn contents<E: Element + Pod>(tensor: &FlexTensor) -> &[E] {
     let layout = tensor.layout();
     &tensor.storage()[layout.start_offset()..][..layout.num_elements()]
 }
 
 /// Columns of a matrix in memory, row by row, which several threads write, each its own.
-struct Columns<E>(*mut E, usize);
+struct Columns(*mut f32, usize);
 
 // SAFETY: threads write disjoint columns: see `row`.
-unsafe impl<E: Send> Sync for Columns<E> {}
+unsafe impl Sync for Columns {}
 
-impl<E> Columns<E> {
+impl Columns {
     /// Of a result whose rows have `width` elements.
-    fn of(out: &mut [E], width: usize) -> Self {
+    fn of(out: &mut [f32], width: usize) -> Self {
         Self(out.as_mut_ptr(), width)
     }
 
@@ -168,7 +154,7 @@ impl<E> Columns<E> {
     /// # Safety
     /// They lie within the result, and no other thread is given any of them.
     #[allow(clippy::mut_from_ref, reason = "the caller keeps columns apart")]
-    unsafe fn row(&self, row: usize, start: usize, count: usize) -> &mut [E] {
+    unsafe fn row(&self, row: usize, start: usize, count: usize) -> &mut [f32] {
         unsafe { std::slice::from_raw_parts_mut(self.0.add(row * self.1 + start), count) }
     }
 }

@@ -13,9 +13,14 @@ fn numbers(count: usize, seed: u32) -> Vec<f32> {
 }
 
 /// The definition, in f64: for each query and head, all keys it sees.
-fn expected(plan: &Attention, width: usize, [query, key, value]: [&[f32]; 3]) -> Vec<f64> {
-    let group = plan.heads / plan.key_heads;
-    let (columns, key_columns) = (plan.heads * width, plan.key_heads * width);
+fn expected(
+    plan: &Attention,
+    [heads, key_heads]: [usize; 2],
+    width: usize,
+    [query, key, value]: [&[f32]; 3],
+) -> Vec<f64> {
+    let group = heads / key_heads;
+    let (columns, key_columns) = (heads * width, key_heads * width);
     let (mut out, mut row) = (Vec::new(), 0);
     for sequence in &plan.sequences {
         let rows: Vec<usize> = sequence.keys.iter().cloned().flatten().collect();
@@ -26,7 +31,7 @@ fn expected(plan: &Attention, width: usize, [query, key, value]: [&[f32]; 3]) ->
                 .filter(|at| plan.window.is_none_or(|window| at + window > own))
                 .map(|at| rows[at])
                 .collect();
-            for head in 0..plan.heads {
+            for head in 0..heads {
                 let q = &query[row * columns + head * width..][..width];
                 let at = head / group * width;
                 let scores: Vec<f64> = visible
@@ -52,15 +57,15 @@ fn expected(plan: &Attention, width: usize, [query, key, value]: [&[f32]; 3]) ->
     out
 }
 
-fn check(plan: &Attention, width: usize, dtype: DType) {
+fn check(plan: &Attention, [heads, key_heads]: [usize; 2], width: usize, dtype: DType) {
     let device = Device::flex();
     let queries: usize = plan.sequences.iter().map(|s| s.queries).sum();
     let ends = plan.sequences.iter().flat_map(|s| &s.keys).map(|k| k.end);
     let keys = ends.max().unwrap();
     let data = [
-        numbers(queries * plan.heads * width, 1),
-        numbers(keys * plan.key_heads * width, 2),
-        numbers(keys * plan.key_heads * width, 3),
+        numbers(queries * heads * width, 1),
+        numbers(keys * key_heads * width, 2),
+        numbers(keys * key_heads * width, 3),
     ];
     let tensor = |values: &Vec<f32>, rows: usize| {
         let data = TensorData::new(values.clone(), [rows, values.len() / rows]);
@@ -72,6 +77,7 @@ fn check(plan: &Attention, width: usize, dtype: DType) {
             tensor(query, queries),
             tensor(key, keys),
             tensor(value, keys),
+            [heads, key_heads],
             plan,
         )
         .into_data()
@@ -83,7 +89,7 @@ fn check(plan: &Attention, width: usize, dtype: DType) {
         .unwrap();
     assert_eq!(single.install(attend), out);
     let [query, key, value] = [&data[0][..], &data[1], &data[2]];
-    let expected = expected(plan, width, [query, key, value]);
+    let expected = expected(plan, [heads, key_heads], width, [query, key, value]);
     assert_eq!(out.num_elements(), expected.len());
     for (index, (out, expected)) in out.iter::<f64>().zip(&expected).enumerate() {
         assert!(
@@ -95,8 +101,6 @@ fn check(plan: &Attention, width: usize, dtype: DType) {
 
 fn plan(causal: bool, window: Option<usize>, sequences: Vec<Sequence>) -> Attention {
     Attention {
-        heads: 6,
-        key_heads: 2,
         window,
         causal,
         sequences,
@@ -123,7 +127,7 @@ fn blocks_give_the_definitions_result() {
                     sequence(20, &[0..120, 310..330]),
                     sequence(3, &[0..100, 120..125, 200..290, 330..333]),
                 ];
-                check(&plan(causal, window, sequences), 8, dtype);
+                check(&plan(causal, window, sequences), [6, 2], 8, dtype);
             }
         }
     }
@@ -131,11 +135,9 @@ fn blocks_give_the_definitions_result() {
 
 #[test]
 fn every_head_may_have_its_own_keys() {
-    let mut plan = plan(true, None, vec![sequence(150, &[0..10, 10..160])]);
-    plan.key_heads = 6;
-    check(&plan, 5, DType::F32);
-    plan.key_heads = 1;
-    check(&plan, 16, DType::F32);
+    let plan = plan(true, None, vec![sequence(150, &[0..10, 10..160])]);
+    check(&plan, [6, 6], 5, DType::F32);
+    check(&plan, [6, 1], 16, DType::F32);
 }
 
 #[test]
@@ -158,14 +160,12 @@ fn large_scores_stay_finite() {
         Tensor::<2>::from_data(data, (&device, DType::F32))
     };
     let plan = Attention {
-        heads: 1,
-        key_heads: 1,
         window: None,
         causal: true,
         sequences: vec![sequence(rows, &[0..rows])],
     };
     let key = column(&|row| row as f32);
-    let out = crate::attend(column(&|_| 1e3), key.clone(), key, &plan);
+    let out = crate::attend(column(&|_| 1e3), key.clone(), key, [1, 1], &plan);
     for (row, out) in out.into_data().iter::<f32>().enumerate() {
         assert_eq!(out, row as f32);
     }
@@ -176,14 +176,18 @@ fn what_is_not_a_number_stays_so() {
     let device = Device::flex();
     let row = |values: [f32; 2]| Tensor::<2>::from_data([values], (&device, DType::F32));
     let plan = Attention {
-        heads: 1,
-        key_heads: 1,
         window: None,
         causal: true,
         sequences: vec![sequence(1, &[0..1])],
     };
     for bad in [f32::NAN, f32::INFINITY] {
-        let out = crate::attend(row([bad, 1.0]), row([1.0, 1.0]), row([1.0, 2.0]), &plan);
+        let out = crate::attend(
+            row([bad, 1.0]),
+            row([1.0, 1.0]),
+            row([1.0, 2.0]),
+            [1, 1],
+            &plan,
+        );
         assert!(out.into_data().iter::<f32>().all(f32::is_nan));
     }
 }

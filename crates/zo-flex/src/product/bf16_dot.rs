@@ -4,16 +4,15 @@
 //! registers from the first row of the matrix to the last.
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm512_cvtneps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_permutex2var_epi16, _mm512_set1_epi32, _mm512_setzero_ps,
-    _mm512_storeu_si512,
+    __m512, __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_permutex2var_epi16,
+    _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_si512,
 };
 use std::cell::RefCell;
 
 use half::bf16;
 use rayon::prelude::*;
 
-use super::{Columns, Half, Matrix, PARALLEL};
+use super::{Columns, Matrix, PARALLEL};
 
 /// Columns of a panel: two registers of pairs.
 const COLUMNS: usize = 32;
@@ -39,37 +38,32 @@ thread_local! {
 struct Pairs([u32; COLUMNS]);
 
 /// The matrix must have an even number of rows, and columns or rows without gaps.
-pub(super) fn product(
-    x: &[bf16],
-    weight: Matrix<'_, bf16>,
-    bias: Option<&[bf16]>,
-    out: &mut [bf16],
-) {
+pub(super) fn product(x: &[f32], weight: Matrix<'_, bf16>, out: &mut [f32]) {
     let (k, n) = (weight.rows, weight.columns);
     let m = out.len() / n;
     assert!(is_available() && k.is_multiple_of(2) && x.len() == m * k);
+    let mut rounded = vec![bf16::ZERO; x.len()];
+    // SAFETY: the features are there.
+    unsafe { round(x, &mut rounded) };
     let out = Columns::of(out, n);
     let run = |panel: usize| {
         let start = panel * COLUMNS;
         let width = COLUMNS.min(n - start);
-        let mut shift = [0.0; COLUMNS];
-        if let Some(bias) = bias {
-            bf16::widen(&bias[start..][..width], &mut shift[..width]);
-        }
         PANEL.with_borrow_mut(|pairs| {
             pairs.resize((k / 2).max(pairs.len()), Pairs([0; COLUMNS]));
             let pairs = &mut pairs[..k / 2];
-            // SAFETY: the features are there.
+            // SAFETY: as above.
             unsafe { lay_out(pairs, &weight, start, width) };
-            for (tile, x) in x.chunks(ROWS * k).enumerate() {
+            for (tile, x) in rounded.chunks(ROWS * k).enumerate() {
                 let mut sums = [[0.0; COLUMNS]; ROWS];
                 // SAFETY: as above.
-                unsafe { multiply(x, k, pairs, &shift, &mut sums) };
+                unsafe { multiply(x, k, pairs, &mut sums) };
                 for (row, sums) in sums[..x.len() / k].iter().enumerate() {
                     // SAFETY: each panel has columns of its own.
                     let out = unsafe { out.row(tile * ROWS + row, start, width) };
-                    // SAFETY: as above.
-                    unsafe { round(sums, out) };
+                    for (out, sum) in out.iter_mut().zip(sums) {
+                        *out += sum;
+                    }
                 }
             }
         });
@@ -79,6 +73,22 @@ pub(super) fn product(
         (0..count).for_each(run);
     } else {
         (0..count).into_par_iter().for_each(run);
+    }
+}
+
+/// Rounds to the nearest, of two the even one; compiled for the wide registers.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn round(from: &[f32], to: &mut [bf16]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        let bits = from.to_bits();
+        let nearest = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+        // A NaN must not be carried over to infinity.
+        let bits = if from.is_nan() {
+            bits | 0x40_0000
+        } else {
+            nearest
+        };
+        *to = bf16::from_bits((bits >> 16) as u16);
     }
 }
 
@@ -138,39 +148,27 @@ fn lay_out_transposed(pairs: &mut [Pairs], weight: &Matrix<'_, bf16>, start: usi
     }
 }
 
-/// The sums of up to [`ROWS`] rows of `x`, which begin at `start`.
+/// The sums of up to [`ROWS`] rows of `x`.
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn multiply(
-    x: &[bf16],
-    k: usize,
-    pairs: &[Pairs],
-    start: &[f32; COLUMNS],
-    sums: &mut [[f32; COLUMNS]; ROWS],
-) {
+fn multiply(x: &[bf16], k: usize, pairs: &[Pairs], sums: &mut [[f32; COLUMNS]; ROWS]) {
     match x.len() / k {
-        1 => tile::<1>(x, k, pairs, start, sums),
-        2 => tile::<2>(x, k, pairs, start, sums),
-        3 => tile::<3>(x, k, pairs, start, sums),
-        4 => tile::<4>(x, k, pairs, start, sums),
-        5 => tile::<5>(x, k, pairs, start, sums),
-        6 => tile::<6>(x, k, pairs, start, sums),
-        7 => tile::<7>(x, k, pairs, start, sums),
-        8 => tile::<8>(x, k, pairs, start, sums),
-        9 => tile::<9>(x, k, pairs, start, sums),
-        10 => tile::<10>(x, k, pairs, start, sums),
-        11 => tile::<11>(x, k, pairs, start, sums),
-        _ => tile::<ROWS>(x, k, pairs, start, sums),
+        1 => tile::<1>(x, k, pairs, sums),
+        2 => tile::<2>(x, k, pairs, sums),
+        3 => tile::<3>(x, k, pairs, sums),
+        4 => tile::<4>(x, k, pairs, sums),
+        5 => tile::<5>(x, k, pairs, sums),
+        6 => tile::<6>(x, k, pairs, sums),
+        7 => tile::<7>(x, k, pairs, sums),
+        8 => tile::<8>(x, k, pairs, sums),
+        9 => tile::<9>(x, k, pairs, sums),
+        10 => tile::<10>(x, k, pairs, sums),
+        11 => tile::<11>(x, k, pairs, sums),
+        _ => tile::<ROWS>(x, k, pairs, sums),
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn tile<const R: usize>(
-    x: &[bf16],
-    k: usize,
-    pairs: &[Pairs],
-    start: &[f32; COLUMNS],
-    sums: &mut [[f32; COLUMNS]; ROWS],
-) {
+fn tile<const R: usize>(x: &[bf16], k: usize, pairs: &[Pairs], sums: &mut [[f32; COLUMNS]; ROWS]) {
     assert!(x.len() == R * k && pairs.len() * 2 == k);
     let mut tile = [[_mm512_setzero_ps(); 2]; R];
     for (index, pair) in pairs.iter().enumerate() {
@@ -189,13 +187,9 @@ fn tile<const R: usize>(
             }
         }
     }
-    let start = halves(start);
     for (sums, tile) in sums.iter_mut().zip(tile) {
-        for ((to, sum), start) in sums.chunks_exact_mut(16).zip(tile).zip(start) {
-            let sum: [f32; 16] = as_floats(sum);
-            for ((to, sum), start) in to.iter_mut().zip(sum).zip(start) {
-                *to = sum + start;
-            }
+        for (to, sum) in sums.chunks_exact_mut(16).zip(tile) {
+            to.copy_from_slice(&as_floats(sum));
         }
     }
 }
@@ -222,17 +216,4 @@ fn as_pairs(words: __m512i) -> __m512bh {
 fn as_floats(sums: __m512) -> [f32; 16] {
     // SAFETY: both are 64 bytes of plain data.
     unsafe { std::mem::transmute(sums) }
-}
-
-/// Rounds the first of the sums to `out`, which may be shorter.
-#[target_feature(enable = "avx512f,avx512bf16")]
-fn round(sums: &[f32; COLUMNS], out: &mut [bf16]) {
-    let rounded = halves(sums).map(|sums| {
-        // SAFETY: 16 numbers are a register; the result is 32 bytes of plain data.
-        unsafe {
-            std::mem::transmute::<_, [bf16; 16]>(_mm512_cvtneps_pbh(_mm512_loadu_ps(sums.as_ptr())))
-        }
-    });
-    let rounded = rounded.as_flattened();
-    out.copy_from_slice(&rounded[..out.len()]);
 }

@@ -10,52 +10,26 @@ use super::{Columns, Half, Matrix, PARALLEL};
 const COLUMNS: usize = 256;
 const ROWS: usize = 256;
 
-/// Rows of the result that a panel is used for before it is replaced; their sums are 512 KiB.
-const RESULT_ROWS: usize = 512;
-
 thread_local! {
-    /// The panel, and the sums: kept, so that no memory is asked for in later products.
-    static SCRATCH: RefCell<[Vec<f32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+    /// The panel: kept, so that no memory is asked for in later products.
+    static PANEL: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-pub(super) fn product<E: Half>(x: &[E], weight: Matrix<'_, E>, bias: Option<&[E]>, out: &mut [E]) {
+pub(super) fn product<E: Half>(x: &[f32], weight: Matrix<'_, E>, out: &mut [f32]) {
     let (k, n) = (weight.rows, weight.columns);
     let m = out.len() / n;
-    let mut wide = vec![0.0; x.len()];
-    E::widen(x, &mut wide);
+    assert_eq!(x.len(), m * k);
     let out = Columns::of(out, n);
     let run = |panel: usize| {
         let start = panel * COLUMNS;
         let width = COLUMNS.min(n - start);
-        SCRATCH.with_borrow_mut(|[panel, sums]| {
+        PANEL.with_borrow_mut(|panel| {
             panel.resize(COLUMNS * ROWS, 0.0);
-            sums.resize(COLUMNS * RESULT_ROWS, 0.0);
-            for first in (0..m).step_by(RESULT_ROWS) {
-                let rows = RESULT_ROWS.min(m - first);
-                sums[..rows * width].fill(0.0);
-                for at in (0..k).step_by(ROWS) {
-                    let depth = ROWS.min(k - at);
-                    let strides = fill(panel, &weight, [at, start], [depth, width]);
-                    let x = &wide[first * k + at..];
-                    add(
-                        &mut sums[..rows * width],
-                        width,
-                        x,
-                        k,
-                        panel,
-                        strides,
-                        depth,
-                    );
-                }
-                for (row, sums) in sums[..rows * width].chunks_exact_mut(width).enumerate() {
-                    if let Some(bias) = bias {
-                        for (sum, bias) in sums.iter_mut().zip(&bias[start..]) {
-                            *sum += bias.to_f32();
-                        }
-                    }
-                    // SAFETY: each panel has columns of its own.
-                    E::round(sums, unsafe { out.row(first + row, start, width) });
-                }
+            for at in (0..k).step_by(ROWS) {
+                let depth = ROWS.min(k - at);
+                let strides = fill(panel, &weight, [at, start], [depth, width]);
+                // SAFETY: each panel has columns of its own.
+                unsafe { out.add(m, [start, width], &x[at..], k, panel, strides, depth) };
             }
         });
     };
@@ -90,41 +64,47 @@ fn fill<E: Half>(
     }
 }
 
-/// Adds the product of `x`, rows of `k` numbers of which the first `depth` count, and of the panel to the sums, rows of `width` numbers.
-fn add(
-    sums: &mut [f32],
-    width: usize,
-    x: &[f32],
-    k: usize,
-    panel: &[f32],
-    [row_stride, column_stride]: [usize; 2],
-    depth: usize,
-) {
-    let rows = sums.len() / width;
-    debug_assert!(x.len() >= (rows - 1) * k + depth);
-    // SAFETY: the sums have `rows` rows of `width`, `x` has as many of at least `depth` numbers, `k` apart, and the panel was filled
-    // with `depth` times `width` numbers at these strides.
-    unsafe {
-        gemm::gemm(
-            rows,
-            width,
-            depth,
-            sums.as_mut_ptr(),
-            1,
-            width as isize,
-            true,
-            x.as_ptr(),
-            1,
-            k as isize,
-            panel.as_ptr(),
-            column_stride as isize,
-            row_stride as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+impl Columns {
+    /// Adds the product of `x`, `rows` rows of `k` numbers of which the first `depth` count, and of the panel to the columns.
+    ///
+    /// # Safety
+    /// They lie within the result, and no other thread is given any of them.
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn add(
+        &self,
+        rows: usize,
+        [start, width]: [usize; 2],
+        x: &[f32],
+        k: usize,
+        panel: &[f32],
+        [row_stride, column_stride]: [usize; 2],
+        depth: usize,
+    ) {
+        assert!(x.len() >= (rows - 1) * k + depth && panel.len() >= depth * width);
+        // SAFETY: the columns are the caller's; `x` has as many rows of at least `depth` numbers, `k` apart, and the panel was filled
+        // with `depth` times `width` numbers at these strides.
+        unsafe {
+            gemm::gemm(
+                rows,
+                width,
+                depth,
+                self.0.add(start),
+                1,
+                self.1 as isize,
+                true,
+                x.as_ptr(),
+                1,
+                k as isize,
+                panel.as_ptr(),
+                column_stride as isize,
+                row_stride as isize,
+                1.0,
+                1.0,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
     }
 }
