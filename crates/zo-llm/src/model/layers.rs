@@ -2,7 +2,7 @@
 
 use burn::module::{Initializer, Module, Param};
 use burn::nn::{Embedding, Linear};
-use burn::tensor::module::{layer_norm, linear as affine};
+use burn::tensor::module::layer_norm;
 use burn::tensor::{DType, Device, Int, Tensor, activation};
 
 use zo_core::SidePath;
@@ -10,7 +10,7 @@ use zo_core::SidePath;
 use crate::model::attention::Prefix;
 use crate::model::config::Activation;
 use crate::model::part::Part;
-use crate::model::precision::to_f32;
+use crate::model::precision::{affine, as_activation, is_flex, to_f32};
 
 /// A linear layer `[rows, d_input] -> [rows, d_output]`, initialized as transformers does: normal weights, zero biases.
 /// Its weight is stored `[d_input, d_output]`; nothing is drawn before the first use.
@@ -36,12 +36,28 @@ pub(crate) fn embedding(rows: usize, width: usize, std: f64, device: &Device) ->
 
 /// `layer` applied to rows. Where its weight is displaced by noise of low rank, the displaced weight is never made.
 pub(crate) fn apply(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
-    let Some(side) = SidePath::of(&layer.weight) else {
-        return layer.forward(x);
-    };
     let bias = layer.bias.as_ref().map(|bias| bias.val());
+    let Some(side) = SidePath::of(&layer.weight) else {
+        return affine(x, layer.weight.val(), bias);
+    };
     let y = affine(x.clone(), layer.weight.base(), bias);
     add(y, side.forward(x))
+}
+
+/// Rows that a feed-forward layer computes at a time on the CPU: what lies between its products stays near the cache.
+const BLOCK_ROWS: usize = 512;
+
+/// `f` of all rows of `x`, which depend on nothing else.
+pub(crate) fn by_blocks(x: Tensor<2>, f: impl Fn(Tensor<2>) -> Tensor<2>) -> Tensor<2> {
+    let [rows, _] = x.dims();
+    if rows <= BLOCK_ROWS || !is_flex(&x.device()) {
+        return f(x);
+    }
+    let blocks = (0..rows).step_by(BLOCK_ROWS).map(|first| {
+        let rows = BLOCK_ROWS.min(rows - first);
+        f(x.clone().narrow(0, first, rows))
+    });
+    Tensor::cat(blocks.collect(), 0)
 }
 
 /// What a side path adds, in its precision.
@@ -50,11 +66,14 @@ fn add(y: Tensor<2>, side: Tensor<2>) -> Tensor<2> {
     (to_f32(y) + side).cast(dtype)
 }
 
-/// Rows `ids` of a matrix: `[ids, width]`.
+/// Rows `ids` of a matrix, as activations: `[ids, width]`.
 pub(crate) fn rows(matrix: &Param<Tensor<2>>, ids: Tensor<1, Int>) -> Tensor<2> {
     match SidePath::of(matrix) {
-        Some(side) => add(matrix.base().select(0, ids.clone()), side.select(ids)),
-        None => matrix.val().select(0, ids),
+        Some(side) => {
+            let base = as_activation(matrix.base().select(0, ids.clone()));
+            add(base, side.select(ids))
+        }
+        None => as_activation(matrix.val().select(0, ids)),
     }
 }
 
@@ -83,15 +102,18 @@ impl Head {
         }
     }
 
-    /// The same in f32, if it is half precision.
+    /// The same, for logits that are f32 if it is half precision.
     pub(crate) fn widened(self) -> Self {
+        if is_flex(&self.matrix.device()) {
+            return self;
+        }
         let matrix = to_f32(self.matrix);
         Self { matrix, ..self }
     }
 
-    /// Logits `[rows, vocab]` of rows `[rows, width]`, in the matrix's float type.
+    /// Logits `[rows, vocab]` of rows `[rows, width]`, in the type of the rows.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let y = x.clone().matmul(self.matrix.clone().transpose());
+        let y = affine(x.clone(), self.matrix.clone().transpose(), None);
         match &self.side {
             Some(side) => add(y, side.forward_transposed(x)),
             None => y,
@@ -115,18 +137,22 @@ pub(crate) fn embed_scaled(
     prompt: &Option<Param<Tensor<2>>>,
     part: &Part,
 ) -> Tensor<2> {
-    let tokens = scaled(lookup(table, part.ids.clone()), scale);
+    let tokens = scaled(
+        lookup(table, part.ids.clone()),
+        scale,
+        table.weight.base().dtype(),
+    );
     match (prompt, &part.prompted) {
         (Some(prompt), Some(rows)) => {
-            Tensor::cat(vec![prompt.val(), tokens], 0).select(0, rows.clone())
+            Tensor::cat(vec![as_activation(prompt.val()), tokens], 0).select(0, rows.clone())
         }
         _ => tokens,
     }
 }
 
-/// Embeddings times `scale`, which is rounded to their type, as in transformers.
-pub(crate) fn scaled(x: Tensor<2>, scale: Option<f64>) -> Tensor<2> {
-    match (scale, x.dtype()) {
+/// Embeddings times `scale`, which is rounded to `dtype`, that of their table, as in transformers.
+pub(crate) fn scaled(x: Tensor<2>, scale: Option<f64>, dtype: DType) -> Tensor<2> {
+    match (scale, dtype) {
         (None, _) => x,
         (Some(scale), DType::BF16) => x * half::bf16::from_f64(scale).to_f64(),
         (Some(scale), DType::F16) => x * half::f16::from_f64(scale).to_f64(),
