@@ -7,6 +7,7 @@ pub(crate) mod attention;
 pub(crate) mod layers;
 pub(crate) mod part;
 pub(crate) mod rope;
+pub(crate) mod runs;
 
 mod causal;
 mod llama;
@@ -18,6 +19,6 @@ mod vectors;
 pub use causal::CausalLm;
 pub use llama::Llama;
 pub use opt::Opt;
-pub(crate) use precision::to_f32;
+pub(crate) use precision::{affine, to_f32};
 pub use roberta::Roberta;
 pub(crate) use vectors::Vectors;

@@ -13,7 +13,7 @@ use crate::model::layers::{Head, Tunable};
 use crate::model::llama::Llama;
 use crate::model::opt::Opt;
 use crate::model::part::{Part, ints};
-use crate::model::precision::to_f32;
+use crate::model::precision::{as_activation, to_f32};
 use crate::model::roberta::Roberta;
 
 /// Number of rows whose logits over the whole vocabulary are held at once.
@@ -60,6 +60,7 @@ impl CausalLm {
         let [sequences, seq] = batch.shape();
         let rows = self.transform(batch.join_tokens(self.run(batch, false)));
         let width = rows.dims()[1];
+        let rows = rows.cast(self.head_parameter().base().dtype());
         rows.reshape([sequences, seq, width])
     }
 
@@ -74,9 +75,10 @@ impl CausalLm {
         let hidden = self.transform(batch.join_tokens(self.run(batch, false)));
         let logits = Head::of(self.head_parameter()).forward(hidden);
         let logits = match self.head_bias() {
-            Some(bias) => bias.plus(logits),
+            Some(bias) => bias.cast(logits.dtype()).plus(logits),
             None => logits,
         };
+        let logits = logits.cast(self.head_parameter().base().dtype());
         logits.reshape([sequences, seq, vocab])
     }
 
@@ -233,6 +235,10 @@ impl CausalLm {
 
     /// Runs every part of the batch: rows of real tokens, or of last tokens only.
     fn run(&self, batch: &TokenBatch, last_only: bool) -> Vec<Tensor<2>> {
+        assert!(
+            !(batch.shares && self.is_masked()),
+            "a masked language model's tokens depend on those to come: use TokenBatch::new"
+        );
         // A GPU reads past the end of a table without complaint, so this is checked here.
         let (vocab, context) = (self.vocab_size(), self.context());
         let (id, length) = (batch.max_id(), batch.longest());

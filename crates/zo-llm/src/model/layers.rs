@@ -2,7 +2,7 @@
 
 use burn::module::{Initializer, Module, Param};
 use burn::nn::{Embedding, Linear};
-use burn::tensor::module::{layer_norm, linear as affine};
+use burn::tensor::module::layer_norm;
 use burn::tensor::{DType, Device, Int, Tensor, activation};
 
 use zo_core::SidePath;
@@ -11,7 +11,7 @@ use crate::model::Vectors;
 use crate::model::attention::Prefix;
 use crate::model::config::Activation;
 use crate::model::part::Part;
-use crate::model::precision::to_f32;
+use crate::model::precision::{affine, as_activation, is_flex, to_f32};
 
 /// A linear layer `[rows, d_input] -> [rows, d_output]`, initialized as transformers does: normal weights, zero biases.
 /// Its weight is stored `[d_input, d_output]`; nothing is drawn before the first use.
@@ -48,10 +48,38 @@ pub(crate) fn apply(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
     let y = affine(x.clone(), weight, bias);
     match (side, biases) {
         (None, None) => y,
-        (None, Some(biases)) => biases.plus(y),
+        (None, Some(biases)) => biases.cast(y.dtype()).plus(y),
         (Some(side), None) => add(y, side.forward(x)),
         (Some(side), Some(biases)) => add(y, biases.widened().plus(side.forward(x))),
     }
+}
+
+/// Rows that a feed-forward layer computes at a time on the CPU: what lies between its products stays near the cache.
+const BLOCK_ROWS: usize = 512;
+
+/// `f`, made of `layers`, of all rows of `x`, which depend on nothing else. Rows that are in groups, one for each of several displacements, stay
+/// together.
+pub(crate) fn by_blocks(
+    x: Tensor<2>,
+    layers: &[&Linear],
+    f: impl Fn(Tensor<2>) -> Tensor<2>,
+) -> Tensor<2> {
+    let [rows, _] = x.dims();
+    if rows <= BLOCK_ROWS || !is_flex(&x.device()) || layers.iter().any(|layer| groups(layer)) {
+        return f(x);
+    }
+    let blocks = (0..rows).step_by(BLOCK_ROWS).map(|first| {
+        let rows = BLOCK_ROWS.min(rows - first);
+        f(x.clone().narrow(0, first, rows))
+    });
+    Tensor::cat(blocks.collect(), 0)
+}
+
+/// Whether a layer is shown at several displacements at once.
+fn groups(layer: &Linear) -> bool {
+    let several = |side: SidePath| side.displacements() > 1;
+    let each = |bias| matches!(Vectors::of(bias), Vectors::Each(_));
+    SidePath::of(&layer.weight).is_some_and(several) || layer.bias.as_ref().is_some_and(each)
 }
 
 /// What a side path adds, in its precision.
@@ -60,12 +88,15 @@ fn add(y: Tensor<2>, side: Tensor<2>) -> Tensor<2> {
     (to_f32(y) + side).cast(dtype)
 }
 
-/// Rows `ids` of `table`: `[ids, width]`.
+/// Rows `ids` of `table`, as activations: `[ids, width]`.
 pub(crate) fn lookup(table: &Embedding, ids: Tensor<1, Int>) -> Tensor<2> {
     let matrix = &table.weight;
     match SidePath::of(matrix) {
-        Some(side) => add(matrix.base().select(0, ids.clone()), side.select(ids)),
-        None => matrix.val().select(0, ids),
+        Some(side) => {
+            let base = as_activation(matrix.base().select(0, ids.clone()));
+            add(base, side.select(ids))
+        }
+        None => as_activation(matrix.val().select(0, ids)),
     }
 }
 
@@ -89,8 +120,11 @@ impl Head {
         }
     }
 
-    /// The same in f32, if it is half precision.
+    /// The same, for logits that are f32 if it is half precision.
     pub(crate) fn widened(self) -> Self {
+        if is_flex(&self.matrix.device()) {
+            return self;
+        }
         let matrix = to_f32(self.matrix);
         Self { matrix, ..self }
     }
@@ -116,9 +150,9 @@ impl Head {
         self.side.as_ref().map_or(1, SidePath::displacements)
     }
 
-    /// Logits `[rows, vocab]` of rows `[rows, width]`, in the matrix's float type.
+    /// Logits `[rows, vocab]` of rows `[rows, width]`, in the type of the rows.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let y = x.clone().matmul(self.matrix.clone().transpose());
+        let y = affine(x.clone(), self.matrix.clone().transpose(), None);
         match &self.side {
             Some(side) => add(y, side.forward_transposed(x)),
             None => y,
@@ -142,18 +176,22 @@ pub(crate) fn embed_scaled(
     prompt: &Option<Param<Tensor<2>>>,
     part: &Part,
 ) -> Tensor<2> {
-    let tokens = scaled(lookup(table, part.ids.clone()), scale);
+    let tokens = scaled(
+        lookup(table, part.ids.clone()),
+        scale,
+        table.weight.base().dtype(),
+    );
     match (prompt, &part.prompted) {
         (Some(prompt), Some(rows)) => {
-            Tensor::cat(vec![prompt.val(), tokens], 0).select(0, rows.clone())
+            Tensor::cat(vec![as_activation(prompt.val()), tokens], 0).select(0, rows.clone())
         }
         _ => tokens,
     }
 }
 
-/// Embeddings times `scale`, which is rounded to their type, as in transformers.
-pub(crate) fn scaled(x: Tensor<2>, scale: Option<f64>) -> Tensor<2> {
-    match (scale, x.dtype()) {
+/// Embeddings times `scale`, which is rounded to `dtype`, that of their table, as in transformers.
+pub(crate) fn scaled(x: Tensor<2>, scale: Option<f64>, dtype: DType) -> Tensor<2> {
+    match (scale, dtype) {
         (None, _) => x,
         (Some(scale), DType::BF16) => x * half::bf16::from_f64(scale).to_f64(),
         (Some(scale), DType::F16) => x * half::f16::from_f64(scale).to_f64(),

@@ -5,10 +5,13 @@ use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor};
 
 use crate::model::Vectors;
-use crate::model::attention::{LayerCache, Prefix, Scope, recall};
+use crate::model::attention::{LayerCache, Prefix, Scope};
 use crate::model::config::{Activation, RobertaConfig};
-use crate::model::layers::{LayerNorm, Tunable, apply, embed, embedding, linear, lookup};
+use crate::model::layers::{
+    LayerNorm, Tunable, apply, by_blocks, embed, embedding, linear, lookup,
+};
 use crate::model::part::Part;
+use crate::model::precision::as_activation;
 
 /// A RoBERTa masked language model. Parameters have names close to those of Hugging Face checkpoints, without the leading `roberta.`.
 #[derive(Module, Debug)]
@@ -186,7 +189,9 @@ impl Roberta {
         let x = embed(&tables.word_embeddings, &self.prompt, part);
         let kind = Vectors::row_of(&tables.token_type_embeddings.weight, 0);
         let positions = lookup(&tables.position_embeddings, part.positions.clone() + first);
-        let mut x = tables.layer_norm.forward(kind.plus(x) + positions);
+        let mut x = tables
+            .layer_norm
+            .forward(kind.cast(x.dtype()).plus(x) + positions);
         let scope = Scope::both_sides(part, prefix);
         for (index, layer) in self.encoder.layer.iter().enumerate() {
             let cache = cache.as_deref_mut().map(|cache| &mut cache[index]);
@@ -215,11 +220,11 @@ impl Layer {
     ) -> Tensor<2> {
         let mixed = self.self_attn.forward(x.clone(), scope, cache);
         let x = self.self_attn_layer_norm.forward(x + mixed);
-        let update = self
-            .activation
-            .forward(apply(&self.intermediate, x.clone()));
-        self.output_layer_norm
-            .forward(x + apply(&self.output, update))
+        let update = by_blocks(x.clone(), &[&self.intermediate, &self.output], |x| {
+            let wide = self.activation.forward(apply(&self.intermediate, x));
+            apply(&self.output, wide)
+        });
+        self.output_layer_norm.forward(x + update)
     }
 }
 
@@ -234,7 +239,7 @@ impl Attention {
         let query = scope.split_queries(apply(&self.query, x.clone()), self.heads);
         let key = scope.split_keys(apply(&self.key, x.clone()), self.heads);
         let value = scope.split_keys(apply(&self.value, x), self.heads);
-        let [key, value] = recall([key, value], self.prefix.as_ref(), cache);
+        let [key, value] = scope.recall([key, value], self.prefix.as_ref(), cache);
         apply(&self.output, scope.attend(query, key, value).cast(dtype))
     }
 }

@@ -52,8 +52,10 @@ impl TrainBatch {
     ) -> Result<Self, DatasetError> {
         let examples: Vec<&EncodedExample> =
             rows.iter().map(|row| &dataset.examples[*row]).collect();
-        let batch =
-            |sequences: &[&[u32]]| TokenBatch::new(sequences, pad, PaddingSide::Right, device);
+        let batch = |sequences: &[&[u32]]| match dataset.mask {
+            Some(_) => TokenBatch::new(sequences, pad, PaddingSide::Right, device),
+            None => TokenBatch::sharing(sequences, pad, PaddingSide::Right, device),
+        };
         if let Some(words) = &dataset.words {
             let prompts: Vec<&[u32]> = examples.iter().map(|e| e.prompt()).collect();
             let labels = examples.iter().map(|e| e.label()).collect();
@@ -107,7 +109,7 @@ impl TrainBatch {
         }
         let mean = Tensor::from_data(TensorData::new(mean, [last.len(), total]), device);
         Ok(Self {
-            tokens: TokenBatch::new(&tokens, pad, PaddingSide::Right, device)?,
+            tokens: TokenBatch::sharing(&tokens, pad, PaddingSide::Right, device)?,
             form: Form::Continuations { last, mean, labels },
         })
     }

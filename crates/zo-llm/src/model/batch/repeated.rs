@@ -9,18 +9,19 @@ impl Part {
     /// The same sequences `times` times, all of them before any comes again.
     fn repeated(&self, times: usize) -> Self {
         let ids = Tensor::cat(vec![self.ids.clone(); times], 0);
-        Self::laid_out(self.lengths.repeat(times), ids).among(self.longest)
+        Self::laid_out(self.runs.repeated(times), self.lengths.repeat(times), ids)
+            .among(self.longest)
     }
 }
 
 /// Items in parts, one part after the other, each of which is repeated as a whole.
-struct Runs {
+struct Repeats {
     /// The first item of each part, and the number of its items.
     parts: Vec<[usize; 2]>,
     times: usize,
 }
 
-impl Runs {
+impl Repeats {
     fn new(counts: impl Iterator<Item = usize>, times: usize) -> Self {
         let parts = counts.scan(0, |next, count| {
             let first = *next;
@@ -58,18 +59,25 @@ impl TokenBatch {
     /// batch, seq]`, all sequences before any comes again. Results for displacement k are the k-th of as many equal groups, one after the other.
     pub fn repeated(&self, times: usize) -> Self {
         let parts = self.parts.iter();
-        let sequences = Runs::new(parts.clone().map(|part| part.batch), times);
-        let tokens = Runs::new(parts.clone().map(|part| part.lengths.iter().sum()), times);
+        let sequences = Repeats::new(parts.clone().map(|part| part.batch), times);
+        let tokens = Repeats::new(parts.clone().map(|part| part.runs.tokens()), times);
         let rows_of = |group| {
             let rows = self.rows.iter();
             let tokens = &tokens;
-            rows.map(move |[first, length]| [tokens.place(*first, group), *length])
+            rows.map(move |text| {
+                let runs = text.iter().map(|run| {
+                    let first = tokens.place(run.start, group);
+                    first..first + run.len()
+                });
+                runs.collect()
+            })
         };
         Self {
             shape: [self.shape[0] * times, self.shape[1]],
             real_tokens: self.real_tokens * times,
             max_id: self.max_id,
             longest: self.longest,
+            shares: self.shares,
             unpack: self.unpack.as_ref().map(|rows| tokens.places(rows)),
             order: self.order.as_ref().map(|order| sequences.places(order)),
             rows: (0..times).flat_map(rows_of).collect(),
