@@ -55,8 +55,9 @@ impl Difference {
     ) -> Result<Vec<Query>, ZoError> {
         let epsilon = oracle.epsilon();
         let displaced = |signs: &[f64]| -> Vec<Direction> {
-            let both = |z: &Direction| signs.iter().map(|sign| z.scaled(sign * epsilon)).collect();
-            directions.iter().flat_map::<Vec<_>, _>(both).collect()
+            let each = directions.iter();
+            each.flat_map(|z| signs.iter().map(move |sign| z.scaled(sign * epsilon)))
+                .collect()
         };
         // The two losses of each direction, and its derivative.
         let measured: Vec<([f64; 2], f64)> = match self {
@@ -69,31 +70,28 @@ impl Difference {
             }
             Self::Central => {
                 let losses = oracle.losses_at(&displaced(&[1.0, -1.0]), false)?;
-                let pairs = losses.chunks_exact(2).map(|pair| [pair[0], pair[1]]);
-                pairs
-                    .map(|[plus, minus]| ([plus, minus], (plus - minus) / (2.0 * epsilon)))
+                let both = losses.chunks_exact(2).map(|both| [both[0], both[1]]);
+                both.map(|[plus, minus]| ([plus, minus], (plus - minus) / (2.0 * epsilon)))
                     .collect()
             }
             Self::OneSided => {
                 let (here, losses) = oracle.losses_from_here(&displaced(&[1.0]))?;
-                let losses = losses.into_iter();
-                losses
-                    .map(|plus| ([plus, here], (plus - here) / epsilon))
+                let plus = losses.into_iter();
+                plus.map(|plus| ([plus, here], (plus - here) / epsilon))
                     .collect()
             }
             Self::OnePoint => {
-                let losses = oracle.losses_at(&displaced(&[1.0]), false)?.into_iter();
-                losses.map(|plus| ([plus, plus], plus / epsilon)).collect()
+                let plus = oracle.losses_at(&displaced(&[1.0]), false)?.into_iter();
+                plus.map(|plus| ([plus, plus], plus / epsilon)).collect()
             }
         };
-        let queries = directions.into_iter().zip(measured);
-        let query =
-            |(direction, (losses, projected_gradient)): (Direction, ([f64; 2], f64))| Query {
-                direction,
-                loss_plus: losses[0],
-                loss_other: losses[1],
-                projected_gradient,
-            };
-        Ok(queries.map(query).collect())
+        let measured = directions.into_iter().zip(measured);
+        let queries = measured.map(|(direction, (losses, projected_gradient))| Query {
+            direction,
+            loss_plus: losses[0],
+            loss_other: losses[1],
+            projected_gradient,
+        });
+        Ok(queries.collect())
     }
 }

@@ -204,7 +204,10 @@ impl<M: Module> Perturbed<M> {
 
     /// The module at all of these displacements at once, wherever it stands; `None` if it cannot be shown so. Drop it before the next
     /// update.
-    pub(crate) fn joint(&self, targets: &[MaskedDirection]) -> Option<Joint<M>> {
+    pub(crate) fn joint(&mut self, targets: &[MaskedDirection]) -> Option<Joint<M>> {
+        for target in targets {
+            self.fold_before(target);
+        }
         let module = self.module.as_ref()?;
         self.on_the_fly()?.joint(module, &self.tensors, targets)
     }
@@ -275,6 +278,7 @@ impl<M: Module> Perturbed<M> {
             // Magnitudes are those of the weights after the update.
             self.settle();
         }
+        self.fold_before(target);
         if !self.waits() && *target == self.displacement {
             return;
         }

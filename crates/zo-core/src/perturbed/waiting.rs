@@ -94,6 +94,20 @@ impl<M: Module> Perturbed<M> {
         }
     }
 
+    /// Writes what is in the bank before a move to a displacement in another basis: a weight has one side path.
+    pub(super) fn fold_before(&mut self, target: &MaskedDirection) {
+        let Mode::OnTheFly(on_the_fly) = &self.mode else {
+            return;
+        };
+        let (mut held, mut basis) = (None, None);
+        let one = on_the_fly.bank().lies_in(&mut held) && target.lies_in(&mut basis);
+        if one && held.is_some() && basis.is_some() && held != basis {
+            self.displacement = MaskedDirection::zero();
+            self.show();
+            self.fold();
+        }
+    }
+
     /// Writes what is in the bank or the sum, in one pass. Call it at no displacement.
     pub(super) fn fold(&mut self) {
         let Mode::OnTheFly(on_the_fly) = &mut self.mode else {
