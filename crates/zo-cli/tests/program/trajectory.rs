@@ -186,8 +186,7 @@ fn cut_at_a_random_byte_a_run_goes_on_to_the_same_files() {
     let cut = start + now.subsec_nanos() as usize % (file.len() - start);
     succeeds(dir, &args("part", &[]));
     std::fs::write(dir.join("part").join(FILE), &file[..cut]).unwrap();
-    let (_, told) = succeeds(dir, &args("part", &["--resume"]));
-    assert!(told.contains("part"), "{told}");
+    succeeds(dir, &args("part", &["--resume"]));
     let [whole, part] = ["whole", "part"].map(|run| saved(&dir.join(run).join("model")));
     assert!(whole == part, "cut at {cut} of {}", file.len());
     let [whole, part] = ["whole", "part"].map(|run| {
