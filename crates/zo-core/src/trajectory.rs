@@ -82,7 +82,7 @@ impl PartialEq for RecordedStep {
 pub enum Record {
     /// A step.
     Step(RecordedStep),
-    /// The result of an evaluation after the steps before this record.
+    /// The result of an evaluation after the steps before this record, of the module at its weights.
     Evaluation {
         /// The score; higher is better.
         score: f64,

@@ -212,6 +212,37 @@ fn a_fast_replay_stays_within_its_bound() {
     }
 }
 
+/// Runs that were recorded once, in `tests/trajectories`. If one of them has another hash, the noise or the arithmetic has changed: raise
+/// the version, and record them again with `ZO_RECORD=1`.
+#[cfg(feature = "flex")]
+#[test]
+fn recorded_runs_replay_to_the_hashes_they_had() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/trajectories");
+    for (name, dtype) in [
+        ("mezo", DType::F32),
+        ("gv", DType::F32),
+        ("lozo", DType::F32),
+        ("adam", DType::F32),
+        ("lezo with decay", DType::F16),
+        ("stochastic rounding", DType::BF16),
+    ] {
+        let (_, method) = methods()
+            .into_iter()
+            .find(|(known, _)| known == name)
+            .unwrap();
+        let base = || base(&Device::flex(), dtype);
+        let path = dir.join(format!("{}.zo", name.replace(' ', "-")));
+        if std::env::var_os("ZO_RECORD").is_some() {
+            let run = Run::new(&method, base(), STEPS);
+            std::fs::copy(run.dir.path().join("run"), &path).unwrap();
+        }
+        let mut optim = method.init().unwrap();
+        let trajectory = Trajectory::read(&path).unwrap();
+        let replayed = trajectory.replay(base(), &mut optim, STEPS, Replay::Exact);
+        assert_eq!(replayed.unwrap().digests, 7, "{name}");
+    }
+}
+
 /// The table of the page *A run you can prove*.
 #[cfg(feature = "flex")]
 #[test]

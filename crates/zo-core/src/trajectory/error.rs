@@ -12,7 +12,9 @@ use crate::error::{RecordError, ZoError};
 #[non_exhaustive]
 pub enum TrajectoryError {
     /// The file cannot be read or written.
-    #[error("{path}: {source}; check that the file may be written and the disk has room")]
+    #[error(
+        "{path}: {source}; check that the path is right, the file may be written, and the disk has room"
+    )]
     Io {
         /// The file.
         path: PathBuf,

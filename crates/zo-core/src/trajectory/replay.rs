@@ -78,15 +78,16 @@ impl Trajectory {
             return Err(ReplayError::Short { steps: all, asked });
         }
         let (mut digests, mut same) = (0, None);
+        let within = |step: &usize| (steps.start..=steps.end).contains(step);
         for (step, record) in self.numbered() {
             match record {
                 Record::Step(recorded) if steps.contains(&step) => {
                     take(optim, held, step, recorded)?;
                     observe(step + 1);
                 }
-                Record::Digest { at_rest, digest }
-                    if how == Replay::Exact && (steps.start..=steps.end).contains(&step) =>
-                {
+                // It looked at the weights; the next step, which would say so, may be missing.
+                Record::Evaluation { .. } if how == Replay::Exact && within(&step) => held.settle(),
+                Record::Digest { at_rest, digest } if how == Replay::Exact && within(&step) => {
                     if *at_rest {
                         held.settle();
                     }

@@ -121,7 +121,7 @@ impl TrajectoryWriter {
         }))
     }
 
-    /// Adds the result of an evaluation.
+    /// Adds the result of an evaluation of the module at its weights, as [`Session::model`] and [`Perturbed::at_rest`] show it.
     ///
     /// # Errors
     /// If it cannot be written.
