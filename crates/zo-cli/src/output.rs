@@ -8,7 +8,7 @@ use zo_llm::replace::replace_bytes;
 /// A file of results cannot be written.
 #[derive(Debug, Error)]
 #[error("cannot write {path}: {source}; check that the folder is writable and the disk has room")]
-pub struct Unwritten {
+pub(crate) struct Unwritten {
     path: PathBuf,
     source: std::io::Error,
 }
