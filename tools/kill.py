@@ -27,10 +27,12 @@ import tomllib
 
 SIZES = "--batch 4 --train-rows 16 --eval-rows 8 --checkpoint-every 2 --eval-every 4 --keep-best --save --quiet --seed 3".split()
 # Weights that are displaced between steps; buffers beside the record; an adapter in place of the model.
-RUNS = {"mezo": ["--method", "mezo"], "momentum": ["--method", "momentum"], "lora": ["--method", "mezo", "--tune", "lora"]}
+RUNS = {"mezo": ["--method", "mezo"], "momentum": ["--method", "momentum"], "lora": ["--method", "mezo", "--tuning", "lora"]}
 STEPS, MORE = 12, 20
-# What depends on the clock or the process: times, memory, burn's ids of parameters.
-VARIES = ("seconds", "rss", "ids", "tokens_per_second", "resumed", "started", "out")
+# What depends on the clock, the folder or the process: times and memory, paths, burn's ids of parameters, predictions that only the first process
+# makes.
+TIMES = ("seconds", "rss")
+VARIES = {"ids", "command", "out", "saved", "before", "resumed_from", "tokens_per_step"}
 
 
 class Broken(Exception):
@@ -50,7 +52,7 @@ def run(args):
 def fixed(value):
     """JSON without what varies."""
     if isinstance(value, dict):
-        return {key: fixed(item) for key, item in value.items() if not any(word in key for word in VARIES)}
+        return {key: fixed(item) for key, item in value.items() if key not in VARIES and not any(word in key for word in TIMES)}
     return [fixed(item) for item in value] if isinstance(value, list) else value
 
 
@@ -99,12 +101,22 @@ def contents(out):
     return {name: content(name, data) for name, data in files(out).items()}
 
 
+def difference(a, b, place=""):
+    """Where two contents part."""
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        return next(difference(a[key], b[key], f"{place}.{key}") for key in a if a[key] != b[key])
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return next(difference(x, y, f"{place}[{at}]") for at, (x, y) in enumerate(zip(a, b)) if x != y)
+    short = lambda value: repr(value)[:200]
+    return f"{place} is {short(a)} instead of {short(b)}"
+
+
 def same(what, found, expected):
     if found.keys() != expected.keys():
         raise Broken(f"{what}: {sorted(found.keys() ^ expected.keys())} are only in one of both")
     for name in found:
         if found[name] != expected[name]:
-            raise Broken(f"{what}: {name} differs")
+            raise Broken(f"{what}: {name} differs: {difference(found[name], expected[name])}")
 
 
 def phase(out):
@@ -120,12 +132,19 @@ def phase(out):
 
 
 def watch(out, deadline, rng):
-    """Waits until a temporary file appears, and a moment more."""
-    seen = {str(path) for path in out.rglob("*.tmp")} if out.exists() else set()
-    skipped = rng.randrange(8)
+    """Waits until a temporary file of some kind appears, and a moment more."""
+    folders, skipped = rng.choice([(("checkpoints",), 12), (("model", "adapter"), 3), ((), 3)])
+    skipped = rng.randrange(skipped)
+
+    def temporary():
+        found = [path.relative_to(out) for path in out.rglob("*.tmp")] if out.exists() else []
+        # Of the folder itself: reports.
+        return {path for path in found if (path.parts[0] in folders if folders else len(path.parts) == 1)}
+
+    seen = temporary()
     while time.monotonic() < deadline:
         try:
-            new = {str(path) for path in out.rglob("*.tmp")} - seen
+            new = temporary() - seen
         except OSError:
             # Renamed meanwhile.
             continue
@@ -138,7 +157,7 @@ def watch(out, deadline, rng):
 
 
 def kill_one(zo, name, whole, rng, place):
-    """One kill; says what it hit, and what was resumed."""
+    """One kill; says what it hit and what came of it, or nothing if the run had ended."""
     out, going_on = place / "run", rng.random() < 0.5
     before = {}
     if going_on:
@@ -156,7 +175,9 @@ def kill_one(zo, name, whole, rng, place):
     errors = child.communicate()[1]
     if child.returncode not in (0, -signal.SIGKILL):
         raise Broken(f"it failed before it was killed: {errors}")
-    hit = "ended before" if child.returncode == 0 else phase(out)
+    if child.returncode == 0:
+        return None
+    hit = phase(out)
 
     # What is there is whole. What was there before is there still, or what takes its place.
     left = contents(out) if out.exists() else {}
@@ -194,14 +215,14 @@ def references(zo, names, place):
 
 def kills(zo, count, rng, place):
     whole, hits = references(zo, RUNS, place), collections.Counter()
-    for number in range(count):
+    while hits.total() < count:
         name = rng.choice(sorted(RUNS))
         with tempfile.TemporaryDirectory(dir=place) as folder:
             try:
-                hit, end = kill_one(zo, name, whole, rng, pathlib.Path(folder))
+                found = kill_one(zo, name, whole, rng, pathlib.Path(folder))
             except Broken as broken:
-                sys.exit(f"kill {number} of a run of {name}: {broken}")
-        hits[hit, end] += 1
+                raise Broken(f"kill {hits.total()}, of a run of {name}: {broken}") from broken
+        hits.update([found] if found else [])
     for (hit, end), times in sorted(hits.items()):
         print(f"{times:4}  {hit}: {end}")
     print(f"{count} of {count} as promised")
@@ -237,11 +258,13 @@ def disk(zo, place):
                 # There may have been room enough.
                 same("with little room", contents(out), contents(new))
                 continue
-            left = files(out)
-            for name in before:
-                whole_file = name in left and content(name, left[name]) in (content(name, before[name]), contents(new).get(name))
-                if not whole_file and name != "metrics.jsonl" and not name.startswith("checkpoints"):
-                    raise Broken(f"{name} is damaged by a full disk")
+            # All of it is whole. Reports may be those of the run that failed; checkpoints follow each other.
+            left = contents(out)
+            for name, data in before.items():
+                if name not in left and not name.startswith("checkpoints"):
+                    raise Broken(f"{name} is gone")
+                if name.startswith("model") and left[name] not in (content(name, data), contents(new)[name]):
+                    raise Broken(f"{name} is neither the old nor the new one")
             (mounted / "filler").unlink()
             run(args)
             same("after a full disk", contents(out), contents(new))

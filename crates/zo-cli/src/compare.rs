@@ -13,13 +13,13 @@ use clap::Parser;
 use serde::Serialize;
 use zo_llm::dataset::{Dataset, Evaluation, Split};
 use zo_llm::finetune::{Event, FinetuneConfig, finetune};
-use zo_llm::replace::replace_bytes;
 use zo_llm::{Checkpoint, Dtype, Tuning, load, task};
 use zo_optim::Noise;
 
 use crate::bundled;
 use crate::data::rows_name;
 use crate::methods::{self, Built, Choice, Flags, Shared, autodiff};
+use crate::output::write;
 use crate::plot;
 use crate::run::new_folder;
 use crate::values;
@@ -174,10 +174,10 @@ pub fn run(args: CompareArgs) -> Result<(), Box<dyn Error>> {
     rows.sort_by(|a, b| mean(&a.losses).total_cmp(&mean(&b.losses)));
     let table = table(&rows, &bench);
     println!("\n{table}");
-    replace_bytes(&out.join("compare.md"), table.as_bytes())?;
-    replace_bytes(
+    write(&out.join("compare.md"), &table)?;
+    write(
         &out.join("compare.json"),
-        serde_json::to_string_pretty(&rows)?.as_bytes(),
+        &serde_json::to_string_pretty(&rows)?,
     )?;
     let bars: Vec<_> = rows
         .iter()

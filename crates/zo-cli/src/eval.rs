@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 use zo_llm::dataset::{Encoding, Split, evaluate};
-use zo_llm::replace::replace_bytes;
 
 use crate::bundled;
 use crate::data::{encode, rows_name};
 use crate::device::device;
 use crate::exit::Usage;
 use crate::model::ReadyArgs;
+use crate::output::write;
 use crate::task::TaskArgs;
 use zo_llm::task::rows::{read_file, read_split};
 
@@ -106,8 +106,7 @@ pub fn run(args: &EvalArgs) -> Result<(), Box<dyn Error>> {
             "macro_f1": found.macro_f1, "matthews": found.matthews, "loss": found.loss,
             "note": found.note(),
         });
-        replace_bytes(path, format!("{result:#}\n").as_bytes())
-            .map_err(|error| format!("{}: {error}", path.display()))?;
+        write(path, &format!("{result:#}\n"))?;
     }
     Ok(())
 }

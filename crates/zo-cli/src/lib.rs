@@ -33,6 +33,7 @@ pub mod tune;
 
 mod card;
 mod cli;
+mod output;
 mod values;
 
 pub use cli::main;

@@ -7,8 +7,8 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use zo_llm::finetune::FoundRate;
-use zo_llm::replace::replace_bytes;
 
+use crate::output::write;
 use crate::run::{Curves, Point, finite, smooth, thin};
 
 type Failure = Box<dyn std::error::Error>;
@@ -117,7 +117,7 @@ pub fn training(path: &Path, title: &str, curves: &Curves) -> Result<(), Failure
     drop(chart);
     drop((head, body));
     drop(root);
-    Ok(replace_bytes(path, svg.as_bytes())?)
+    Ok(write(path, &svg)?)
 }
 
 /// The legend, above the curves.
@@ -199,7 +199,7 @@ pub fn comparison(path: &Path, title: &str, rows: &[(&str, Vec<f64>)]) -> Result
     root.present()?;
     drop(chart);
     drop(root);
-    Ok(replace_bytes(path, svg.as_bytes())?)
+    Ok(write(path, &svg)?)
 }
 
 /// Writes a plot of a search: the loss against the rate, and a line at the rate that was found.
@@ -247,5 +247,5 @@ pub fn rates(path: &Path, title: &str, found: &FoundRate) -> Result<(), Failure>
     root.present()?;
     drop(chart);
     drop(root);
-    Ok(replace_bytes(path, svg.as_bytes())?)
+    Ok(write(path, &svg)?)
 }

@@ -14,12 +14,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use zo_llm::dataset::Evaluation;
 use zo_llm::finetune::{Evaluated, Event, FinetuneConfig};
-use zo_llm::replace::replace_bytes;
 use zo_optim::logger::{JsonLines, LogError, Logger};
 
 use self::folder::METRICS;
 use self::progress::{Progress, Standing};
 use crate::memory::peak_rss_mib;
+use crate::output::write;
 
 pub use curves::{Curves, Point};
 pub(crate) use curves::{finite, smooth, thin};
@@ -349,10 +349,7 @@ impl Run {
             }
             _ => json!({"before": before, "after": after}),
         };
-        replace_bytes(
-            &self.out().join(PREDICTIONS),
-            predictions.to_string().as_bytes(),
-        )?;
+        write(&self.out().join(PREDICTIONS), &predictions.to_string())?;
         let m = &mut self.measured;
         let losses = &self.curves.losses;
         let tenth = losses.len().div_ceil(10);

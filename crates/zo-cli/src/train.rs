@@ -26,7 +26,6 @@ use clap::{CommandFactory, Parser};
 use serde_json::json;
 use zo_llm::dataset::evaluate;
 use zo_llm::finetune::{Event, FinetuneError, Finish, Outcome, RunError, finetune};
-use zo_llm::replace::replace_bytes;
 use zo_llm::tuning::lora;
 use zo_llm::{CausalLm, Tuning};
 use zo_optim::Banked;
@@ -37,6 +36,7 @@ use crate::config::expand;
 use crate::dashboard;
 use crate::exit::{Interrupted, Usage, exit, text};
 use crate::methods;
+use crate::output::write;
 use crate::run::{Folder, Run};
 
 pub use self::args::TrainArgs;
@@ -157,7 +157,7 @@ fn attempt(
         // A run that is refused leaves nothing.
         if !run.has_begun() {
             let path = run.out().join("run.toml");
-            replace_bytes(&path, resolved.as_bytes()).map_err(|e| e.to_string())?;
+            write(&path, &resolved).map_err(|e| e.to_string())?;
         }
         run.observe(&event).map_err(|e| e.to_string())
     };
@@ -337,15 +337,15 @@ fn write_report(
     let out = run.out().to_owned();
     let ended = run.finish(title)?;
     let report = Report::new(args, setup, ending, &ended.measured);
-    replace_bytes(
+    write(
         &out.join("report.json"),
-        serde_json::to_string_pretty(&report)?.as_bytes(),
+        &serde_json::to_string_pretty(&report)?,
     )?;
     let page = dashboard::page(title, &report, &ended, &setup.rows.dev)?;
-    replace_bytes(&out.join(dashboard::FILE), page.as_bytes())?;
+    write(&out.join(dashboard::FILE), &page)?;
     if let Some(saved) = report.saved() {
         let card = card(&serde_json::to_value(&report)?, saved);
-        replace_bytes(&saved.join("README.md"), card.as_bytes())?;
+        write(&saved.join("README.md"), &card)?;
     }
     if !args.quiet {
         report.print(&out);

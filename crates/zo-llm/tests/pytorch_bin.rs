@@ -148,6 +148,20 @@ fn views_are_read_through_their_strides() {
 }
 
 #[test]
+fn a_tensor_that_is_larger_than_its_file_is_refused() {
+    let case = "opt-pre-norm";
+    // One number, a thousand million times.
+    let name = "model.decoder.embed_tokens.weight";
+    let mut dict = StateDict::new(&tensors(&golden(case)));
+    let view = dict.view(name);
+    (view.shape, view.stride) = (vec![1 << 20, 1000], vec![0, 0]);
+    for bin in [dict.zip(), dict.legacy()] {
+        let error = error(folder(&golden(case), &bin).path());
+        says(&error, &["pytorch_model.bin", name, "larger than the file"]);
+    }
+}
+
+#[test]
 fn shards_count_rather_than_where_their_index_places_a_tensor() {
     let case = "llama-gqa-shards";
     let tensors = tensors(&golden(case));

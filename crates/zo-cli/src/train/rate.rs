@@ -6,13 +6,13 @@ use std::str::FromStr;
 
 use serde::Serialize;
 use zo_llm::finetune::{FoundEpsilon, FoundRate, RateSearch, find_epsilon, find_rate};
-use zo_llm::replace::replace_bytes;
 use zo_llm::{CausalLm, Checkpoint};
 
 use super::args::TrainArgs;
 use super::setup::Setup;
 use crate::exit::text;
 use crate::methods::AnyOptimizer;
+use crate::output::write;
 
 /// What `--lr` or `--epsilon` says.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -117,7 +117,7 @@ pub fn find(args: &TrainArgs) -> Result<(), Box<dyn Error>> {
     if let Some(out) = &args.out {
         let out = crate::run::new_folder(Some(out))?;
         let json = serde_json::to_string_pretty(&found)?;
-        replace_bytes(&out.join("rates.json"), json.as_bytes())?;
+        write(&out.join("rates.json"), &json)?;
         let title = format!("{}: loss while the learning rate rises", args.method);
         crate::plot::rates(&out.join("rates.svg"), &title, &found)?;
         println!("written: {}", out.join("rates.svg").display());

@@ -100,7 +100,7 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// Reads the last checkpoint, except for its weights.
+    /// Reads the last checkpoint, except for its weights, and removes what a process that died had no time to.
     pub(super) fn last(&mut self) -> Result<Option<Saved>, CheckpointError> {
         let Some(path) = latest(self.dir)? else {
             return Ok(None);
@@ -117,6 +117,7 @@ impl<'a> Store<'a> {
         let record = OptimizerRecord::load(path.join(OPTIMIZER))?;
         let best = state.evaluations.best().map(|best| best.step);
         self.last = Some((state.step, best));
+        self.prune(&[])?;
         Ok(Some(Saved {
             path,
             step: state.step,

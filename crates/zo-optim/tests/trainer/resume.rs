@@ -307,3 +307,28 @@ fn an_interrupted_run_saves_and_reports() {
     assert_ne!(bits(&part.model), bits(&net(1)));
     assert_eq!(names(dir.path()), ["best-000000", "step-000002"]);
 }
+
+/// A process that is killed after it has published a checkpoint leaves what that replaces.
+#[test]
+fn what_a_killed_process_could_not_remove_goes_when_its_run_resumes() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = TrainerConfig {
+        checkpoint_every: 2,
+        eval_every: 2,
+        keep_best: true,
+        ..saving(config(6), dir.path())
+    };
+    run(net(1), &mut mezo().init().unwrap(), &plan, quiet).unwrap();
+    let whole = names(dir.path());
+    for left in [
+        "best-000001",
+        "best-000099",
+        "step-000004",
+        "step-000008.tmp",
+    ] {
+        std::fs::create_dir(dir.path().join(left)).unwrap();
+    }
+    let mut optim = mezo().init().unwrap();
+    run(net(1), &mut optim, &resuming(&plan), quiet).unwrap();
+    assert_eq!(names(dir.path()), whole);
+}
