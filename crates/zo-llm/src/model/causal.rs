@@ -13,7 +13,7 @@ use crate::model::layers::{Head, Tunable};
 use crate::model::llama::Llama;
 use crate::model::opt::Opt;
 use crate::model::part::{Part, ints};
-use crate::model::precision::{as_activation, to_f32};
+use crate::model::precision::to_f32;
 use crate::model::roberta::Roberta;
 
 /// Number of rows whose logits over the whole vocabulary are held at once.

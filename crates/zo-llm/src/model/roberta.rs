@@ -11,7 +11,6 @@ use crate::model::layers::{
     LayerNorm, Tunable, apply, by_blocks, embed, embedding, linear, lookup,
 };
 use crate::model::part::Part;
-use crate::model::precision::as_activation;
 
 /// A RoBERTa masked language model. Parameters have names close to those of Hugging Face checkpoints, without the leading `roberta.`.
 #[derive(Module, Debug)]
