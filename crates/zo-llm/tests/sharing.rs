@@ -103,13 +103,22 @@ fn every_family_and_tuning_gives_the_same_with_shared_beginnings() {
 #[test]
 fn dynamic_scaling_looks_at_the_whole_batch() {
     let device = Device::flex();
+    // Their context is 16 tokens.
+    let texts: Vec<_> = texts()
+        .into_iter()
+        .filter(|text| text.len() <= 16)
+        .collect();
     for case in DYNAMIC {
         let model = model(case, Dtype::F32);
-        let [new, shared] = [TokenBatch::new, TokenBatch::sharing]
-            .map(|make| make(&texts(), 0, PaddingSide::Left, &device).unwrap());
-        for (found, expected) in asked(&model, &shared).iter().zip(&asked(&model, &new)) {
-            assert!(largest_difference(found, expected) < TOLERANCE, "{case}");
-        }
+        let [new, shared] = [TokenBatch::new, TokenBatch::sharing].map(|make| {
+            let batch = make(&texts, 0, PaddingSide::Left, &device).unwrap();
+            (
+                batch.computed_tokens(),
+                values(model.last_logits(&batch, &[3, 9, 60])),
+            )
+        });
+        assert!(shared.0 < new.0);
+        assert!(largest_difference(&shared.1, &new.1) < TOLERANCE, "{case}");
     }
 }
 

