@@ -1,11 +1,13 @@
 """Compares masked language models with transformers: random RoBERTa folders and random rows of LM-BFF's tasks.
 
-usage: pip install torch transformers safetensors tokenizers
+usage: pip install torch transformers peft safetensors tokenizers
        python tools/compare_masked.py crates/zo-llm/tests/masked --seed 1 --count 12
        cargo test -p zo-llm --test masked
+       python tools/compare_masked.py /tmp/masked --seed 2 --count 24 --program target/release/examples/opt_superglue
 
 Writes small folders (model, tokenizer, rows as GLUE, LM-BFF or the hub lay them out) with the losses and choices that transformers computes;
-crates/zo-llm/tests/masked.rs compares. The prompts are written from docs/src/tasks.md, not from the Rust code that they check.
+crates/zo-llm/tests/masked.rs compares. With --program each folder is trained in one of the tunings, and what was saved has to have the same losses
+and choices when transformers or PEFT reads it. The prompts are written from docs/src/tasks.md, not from the Rust code that they check.
 """
 import argparse
 import collections
@@ -13,6 +15,8 @@ import json
 import pathlib
 import random
 import shutil
+import subprocess
+import sys
 
 import torch
 from safetensors.torch import save_file
@@ -157,15 +161,66 @@ def evaluate(task, examples, made, words_of, context):
     return {"loss": sum(losses) / len(losses), "accuracy": sum(right) / len(right), "chosen": chosen}
 
 
+def prefixed(made, adapter):
+    """PEFT has no task for masked language models, and drops the prefix of one: the encoder takes it, for features."""
+    from peft import PeftModel
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"task_type": "FEATURE_EXTRACTION"}))
+    encoder = PeftModel.from_pretrained(made.roberta, adapter).eval()
+    head = made.lm_head
+
+    class Output:
+        def __init__(self, ids):
+            self.logits = head(encoder(input_ids=ids, attention_mask=torch.ones_like(ids))[0])
+
+    return Output
+
+
+def trained(program, number, folder, task, examples, words_of, context):
+    """What differs between the program's report of what it has saved, and what transformers or PEFT computes from that."""
+    from peft import PeftModel
+    tuning = ["full", "head", "lora", "prefix"][number % 4]
+    out = folder / "out"
+    extra = {"prefix": ["--virtual-tokens", 2], "lora": ["--lora-rank", 2]}.get(tuning, [])
+    args = ["--model", folder / "model", "--data", folder / "data", "--task", task, "--out", out, "--tuning", tuning, "--steps", 2, "--batch", 2,
+            "--lr", 0.1 if extra else 1e-3, "--epsilon", 1e-2, "--save", "--quiet"] + extra
+    done = subprocess.run([program, *map(str, args)], capture_output=True, text=True, timeout=120)
+    if "the text has 0 gaps" in done.stderr:  # a training row whose gap is beyond the limit
+        return "refused", None
+    if done.returncode:
+        return tuning, f"exit {done.returncode}: {done.stderr.strip()[-300:]}"
+    report = json.loads((out / "report.json").read_text())
+    if tuning in ("full", "head"):
+        made = RobertaForMaskedLM.from_pretrained(out / "model").eval()
+    else:
+        made = RobertaForMaskedLM.from_pretrained(folder / "model").eval()
+        if tuning == "prefix":
+            made = prefixed(made, out / "adapter")
+            context -= 2  # which the virtual tokens take
+        else:
+            made = PeftModel.from_pretrained(made, out / "adapter").eval()
+    found = evaluate(task, examples, made, words_of, context)
+    if found is None:
+        return tuning, None
+    chosen = json.loads((out / "predictions.json").read_text())["after"]
+    near = abs(found["loss"] - report["eval_loss_after"]) <= 1e-5 * max(1, found["loss"])
+    moved = report["eval_loss_after"] != report["eval_loss_before"]
+    if near and moved and chosen == found["chosen"]:
+        return tuning, None
+    return tuning, f"loss {report['eval_loss_before']} became {report['eval_loss_after']}, {found['loss']} there; {chosen} and {found['chosen']} chosen"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=pathlib.Path, help="write the folders here")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--rows", type=int, default=6, help="held-out rows of each")
+    parser.add_argument("--program", help="the opt_superglue whose saved models are to be compared")
     args = parser.parse_args()
     shutil.rmtree(args.out, ignore_errors=True)
     kept, number, seen = 0, 0, collections.Counter()
+    tally, wrong = collections.Counter(), 0
     while kept < args.count:
         rng = random.Random(f"{args.seed}/{number}")
         number += 1
@@ -183,12 +238,22 @@ def main():
         if found is None or seen[form, kind] >= max(2, args.count // 4):
             continue
         seen[form, kind] += 1
+        if args.program:
+            context = made.config.max_position_embeddings - 2
+            tuning, different = trained(args.program, kept, folder, task, examples["dev"], words_of, context)
+            tally[tuning] += 1
+            if different:
+                wrong += 1
+                print(f"{kept}: {different} | {tuning}, {form}, {kind}, {task}", flush=True)
         (folder / "expected.json").write_text(json.dumps({"task": task, "cut": False, **found}, indent=1) + "\n")
         folder.rename(args.out / f"{kept:03}-{form}-{kind}-{task}")
         kept += 1
     shutil.rmtree(args.out / "new", ignore_errors=True)
-    print(f"{kept} folders of {number} drawn")
+    print(f"{kept} folders of {number} drawn" + "".join(f", {count} {name}" for name, count in tally.items()))
+    if args.program:
+        print(f"{wrong} with differences")
+    return int(wrong > 0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

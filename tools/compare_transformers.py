@@ -45,11 +45,11 @@ def load(folder):
 class Case:
     """One random folder, and what to do with it."""
 
-    def __init__(self, seed, number, dir, small=False):
+    def __init__(self, seed, number, dir, small=False, family=None):
         rng = random.Random(f"{seed}/{number}/{small}")
         self.model, self.data, self.out = dir / "model", dir / "data", dir / "out"
         self.task = rng.choice(rows.TASKS)
-        self.drawn = folders.make(rng, self.model, small)
+        self.drawn = folders.make(rng, self.model, small, family)
         self.family, self.context = self.drawn["family"], self.drawn["context"]
         self.mode = rng.choice(["evaluate", "peft"] if small else MODES)
         extra = [*self.drawn["tokenizer"]["extra"], "</s>"]
@@ -221,6 +221,7 @@ def main():
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--first", type=int, default=0, help="begin with this folder")
     parser.add_argument("--only", type=int, help="only this folder")
+    parser.add_argument("--family", choices=folders.FAMILIES + folders.LATER, help="only folders of this family")
     parser.add_argument("--keep", type=pathlib.Path, help="leave the folders here")
     parser.add_argument("--golden", type=pathlib.Path, help="write small folders with expected values here")
     args = parser.parse_args()
@@ -236,7 +237,7 @@ def main():
                 shutil.rmtree(dir, ignore_errors=True)
             about = "making it"
             try:
-                case = Case(args.seed, number, dir)
+                case = Case(args.seed, number, dir, family=args.family)
                 about = case.describe()
                 found, done, undecided = run(pathlib.Path(args.program).resolve(), case)
             except Exception as error:
@@ -247,7 +248,7 @@ def main():
         ties += undecided
         if found:
             wrong += 1
-            print(f"{number}: {'; '.join(found)} | {about} | to reproduce: --seed {args.seed} --only {number} --keep DIR", flush=True)
+            print(f"{number}: {'; '.join(found)} | {about} | to reproduce: --seed {args.seed} --only {number} --keep DIR" + f" --family {args.family}" * bool(args.family), flush=True)
     counts = ", ".join(f"{count} {name}" for name, count in sorted(tally.items()) if name)
     print(f"{sum(tally.values())} folders ({counts}), {ties} choices left to rounding, {wrong} with differences")
     return int(wrong > 0)

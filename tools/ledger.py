@@ -30,6 +30,9 @@ METHODS = [
     ("curvzo", 2, "--method curvzo"),
     ("fzoo", 9, "--method fzoo"),
     ("leave-one-out", 8, "--method mezo --coefficients leave-one-out --difference one-point --queries 8"),
+    ("lozo", 2, "--method lozo --perturb on-the-fly"),
+    ("subzero", 2, "--method subzero --perturb on-the-fly"),
+    ("subzero-plus", 100, "--method subzero-plus --perturb on-the-fly --rows-at-once 128"),
     ("lora", 2, "--method mezo --tuning lora"),
     ("prefix", 2, "--method mezo --tuning prefix"),
 ]

@@ -30,7 +30,11 @@ def commands(file, features):
     runs = [["-p", crate, "-p", "zo-examples", "--lib"]]
     if crate == "zo-core":
         runs.append([*(word for method in METHODS for word in ("-p", method)), "-p", "zo-examples", "--lib"])
-    tests = sorted(path.stem for path in (ROOT / "crates/zo-optim/tests").glob("*.rs") if path.stem not in ("gpu", "train"))
+    if crate == "zo-llm":
+        runs.append(["-p", crate, "-p", "zo-examples", "--test", "side_path", "--test", "joint"])
+    folder = ROOT / "crates/zo-optim/tests"
+    found = [*folder.glob("*.rs"), *(path.parent for path in folder.glob("*/main.rs"))]
+    tests = sorted(path.stem for path in found if path.stem not in ("gpu", "train"))
     runs.append(["-p", "zo-optim", "-p", "zo-examples", *(word for test in tests for word in ("--test", test))])
     return [run + (["--features", features] if features else []) for run in runs]
 

@@ -3,15 +3,18 @@ import json
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import (LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, OPTConfig, OPTForCausalLM, Qwen2Config,
-                          Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
+from transformers import (Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, OPTConfig,
+                          OPTForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
 
 from . import vocabularies
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 LONG = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+FAMILIES = ["opt", "llama", "mistral", "qwen2", "qwen3"]
+# Drawn only if asked for, so that the folders of a seed stay what they were.
+LATER = ["gemma3"]
 LORA_LAYERS = {"opt": ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
-               **dict.fromkeys(["llama", "mistral", "qwen2", "qwen3"],
+               **dict.fromkeys(["llama", "mistral", "qwen2", "qwen3", "gemma3"],
                               ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"])}
 
 
@@ -27,6 +30,23 @@ def opt(rng, vocab, small, context, ids):
         layer_norm_elementwise_affine=rng.random() < 0.85, tie_word_embeddings=rng.random() < 0.8, dropout=0.0,
         pad_token_id=ids["pad_token"], bos_token_id=ids["bos_token"], eos_token_id=ids["eos_token"])
     return OPTForCausalLM(config)
+
+
+def gemma3(rng, vocab, small, context, ids):
+    kv = rng.choice([1, 2])
+    width = rng.choice([2, 4] if small else [4, 6, 8])
+    heads = kv * rng.choice([1, 2, 3])
+    layers = rng.randint(1, 2 if small else 4)
+    scaled = {"rope_type": "linear", "factor": rng.choice([2.0, 8.0])}
+    rope = {"full_attention": rng.choice([{"rope_type": "default"}, scaled]) | {"rope_theta": rng.choice([1e5, 1e6])},
+            "sliding_attention": {"rope_type": "default", "rope_theta": rng.choice([1e3, 1e4])}}
+    return Gemma3ForCausalLM(Gemma3TextConfig(
+        vocab_size=vocab, hidden_size=rng.choice([heads * width, 12]), num_attention_heads=heads, num_key_value_heads=kv, head_dim=width,
+        num_hidden_layers=layers, intermediate_size=rng.choice([6, 12, 24]), max_position_embeddings=context,
+        layer_types=[rng.choice(["full_attention", "sliding_attention"]) for _ in range(layers)], sliding_window=rng.choice([3, 7, 20, 5000]),
+        rope_parameters=rope, query_pre_attn_scalar=rng.choice([width, 3, 10]), rms_norm_eps=rng.choice([1e-5, 1e-6]),
+        tie_word_embeddings=rng.random() < 0.7, attention_bias=rng.random() < 0.2,
+        pad_token_id=ids["pad_token"], bos_token_id=ids["bos_token"], eos_token_id=rng.choice([ids["eos_token"], [ids["eos_token"], 5]])))
 
 
 def decoder(rng, family, vocab, small, context, ids):
@@ -63,19 +83,22 @@ def decoder(rng, family, vocab, small, context, ids):
 def context_of(config):
     """The longest text, by the rule of docs/src/checkpoints.md."""
     rope, positions = getattr(config, "rope_parameters", None) or {}, config.max_position_embeddings
+    rope = rope.get("full_attention", rope)
     original = {"linear": positions, "yarn": rope.get("original_max_position_embeddings")}.get(rope.get("rope_type"), 0)
     return max(positions, int(original * rope.get("factor", 0)))
 
 
-def make(rng, folder, small):
-    """Writes a model folder. Returns what was drawn."""
+def make(rng, folder, small, family=None):
+    """Writes a model folder, of `family` if one is given. Returns what was drawn."""
     folder.mkdir(parents=True)
-    family = rng.choice(["opt", "llama", "mistral", "qwen2", "qwen3"])
+    drawn = rng.choice(FAMILIES)
+    family = family or drawn
     tokenizer = vocabularies.write(rng, folder, family, small)
     context = 200 if small else rng.choice([1024, 1536])
     vocab = tokenizer["size"] + rng.choice([0, 0, 3, 7])
     ids = tokenizer["ids"]
-    model = (opt(rng, vocab, small, context, ids) if family == "opt" else decoder(rng, family, vocab, small, context, ids)).eval()
+    own = {"opt": opt, "gemma3": gemma3}.get(family)
+    model = (own(rng, vocab, small, context, ids) if own else decoder(rng, family, vocab, small, context, ids)).eval()
     context = context_of(model.config)
     with torch.no_grad():  # larger than the initial weights, so that mistakes show
         seed = torch.Generator().manual_seed(rng.randrange(2**31))
@@ -98,7 +121,7 @@ def make(rng, folder, small):
 
 def config_file(rng, folder, config, dtype):
     """config.json as transformers 5 or 4 writes it, with or without the defaults."""
-    new = json.loads(config.to_json_string(use_diff=rng.random() < 0.5)) | {"architectures": [type(config).__name__.replace("Config", "ForCausalLM")]}
+    new = json.loads(config.to_json_string(use_diff=rng.random() < 0.5)) | {"architectures": [type(config).__name__.replace("TextConfig", "Config").replace("Config", "ForCausalLM")]}
     new["model_type"] = config.model_type
     style = rng.choice(["new", "old"])
     if style == "new":
@@ -107,14 +130,17 @@ def config_file(rng, folder, config, dtype):
         new.pop("dtype", None)
         new["torch_dtype"] = LONG[dtype]
         if rope := new.pop("rope_parameters", None):
+            if config.model_type == "gemma3_text":
+                new["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+                rope = rope["full_attention"]
             new["rope_theta"] = rope.pop("rope_theta")
-            if rng.random() < 0.3:  # before transformers 4.43
+            if rng.random() < 0.3 and config.model_type != "gemma3_text":  # before transformers 4.43, which had no Gemma 3
                 rope["type"] = rope.pop("rope_type")
             new["rope_scaling"] = None if "default" in (rope.get("type"), rope.get("rope_type")) else rope
     # What follows from other fields, and what nothing reads.
     heads = config.num_attention_heads
     derived = {"num_key_value_heads": heads, "head_dim": config.hidden_size // heads, "word_embed_proj_dim": config.hidden_size}
-    if config.model_type in ("mistral", "qwen2", "qwen3"):  # whose own defaults differ
+    if config.model_type in ("mistral", "qwen2", "qwen3", "gemma3_text"):  # whose own defaults differ
         derived = {}
     for name, value in derived.items():
         if new.get(name) == value and rng.random() < 0.5:

@@ -17,6 +17,7 @@ use crate::generate::{self, GenerateArgs};
 use crate::methods;
 use crate::predict::{self, PredictArgs};
 use crate::train::{self, TrainArgs};
+use crate::trajectory::{self, DiffArgs, ReplayArgs, VerifyArgs};
 
 /// Fine-tune language models with forward passes alone.
 #[derive(Parser, Debug)]
@@ -35,6 +36,9 @@ enum Command {
     Compare(CompareArgs),
     /// Raise the learning rate until the loss rises, and say which rate to train with; the flags are those of zo train
     LrFind(Box<TrainArgs>),
+    Replay(ReplayArgs),
+    Verify(VerifyArgs),
+    Diff(DiffArgs),
     /// List the methods with their settings, and the parts they are made of
     Methods,
     /// List the tasks
@@ -73,6 +77,9 @@ fn run(argv: Vec<OsString>) -> Result<(), Box<dyn Error>> {
         Command::Generate(args) => generate::run(&args),
         Command::Compare(args) => compare::run(args),
         Command::LrFind(args) => train::find_rate(&args),
+        Command::Replay(args) => trajectory::replay(&args),
+        Command::Verify(args) => trajectory::verify(&args),
+        Command::Diff(args) => trajectory::diff(&args),
         Command::Methods => told(&methods::help()),
         Command::Tasks => told(&task_list()),
         Command::Config(args) => told(&train::resolved(&args)?),

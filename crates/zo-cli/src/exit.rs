@@ -29,6 +29,11 @@ impl Usage {
 #[error("interrupted")]
 pub struct Interrupted;
 
+/// Two runs differ, as has been said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the runs differ")]
+pub struct Differ;
+
 /// The exit code of `main`: 0, 1 if it failed, 2 if what was asked for makes no sense, 130 if it was interrupted. An error goes to standard
 /// error in readable form: its text and those of its sources, not its `Debug` form.
 pub fn exit(result: Result<(), Box<dyn Error>>) -> ExitCode {
@@ -36,6 +41,7 @@ pub fn exit(result: Result<(), Box<dyn Error>>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // The report has said so.
         Err(error) if error.is::<Interrupted>() => ExitCode::from(INTERRUPTED),
+        Err(error) if error.is::<Differ>() => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {}", text(error.as_ref()));
             match error.is::<Usage>() || error.is::<ConfigError>() {

@@ -28,6 +28,7 @@ pub mod reward;
 pub mod run;
 pub mod task;
 pub mod train;
+pub mod trajectory;
 pub mod tune;
 
 mod card;
@@ -36,3 +37,6 @@ mod output;
 mod values;
 
 pub use cli::main;
+
+/// The file of a run's trajectory in its folder.
+pub(crate) const TRAJECTORY: &str = "trajectory.zo";

@@ -124,6 +124,18 @@ impl Run {
         self.folder.release(made);
     }
 
+    /// Ends a run that is to begin again in the same folder: what it wrote so far goes. `said` is why.
+    ///
+    /// # Errors
+    /// If something cannot be removed.
+    pub fn begin_again(self, said: &str) -> Result<Folder, FolderError> {
+        self.progress.finish();
+        self.progress.warn(&format!("note: {said}"));
+        // Not every system removes a file that is open.
+        drop((self.lines, self.loggers));
+        self.folder.emptied()
+    }
+
     /// Call it with every event of the run.
     ///
     /// # Errors
@@ -343,6 +355,10 @@ impl Run {
         let tenth = losses.len().div_ceil(10);
         m.loss_first = mean(&losses[..tenth]);
         m.loss_last = mean(&losses[losses.len() - tenth..]);
+        let kappas = &self.curves.kappas;
+        let last = &kappas[kappas.len() - kappas.len().div_ceil(10)..];
+        let squares: Vec<Point> = last.iter().map(|(step, k)| (*step, k * k)).collect();
+        m.kappa = mean(&squares).map(f64::sqrt);
         if self.counted > 0 {
             let count = self.counted as f64;
             let per_step = self.sums.map(|sum| Some(sum / count));

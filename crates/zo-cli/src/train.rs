@@ -5,12 +5,15 @@
 //! set as its authors or Hugging Face publish it. Ctrl-C finishes the step under way, saves and reports.
 
 mod args;
+mod back_off;
+mod base;
 mod dry;
 mod rate;
 mod report;
 mod resolved;
 mod setup;
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -20,11 +23,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::module::Module;
 use clap::{CommandFactory, Parser};
-use zo_llm::CausalLm;
+use serde_json::json;
 use zo_llm::dataset::evaluate;
 use zo_llm::finetune::{Event, FinetuneError, Finish, Outcome, RunError, finetune};
+use zo_llm::tuning::lora;
+use zo_llm::{CausalLm, Tuning};
+use zo_optim::Banked;
 
-use crate::bundled;
+use crate::TRAJECTORY;
 use crate::card::card;
 use crate::config::expand;
 use crate::dashboard;
@@ -38,6 +44,8 @@ use self::report::{Ending, Report, Test};
 use self::resolved::Resolved;
 use self::setup::{CHECKPOINTS, Plan, Setup, setup};
 
+pub(crate) use self::base::Base;
+use self::base::Whole;
 pub use self::rate::{Searched, find as find_rate};
 pub use self::report::BURN;
 
@@ -86,28 +94,62 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         return Ok(());
     }
     // Everything that can be wrong is found before a file is touched.
-    let (mut setup, model) = setup(args)?;
+    let (mut setup, mut model) = setup(args)?;
     if args.dry_run {
         return dry::run(args, setup, model);
     }
     let stop = stop_on_ctrl_c()?;
-    let folder = match &args.out {
+    let mut folder = match &args.out {
         Some(out) if args.resume => Folder::of_resumed(out),
         out => Folder::claim(out.as_deref())?,
     };
     if setup.plan.saves {
         setup.plan.config.checkpoint_dir = Some(folder.path().join(CHECKPOINTS));
     }
+    let (steps, task) = (setup.plan.config.steps, &setup.rows.about.name);
+    let title = format!("{} on {task}, {steps} steps", args.method);
+    loop {
+        let (run, outcome) = attempt(args, &mut setup, &title, model, folder, &stop)?;
+        match outcome {
+            Ok(outcome) => return done(args, &setup, run, &title, outcome),
+            Err(failed) if !run.has_begun() => {
+                run.refused();
+                return Err(failed.error.into());
+            }
+            Err(failed) if setup.backs_off(args.back_off, &failed) => {
+                let said = setup.back_off(&failed);
+                // Only one model at a time.
+                drop(failed);
+                folder = run.begin_again(&said)?;
+                setup.plan.optimizer = setup.plan.optimizer(args)?;
+                model = rate::model(args, &setup)?;
+            }
+            Err(failed) => return Err(failure(args, &setup, run, &title, failed)),
+        }
+    }
+}
+
+/// The run at the rate that `setup` has.
+fn attempt(
+    args: &TrainArgs,
+    setup: &mut Setup,
+    title: &str,
+    model: CausalLm,
+    folder: Folder,
+    stop: &AtomicBool,
+) -> Result<(Run, Result<Outcome, RunError>), Failure> {
     let name = args.model.name(setup.model_dir.as_deref());
-    let Setup { plan, rows, .. } = &mut setup;
-    let steps = plan.config.steps;
-    let title = format!("{} on {}, {steps} steps", args.method, rows.about.name);
+    let Setup { plan, rows, .. } = setup;
     let about = format!(
         "{title} at learning rate {}: {} tuning of {name}",
         plan.config.lr, plan.tuning
     );
     let lr = Searched::Given(plan.config.lr);
     let resolved = Resolved::new(args, plan, lr).to_toml(RUN)?;
+    if let Some(trajectory) = &mut plan.config.trajectory {
+        trajectory.path = folder.path().join(TRAJECTORY);
+        trajectory.about = json!({ "run.toml": resolved });
+    }
     let mut run = Run::start(folder, &about, &plan.config, args.quiet);
     let loggers = args.log.iter().map(|log| log.in_folder(run.out()));
     run.log_to(loggers.collect());
@@ -125,17 +167,10 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         [&rows.train, &rows.dev],
         &plan.config,
         &plan.device,
-        &stop,
+        stop,
         observe,
     );
-    match outcome {
-        Ok(outcome) => done(args, &setup, run, &title, outcome),
-        Err(failed) if !run.has_begun() => {
-            run.refused();
-            Err(failed.error.into())
-        }
-        Err(failed) => Err(failure(args, &setup, run, &title, failed)),
-    }
+    Ok((run, outcome))
 }
 
 /// A flag that the first Ctrl-C raises. The second exits at once.
@@ -163,6 +198,7 @@ fn done(
         model,
         finish,
         best,
+        bank,
         ..
     } = outcome;
     let (batch, pad) = (setup.plan.config.eval_batch, setup.plan.config.pad);
@@ -185,7 +221,7 @@ fn done(
     // If saving fails, there is still a report.
     let wanted = args.save || finish == Finish::Interrupted && !setup.plan.saves;
     let saved = wanted.then(|| match run.ends_finite() {
-        true => save(args, setup, run.out(), &model),
+        true => save(args, setup, run.out(), &model, &bank),
         false => {
             Err("the loss on the held-out rows is not finite: such weights are not saved".into())
         }
@@ -236,7 +272,7 @@ fn failure(
     }
     let mut saved = None;
     if args.save && (!diverged || failed.best.is_some()) {
-        match save(args, setup, run.out(), &failed.model) {
+        match save(args, setup, run.out(), &failed.model, &[]) {
             Ok(dir) => saved = Some(dir),
             Err(error) => told(error.as_ref()),
         }
@@ -270,20 +306,25 @@ fn told(error: &dyn Error) {
     eprintln!("error: {}", text(error));
 }
 
-fn save(args: &TrainArgs, setup: &Setup, out: &Path, model: &CausalLm) -> Result<PathBuf, Failure> {
-    let name = args.model.model.as_deref().unwrap_or(bundled::MODEL);
-    let (config, tuning) = (&setup.model_config, &setup.plan.tuning);
-    let unpacked;
-    let source = match &setup.model_dir {
-        Some(dir) => dir,
-        None => {
-            unpacked = bundled::model()?;
-            unpacked.path()
-        }
+/// Saves what was tuned: an adapter where all of it is in `bank`.
+fn save(
+    args: &TrainArgs,
+    setup: &Setup,
+    out: &Path,
+    model: &CausalLm,
+    bank: &[Banked],
+) -> Result<PathBuf, Failure> {
+    let (mut model, mut tuning) = (Cow::Borrowed(model), Cow::Borrowed(&setup.plan.tuning));
+    if !bank.is_empty() {
+        let (adapted, config) = lora::from_bank(model.into_owned(), bank)?;
+        (model, tuning) = (Cow::Owned(adapted), Cow::Owned(Tuning::Lora(config)));
+    }
+    let whole = Whole {
+        dir: setup.model_dir.as_deref(),
+        config: &setup.model_config,
+        tuning: &tuning,
     };
-    let (dtype, max_shard) = (args.model.dtype, (args.max_shard * 1e9) as u64);
-    args.tune
-        .save(out, source, name, config, model, tuning, dtype, max_shard)
+    whole.save(args, out, &model)
 }
 
 fn write_report(

@@ -42,6 +42,30 @@ pub enum Change<'a> {
 pub(crate) type Apply<'a> = dyn FnMut(&TensorInfo, Tensor<1>, Tensor<1>) -> Tensor<1> + 'a;
 
 impl Change<'_> {
+    /// The root mean square of the change of a weight that moves, as expected from its coefficients; `None` if it does not follow from them.
+    pub(crate) fn rms(&self, tensors: &[TensorInfo]) -> Option<f64> {
+        match self {
+            Self::Linear(direction) => direction.rms(tensors),
+            Self::Sign { rate, .. } => Some(rate.abs()),
+            Self::Adaptive { .. } | Self::Custom { .. } => None,
+        }
+    }
+
+    /// Whether what scales its directions is as it was when they were drawn.
+    pub(crate) fn is_current(&self) -> bool {
+        match self {
+            Self::Linear(direction)
+            | Self::Sign { of: direction, .. }
+            | Self::Custom {
+                gradient: direction,
+                ..
+            } => direction.is_current(),
+            Self::Adaptive { moments, .. } => {
+                moments.iter().all(|(estimate, _)| estimate.is_current())
+            }
+        }
+    }
+
     /// The change that undoes this one; `None` if seeds alone cannot do that.
     pub(crate) fn reversed(&self) -> Option<Change<'static>> {
         Some(match self {
@@ -67,6 +91,39 @@ impl Change<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_far_a_change_moves_a_weight() {
+        use crate::direction::Direction;
+        use crate::noise::Noise::Gaussian;
+        use crate::selection::{Choice, Selection};
+        use std::sync::Arc;
+
+        let shapes: [&[usize]; 3] = [&[10], &[3, 10], &[1000]];
+        let tensor = |shape: &[usize]| {
+            let shape = burn::tensor::Shape::from(shape.to_vec());
+            TensorInfo::new(
+                "w",
+                burn::module::ParamId::new(),
+                shape,
+                burn::tensor::DType::F32,
+            )
+        };
+        let tensors = shapes.map(tensor);
+        let choices = vec![Some(Choice::WHOLE), Some(Choice::scaled(2.0)), None];
+        let mask = Arc::new(Selection(choices));
+        let z = |seed| Direction::noise(Gaussian, seed);
+        let direction = z(1).scaled(3.0).plus(-4.0, &z(2));
+        let linear = Change::Linear(MaskedDirection::new(&mask, direction));
+        // 5 on a quarter of what moves, twice as much on the rest.
+        let expected = (0.25 * 25.0 + 0.75 * 100.0f64).sqrt();
+        assert!((linear.rms(&tensors).unwrap() - expected).abs() < 1e-12);
+        let nothing = Change::Linear(MaskedDirection::zero());
+        assert_eq!(nothing.rms(&tensors), Some(0.0));
+        let of = MaskedDirection::zero();
+        let sign = Change::Sign { rate: -0.25, of };
+        assert_eq!(sign.rms(&tensors), Some(0.25));
+    }
 
     #[test]
     fn a_change_is_undone_at_the_opposite_rate() {

@@ -34,46 +34,64 @@ impl Difference {
         }
     }
 
-    /// Measures the derivative along `z` at the current weights.
+    /// How many directions an objective can measure at once that evaluates so many displacements at once.
+    pub(crate) fn queries(self, at_once: usize) -> usize {
+        let queries = match self {
+            Self::Central => at_once / 2,
+            Self::OneSided | Self::OnePoint => at_once,
+            Self::Exact => 1,
+        };
+        queries.max(1)
+    }
+
+    /// Measures the derivative along each of these directions at the current weights.
     ///
     /// # Errors
     /// If an evaluation fails.
-    pub(crate) fn measure(self, z: Direction, oracle: &mut dyn Oracle) -> Result<Query, ZoError> {
+    pub(crate) fn measure(
+        self,
+        directions: Vec<Direction>,
+        oracle: &mut dyn Oracle,
+    ) -> Result<Vec<Query>, ZoError> {
         let epsilon = oracle.epsilon();
-        let (loss_plus, loss_other, width) = match self {
+        let displaced = |signs: &[f64]| -> Vec<Direction> {
+            let each = directions.iter();
+            each.flat_map(|z| signs.iter().map(move |sign| z.scaled(sign * epsilon)))
+                .collect()
+        };
+        // The two losses of each direction, and its derivative.
+        let measured: Vec<([f64; 2], f64)> = match self {
             Self::Exact => {
-                let (loss, projected_gradient) = oracle.derivative_along(&z)?;
-                return Ok(Query {
-                    direction: z,
-                    loss_plus: loss,
-                    loss_other: loss,
-                    projected_gradient,
+                let along = directions.iter().map(|z| {
+                    let (loss, derivative) = oracle.derivative_along(z)?;
+                    Ok(([loss, loss], derivative))
                 });
+                along.collect::<Result<_, ZoError>>()?
             }
             Self::Central => {
-                let plus = oracle.loss_at(&z.scaled(epsilon))?;
-                (plus, oracle.loss_at(&z.scaled(-epsilon))?, 2.0 * epsilon)
+                let losses = oracle.losses_at(&displaced(&[1.0, -1.0]), false)?;
+                let both = losses.chunks_exact(2).map(|both| [both[0], both[1]]);
+                both.map(|[plus, minus]| ([plus, minus], (plus - minus) / (2.0 * epsilon)))
+                    .collect()
             }
             Self::OneSided => {
-                let here = oracle.loss_here()?;
-                (oracle.loss_at(&z.scaled(epsilon))?, here, epsilon)
+                let (here, losses) = oracle.losses_from_here(&displaced(&[1.0]))?;
+                let plus = losses.into_iter();
+                plus.map(|plus| ([plus, here], (plus - here) / epsilon))
+                    .collect()
             }
             Self::OnePoint => {
-                let loss = oracle.loss_at(&z.scaled(epsilon))?;
-                return Ok(Query {
-                    direction: z,
-                    loss_plus: loss,
-                    loss_other: loss,
-                    projected_gradient: loss / epsilon,
-                });
+                let plus = oracle.losses_at(&displaced(&[1.0]), false)?.into_iter();
+                plus.map(|plus| ([plus, plus], plus / epsilon)).collect()
             }
         };
-        let projected_gradient = (loss_plus - loss_other) / width;
-        Ok(Query {
-            direction: z,
-            loss_plus,
-            loss_other,
+        let measured = directions.into_iter().zip(measured);
+        let queries = measured.map(|(direction, (losses, projected_gradient))| Query {
+            direction,
+            loss_plus: losses[0],
+            loss_other: losses[1],
             projected_gradient,
-        })
+        });
+        Ok(queries.collect())
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::noise::basis::elements;
-use crate::noise::{Basis, Held, Noise, held, value};
+use crate::noise::{Basis, Curvature, Held, Noise, held, value};
 use crate::tensors::TensorInfo;
 
 /// One noise vector times a number: `coefficient * z(seed)`.
@@ -28,13 +28,19 @@ pub struct Term {
         with = "held::shared"
     )]
     pub held: Option<Arc<Held>>,
+    /// What `z` is scaled by, element by element.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub curvature: Option<Curvature>,
 }
 
 impl Term {
     /// Whether it is a multiple of the same vector.
     fn is_along(&self, other: &Self) -> bool {
         let of = |term: &Self| (term.noise, term.seed);
-        of(self) == of(other) && self.basis == other.basis && self.held == other.held
+        of(self) == of(other)
+            && self.basis == other.basis
+            && self.held == other.held
+            && self.curvature == other.curvature
     }
 
     /// A bound on the magnitude of its elements on a tensor.
@@ -47,7 +53,8 @@ impl Term {
             Some(basis) => basis.bound(tensor.key, &tensor.shape, largest),
             None => largest,
         };
-        self.coefficient.abs() * largest
+        let scale = self.curvature.as_ref().map_or(1.0, Curvature::largest);
+        self.coefficient.abs() * largest * scale
     }
 
     /// Its coordinates in its basis, or its elements if it has none, without the coefficient.
@@ -59,7 +66,14 @@ impl Term {
             Some(basis) => basis.coordinates(&tensor.shape),
             None => [1, tensor.elements()],
         };
-        let at = |index: usize| value(self.noise, self.seed, tensor.key, index as u64);
+        let scale = |index| {
+            let curvature = self.curvature.as_ref();
+            curvature.map_or(1.0, |curvature| curvature.scale(tensor.key, index))
+        };
+        let at = |index: usize| {
+            let index = index as u64;
+            value(self.noise, self.seed, tensor.key, index) * scale(index)
+        };
         (0..rows * columns).map(at).collect()
     }
 }
@@ -85,6 +99,15 @@ impl Direction {
         Self::one(noise, seed, basis, held)
     }
 
+    /// The noise vector `z(seed)`, each element divided by the root of its curvature.
+    pub fn scaled_noise(noise: Noise, seed: u64, curvature: &Curvature) -> Self {
+        let mut direction = Self::noise(noise, seed);
+        for term in &mut direction.terms {
+            term.curvature = Some(curvature.clone());
+        }
+        direction
+    }
+
     /// The low-rank noise whose coordinates in `basis` are the noise vector `z(seed)`.
     pub fn low_rank(basis: &Basis, noise: Noise, seed: u64) -> Self {
         Self::one(noise, seed, Some(basis.clone()), None)
@@ -104,13 +127,31 @@ impl Direction {
                 coefficient: 1.0,
                 basis,
                 held,
+                curvature: None,
             }],
         }
     }
 
     /// Whether some of its coordinates are numbers, not seeds.
     pub(crate) fn holds_numbers(&self) -> bool {
-        self.terms.iter().any(|term| term.held.is_some())
+        self.needs_buffers() || self.terms.iter().any(|term| term.held.is_some())
+    }
+
+    /// Whether buffers that are about to change scale some of it.
+    pub(crate) fn needs_buffers(&self) -> bool {
+        let mut curvatures = self.terms.iter().filter_map(|term| term.curvature.as_ref());
+        curvatures.any(Curvature::is_kept)
+    }
+
+    /// Whether a curvature scales some of it.
+    pub(crate) fn is_scaled(&self) -> bool {
+        self.terms.iter().any(|term| term.curvature.is_some())
+    }
+
+    /// Whether what scales it is as it was when it was drawn.
+    pub(crate) fn is_current(&self) -> bool {
+        let mut curvatures = self.terms.iter().filter_map(|term| term.curvature.as_ref());
+        curvatures.all(Curvature::is_current)
     }
 
     /// The terms, in the order in which they were first added; none has coefficient 0.
@@ -155,7 +196,15 @@ impl Direction {
         const EXACT: usize = 1 << 12;
         let count = tensor.elements();
         if count > EXACT || count == 0 {
-            let squares = self.terms.iter().map(|t| t.coefficient * t.coefficient);
+            // What scales an element is taken from the first ones.
+            let mean_square = |curvature: &Curvature| {
+                let scales = (0..EXACT).map(|i| f64::from(curvature.scale(tensor.key, i as u64)));
+                scales.map(|scale| scale * scale).sum::<f64>() / EXACT as f64
+            };
+            let squares = self.terms.iter().map(|term| {
+                let scale = term.curvature.as_ref().map_or(1.0, &mean_square);
+                term.coefficient * term.coefficient * scale
+            });
             return squares.sum();
         }
         let mut sums = vec![0.0; count];

@@ -187,6 +187,16 @@ pub enum ObjectiveError {
     /// The loss tensor is not a scalar.
     #[error("the loss tensor has {0} elements instead of 1: reduce it, for example with `mean()`")]
     NotScalar(usize),
+    /// The losses at several displacements are more or fewer than those.
+    #[error(
+        "the objective gave {found} losses for {expected} displacements: `Objective::losses` must give one for each, in their order"
+    )]
+    Count {
+        /// Losses given.
+        found: usize,
+        /// Displacements asked for.
+        expected: usize,
+    },
     /// The loss tensor could not be read back from its device.
     #[error("the loss tensor could not be read: {0}")]
     Read(String),
@@ -196,6 +206,17 @@ pub enum ObjectiveError {
          the device of the module it is given"
     )]
     NoDerivative,
+    /// A step that is replayed is not the one that was recorded.
+    #[error(
+        "the record of this step has {recorded} answer(s) of the objective, and the step asks for {asked}: the trajectory is of another method, \
+         or of another version of this library"
+    )]
+    Recorded {
+        /// Answers that were recorded.
+        recorded: usize,
+        /// Answers that the step asked for.
+        asked: usize,
+    },
     /// The user's objective returned an error.
     #[error(transparent)]
     User(Box<dyn std::error::Error + Send + Sync>),

@@ -1,5 +1,7 @@
 //! The losses of one step, measured by moving the module.
 
+mod joint;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,8 +13,8 @@ use crate::direction::Direction;
 use crate::error::{ConfigError, ObjectiveError, ZoError};
 use crate::fits;
 use crate::masked::MaskedDirection;
-use crate::objective::Objective;
-use crate::oracle::{Oracle, Weights};
+use crate::objective::Numbers;
+use crate::oracle::{Oracle, Weights, worst};
 use crate::perturbed::{Cost, Perturbed};
 use crate::report::{Query, StepReport};
 use crate::selection::Selection;
@@ -37,7 +39,11 @@ pub(crate) struct Evaluator<'a, M, O> {
     perturbs: Arc<Selection>,
     /// What passes had cost before this step.
     before: Cost,
+    began_at_rest: bool,
+    /// What the objective has returned.
+    answers: Vec<f64>,
     forwards: usize,
+    evaluations: usize,
     forward_time: Duration,
     trial: Option<Trial>,
 }
@@ -52,7 +58,7 @@ struct Trial {
     read: bool,
 }
 
-impl<'a, M: Module, O: Objective<M>> Evaluator<'a, M, O> {
+impl<'a, M: Module, O: Numbers<M>> Evaluator<'a, M, O> {
     /// For step `step`; `first` if no step of the optimizer has succeeded yet.
     pub(crate) fn new(
         perturbed: &'a mut Perturbed<M>,
@@ -64,6 +70,9 @@ impl<'a, M: Module, O: Objective<M>> Evaluator<'a, M, O> {
         Self {
             tensors: Arc::clone(perturbed.tensors()),
             before: perturbed.cost(),
+            began_at_rest: perturbed.is_at_rest(),
+            answers: Vec::new(),
+            trial: (first && !objective.is_recorded()).then(Trial::default),
             perturbed,
             objective,
             epsilon,
@@ -73,8 +82,8 @@ impl<'a, M: Module, O: Objective<M>> Evaluator<'a, M, O> {
             updated: false,
             perturbs: Arc::new(Selection(Vec::new())),
             forwards: 0,
+            evaluations: 0,
             forward_time: Duration::ZERO,
-            trial: first.then(Trial::default),
         }
     }
 
@@ -104,17 +113,26 @@ impl<'a, M: Module, O: Objective<M>> Evaluator<'a, M, O> {
         Ok(())
     }
 
-    pub(crate) fn report(self, queries: Vec<Query>, skipped: bool) -> StepReport {
+    pub(crate) fn report(
+        self,
+        queries: Vec<Query>,
+        skipped: bool,
+        kappa: Option<f64>,
+    ) -> StepReport {
         let (before, after) = (self.before, self.perturbed.cost());
         StepReport {
             step: self.step,
             queries,
             loss_unperturbed: self.loss_before,
+            kappa,
             forwards: self.forwards,
+            evaluations: self.evaluations,
             passes: after.passes - before.passes,
             swept: after.swept - before.swept,
             skipped,
             copied: after.copied - before.copied,
+            answers: self.answers,
+            began_at_rest: self.began_at_rest,
             seconds_forward: self.forward_time.as_secs_f64(),
             seconds_sweep: (after.busy - before.busy).as_secs_f64(),
         }
@@ -180,6 +198,26 @@ impl<'a, M: Module, O: Objective<M>> Evaluator<'a, M, O> {
         Err(ConfigError::setting("epsilon", self.epsilon, &expected).into())
     }
 
+    /// Looks at the first displacement of an optimizer.
+    fn check_trial(&mut self, displacement: &MaskedDirection) -> Result<(), ZoError> {
+        if let Some(trial) = &mut self.trial
+            && !std::mem::replace(&mut trial.moves, true)
+        {
+            self.check_epsilon(displacement)?;
+        }
+        Ok(())
+    }
+
+    fn check_fits(&mut self, displacement: &MaskedDirection) -> Result<(), ZoError> {
+        let (tensors, linear) = (self.tensors(), Change::Linear(displacement.clone()));
+        fits::check(
+            &linear,
+            &tensors,
+            |number| displacement.covers(number),
+            self,
+        )
+    }
+
     fn finite(&self, value: f64, displacement: &MaskedDirection) -> Result<f64, ZoError> {
         if value.is_finite() {
             return Ok(value);
@@ -213,27 +251,60 @@ impl<'a, M: Module, O: Objective<M>> Evaluator<'a, M, O> {
         };
         self.forward_time += start.elapsed();
         self.forwards += 1;
+        self.evaluations += 1;
         Ok(value)
     }
 }
 
-impl<M: Module, O: Objective<M>> Oracle for Evaluator<'_, M, O> {
+impl<M: Module, O: Numbers<M>> Oracle for Evaluator<'_, M, O> {
     fn loss_at(&mut self, displacement: &Direction) -> Result<f64, ZoError> {
         let masked = MaskedDirection::new(&self.perturbs, displacement.clone());
-        if let Some(trial) = &mut self.trial
-            && !std::mem::replace(&mut trial.moves, true)
-        {
-            self.check_epsilon(&masked)?;
-        }
+        self.check_trial(&masked)?;
         self.loss_after(&masked)
     }
 
+    fn losses_at(
+        &mut self,
+        displacements: &[Direction],
+        candidates: bool,
+    ) -> Result<Vec<f64>, ZoError> {
+        let mut losses = Vec::with_capacity(displacements.len());
+        for some in displacements.chunks(self.at_once()) {
+            if let Some(found) = self.jointly(some, candidates)? {
+                losses.extend(found);
+                continue;
+            }
+            for displacement in some {
+                losses.push(worst(self.loss_at(displacement), candidates)?);
+            }
+        }
+        Ok(losses)
+    }
+
+    fn losses_from_here(
+        &mut self,
+        displacements: &[Direction],
+    ) -> Result<(f64, Vec<f64>), ZoError> {
+        let some = displacements.len().min(self.at_once() - 1);
+        let (some, others) = displacements.split_at(some);
+        let with_here = [&[Direction::zero()], some].concat();
+        if self.loss_here.is_none()
+            && let Some(mut losses) = self.jointly(&with_here, false)?
+        {
+            let here = losses.remove(0);
+            self.note_loss_here(here);
+            losses.extend(self.losses_at(others, false)?);
+            return Ok((here, losses));
+        }
+        Ok((self.loss_here()?, self.losses_at(displacements, false)?))
+    }
+
     fn loss_after(&mut self, change: &MaskedDirection) -> Result<f64, ZoError> {
-        let (tensors, linear) = (self.tensors(), Change::Linear(change.clone()));
-        fits::check(&linear, &tensors, |number| change.covers(number), self)?;
+        self.check_fits(change)?;
         self.perturbed.move_to(change);
         let value = self.evaluate(|objective, module| objective.loss(module))?;
-        if self.perturbed.unread() {
+        self.answers.push(value);
+        if self.perturbed.unread() && !self.objective.is_recorded() {
             return Err(ZoError::Unread);
         }
         self.finite(value, change)
@@ -259,6 +330,7 @@ impl<M: Module, O: Objective<M>> Oracle for Evaluator<'_, M, O> {
         let tangent = Tangent::new(&tensors, &direction);
         let (loss, derivative) =
             self.evaluate(|objective, module| objective.derivative(module, &tangent))?;
+        self.answers.extend([loss, derivative]);
         self.note_loss_here(self.finite(loss, &here)?);
         Ok((loss, self.finite(derivative, &here)?))
     }
@@ -268,7 +340,7 @@ impl<M: Module, O: Objective<M>> Oracle for Evaluator<'_, M, O> {
     }
 }
 
-impl<M: Module, O: Objective<M>> Weights for Evaluator<'_, M, O> {
+impl<M: Module, O: Numbers<M>> Weights for Evaluator<'_, M, O> {
     fn visit(&mut self, visit: &mut dyn FnMut(usize, &TensorData)) {
         self.perturbed.settle();
         visit_values(self.perturbed.module(), visit);

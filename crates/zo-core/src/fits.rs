@@ -3,7 +3,7 @@
 use burn::tensor::DType;
 
 use crate::change::Change;
-use crate::error::ZoError;
+use crate::error::{ConfigError, ZoError};
 use crate::oracle::Weights;
 use crate::tensors::TensorInfo;
 
@@ -91,13 +91,20 @@ fn reach(change: &Change<'_>, number: usize, tensor: &TensorInfo) -> (f64, f64) 
 /// Checks that `change` fits the tensors it moves. `weights` are read only if it could carry some of them out of range.
 ///
 /// # Errors
-/// [`ZoError::Overflow`], naming the first tensor that it does not fit.
+/// [`ZoError::Overflow`], naming the first tensor that it does not fit; [`ZoError::Config`] if it is along a direction that is out of date.
 pub(crate) fn check(
     change: &Change<'_>,
     tensors: &[TensorInfo],
     moves: impl Fn(usize) -> bool,
     weights: &mut dyn Weights,
 ) -> Result<(), ZoError> {
+    if !change.is_current() {
+        return Err(ConfigError::incompatible(
+            "a direction of an earlier step, and a curvature that is kept in a buffer",
+            "what scaled it has changed since; use the curvature that is rebuilt from a window of seeds, or a part that keeps no directions",
+        )
+        .into());
+    }
     let overflow = |tensor: &TensorInfo, change: f64| ZoError::Overflow {
         path: tensor.path.clone(),
         dtype: format!("{:?}", tensor.dtype),

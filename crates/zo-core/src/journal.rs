@@ -10,7 +10,7 @@ use crate::error::ZoError;
 use crate::evaluator::Evaluator;
 use crate::mask::Observation;
 use crate::masked::MaskedDirection;
-use crate::objective::Objective;
+use crate::objective::Numbers;
 use crate::perturbed::Perturbed;
 use crate::report::Query;
 use crate::selection::Selection;
@@ -25,6 +25,8 @@ pub(crate) struct Journal {
     pub(crate) queries: Vec<Query>,
     /// Rounds whose update is done.
     updated: usize,
+    /// The mean square of what each update moves a weight by; `None` once that is not known.
+    squares: Option<f64>,
     undo: Vec<Undo>,
 }
 
@@ -78,11 +80,16 @@ impl Journal {
         (step, lr): (u64, f64),
         change: Change<'_>,
         settings: &Settings,
-        evaluator: &mut Evaluator<'_, M, impl Objective<M>>,
+        evaluator: &mut Evaluator<'_, M, impl Numbers<M>>,
     ) -> Result<(), ZoError> {
         let factors = self.factors(lr, settings, &evaluator.tensors());
         let rounding = settings.rounding_seed(step, self.undo.len());
         let reversed = change.reversed();
+        let square = change.rms(&evaluator.tensors()).map(|rms| rms.powi(2));
+        // Updates of several rounds mostly move other weights.
+        let sum = |square| self.squares.unwrap_or_default() + square;
+        let known = self.undo.is_empty() || self.squares.is_some();
+        self.squares = square.filter(|_| known).map(sum);
         evaluator.update(change, &factors, rounding)?;
         self.undo.push(Undo {
             change: reversed,
@@ -108,6 +115,11 @@ impl Journal {
             perturbed.update(Change::Linear(MaskedDirection::zero()), &grows, None);
         }
         perturbed.settle();
+    }
+
+    /// How far the updates move a weight, as a multiple of `epsilon`.
+    pub(crate) fn kappa(&self, epsilon: f64) -> Option<f64> {
+        Some(self.squares?.sqrt() / epsilon)
     }
 
     /// What each round selected, and its queries.

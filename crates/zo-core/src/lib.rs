@@ -65,6 +65,7 @@ mod tangent;
 mod tensors;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod trajectory;
 mod update;
 mod watch;
 
@@ -81,6 +82,7 @@ pub use mask::{Dense, Observation, SelectContext, SparsityMask};
 pub use masked::MaskedDirection;
 pub use method::Method;
 pub use noise::{Basis, BasisKind, Held, Noise, TensorKey};
+pub use objective::Objective;
 pub use on_the_fly::Perturbation;
 pub use optimizer::{Session, ZerothOrderOptimizer};
 pub use part::Needs;
@@ -92,7 +94,7 @@ pub use report::{Query, StepReport};
 pub use sampler::{PerturbationSampler, SampleContext};
 pub use selection::{Choice, Elements, Selection};
 pub use settings::{NonFinite, Rounding};
-pub use side_path::SidePath;
+pub use side_path::{SidePath, displaced_values};
 pub use step::ZeroOrder;
 pub use tangent::Tangent;
 #[doc(hidden)]

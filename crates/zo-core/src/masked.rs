@@ -48,6 +48,12 @@ impl MaskedDirection {
         self.parts.is_empty()
     }
 
+    /// The number of its noise vectors.
+    pub(crate) fn len(&self) -> usize {
+        let terms = |part: &Part| part.direction.terms().len();
+        self.parts.iter().map(terms).sum()
+    }
+
     /// `self + factor * other`.
     #[must_use]
     pub fn plus(mut self, factor: f64, other: &Self) -> Self {
@@ -95,6 +101,54 @@ impl MaskedDirection {
     /// Whether some of its coordinates are numbers, not seeds.
     pub(crate) fn holds_numbers(&self) -> bool {
         self.parts.iter().any(|part| part.direction.holds_numbers())
+    }
+
+    /// Whether buffers that are about to change scale some of it.
+    pub(crate) fn needs_buffers(&self) -> bool {
+        self.parts.iter().any(|part| part.direction.needs_buffers())
+    }
+
+    /// Whether what scales it is as it was when it was drawn.
+    pub(crate) fn is_current(&self) -> bool {
+        self.parts.iter().all(|part| part.direction.is_current())
+    }
+
+    /// The expected root mean square of its elements on the tensors it moves; `None` if some of its coordinates are
+    /// numbers, or a curvature scales it.
+    pub(crate) fn rms(&self, tensors: &[TensorInfo]) -> Option<f64> {
+        let scaled = |part: &Part| part.direction.is_scaled();
+        if self.holds_numbers() || self.parts.iter().any(scaled) {
+            return None;
+        }
+        let (mut squares, mut weights) = (0.0, 0.0);
+        for (number, tensor) in tensors.iter().enumerate() {
+            if !(tensor.trainable && self.covers(number)) {
+                continue;
+            }
+            let terms = self.terms(number).map(|(term, _)| term.coefficient);
+            let square: f64 = terms.map(|coefficient| coefficient.powi(2)).sum();
+            squares += square * tensor.elements() as f64;
+            weights += tensor.elements() as f64;
+        }
+        Some(if weights > 0.0 {
+            (squares / weights).sqrt()
+        } else {
+            0.0
+        })
+    }
+
+    /// Whether all of it lies in `basis`, whole tensors of it; the basis of the first term counts if none is known yet.
+    pub(crate) fn lies_in(&self, basis: &mut Option<Basis>) -> bool {
+        let whole = |part: &Part| {
+            let mut choices = part.mask.0.iter().flatten();
+            choices.all(|choice| choice.elements == Elements::All)
+        };
+        let mut terms = self.parts.iter().flat_map(|part| part.direction.terms());
+        self.parts.iter().all(whole)
+            && terms.all(|term| {
+                let found = term.basis.as_ref();
+                found.is_some_and(|found| found == basis.get_or_insert_with(|| found.clone()))
+            })
     }
 
     /// A bound on the magnitude of its elements on tensor number `number`.

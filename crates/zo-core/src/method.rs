@@ -162,7 +162,13 @@ impl Method {
         } = self.settings;
         self.coefficients.validate(difference, queries)?;
         self.update.validate()?;
-        let needs = [self.mask.needs(), self.update.needs()];
+        let needs = [self.noise.needs(), self.mask.needs(), self.update.needs()];
+        if needs[0].curvature && difference != Difference::Central {
+            return Err(ConfigError::incompatible(
+                "a noise that is scaled by the curvature, and a difference that is not central",
+                "the curvature along a direction takes the losses on both sides and between them",
+            ));
+        }
         let stochastic = self.settings.rounding == Rounding::Stochastic;
         match refusal(needs, stochastic, self.noise.holds_basis()) {
             None => Ok(()),
@@ -190,7 +196,7 @@ impl Method {
             .as_ref()
             .map_or(0, |sampler| sampler.forwards());
         let queries = self.settings.queries;
-        let drawn = queries * (candidates + self.noise.forwards());
+        let drawn = queries * (candidates + self.noise.forwards()) + self.noise.forwards_in_step();
         let measured = self.settings.difference.forwards(queries);
         drawn + measured + self.coefficients.forwards() + self.update.forwards()
     }
@@ -234,7 +240,7 @@ impl Method {
 
 /// What does not go together, and why.
 fn refusal(
-    [mask, update]: [Needs; 2],
+    [noise, mask, update]: [Needs; 3],
     stochastic: bool,
     holds_basis: bool,
 ) -> Option<(&'static str, &'static str)> {
@@ -248,6 +254,16 @@ fn refusal(
             update.basis && mask.elements,
             "an update rule that works in a subspace, and a mask that chooses elements",
             "what is left of a direction on some elements lies in no subspace; use a mask that chooses whole tensors",
+        ),
+        (
+            noise.curvature && mask.elements,
+            "a noise that is scaled by the curvature, and a mask that chooses elements",
+            "the curvature would be learned of elements that did not move; use a mask that chooses whole tensors",
+        ),
+        (
+            noise.buffers && update.past_estimates,
+            "a noise that keeps buffers, and an update rule that rebuilds past estimates",
+            "the buffers that scaled past directions are gone; use the noise with a window, or the rule with buffers",
         ),
         (
             update.past_estimates && mask.magnitudes,

@@ -1,4 +1,4 @@
-//! Objectives, as a step sees them.
+//! Objectives: what a step evaluates.
 
 use burn::module::Module;
 
@@ -6,12 +6,120 @@ use crate::error::{ObjectiveError, UserError};
 use crate::loss::Loss;
 use crate::tangent::Tangent;
 
-/// What a step evaluates.
-pub(crate) trait Objective<M> {
+/// What a step minimises: any closure `|module| loss`, or a type of its own that can give the losses at several displacements at once.
+///
+/// On the fly, along [low-rank directions](crate::Basis) of one basis, a step can show a module at several displacements at once, for instance at
+/// `theta + epsilon z` and `theta - epsilon z`: its [`SidePath`](crate::SidePath)s then have as many left factors. An objective that puts its
+/// rows into one batch as often as there are displacements computes all products with the weights themselves in one forward, and
+/// reads each weight once:
+///
+/// ```
+/// use burn::module::{Module, Param};
+/// use burn::tensor::{Device, Tensor};
+/// use zo_core::{BasisKind, Basis, Direction, Method, Noise, Objective, Perturbation, PerturbationSampler};
+/// use zo_core::{SampleContext, SidePath, ZeroOrder, ZerothOrderOptimizer, ZoError};
+///
+/// #[derive(Module, Debug)]
+/// struct Model { weight: Param<Tensor<2>> }
+///
+/// impl Model {
+///     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+///         match SidePath::of(&self.weight) {
+///             Some(side) => x.clone().matmul(self.weight.base()) + side.forward(x),
+///             None => x.matmul(self.weight.val()),
+///         }
+///     }
+/// }
+///
+/// struct Rows { x: Tensor<2> }
+///
+/// impl Objective<Model> for Rows {
+///     type Loss = Tensor<1>;
+///
+///     fn loss(&mut self, model: &Model) -> Tensor<1> {
+///         model.forward(self.x.clone()).square().mean()
+///     }
+///
+///     fn at_once(&self) -> usize { 2 }
+///
+///     fn losses(&mut self, model: &Model, displacements: usize) -> Vec<Tensor<1>> {
+///         let y = model.forward(self.x.clone().repeat_dim(0, displacements));
+///         y.chunk(displacements, 0).into_iter().map(|y| y.square().mean()).collect()
+///     }
+/// }
+///
+/// # #[derive(Clone, serde::Serialize)] struct Thin;
+/// # impl PerturbationSampler for Thin {
+/// #     fn sample(&mut self, query: &mut SampleContext<'_>) -> Result<Direction, ZoError> {
+/// #         let basis = Basis::new(BasisKind::Lozo, 2, query.held_seed(0));
+/// #         Ok(Direction::low_rank(&basis, Noise::Gaussian, query.seed()))
+/// #     }
+/// # }
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let device = Device::flex();
+/// let model = Model { weight: Param::from_tensor(Tensor::ones([8, 8], &device)) };
+/// let method = Method::new().with_noise(Thin).with_perturbation(Perturbation::OnTheFly);
+/// let mut session = method.init()?.session(model)?;
+/// let rows = Rows { x: Tensor::ones([4, 8], &device) };
+/// let report = session.step_on(1e-3, rows)?;
+/// assert_eq!((report.forwards, report.evaluations, report.passes), (2, 1, 0));
+/// # Ok(()) }
+/// ```
+pub trait Objective<M> {
+    /// The value of the objective.
+    type Loss: Loss;
+
+    /// The loss of `module`. A step evaluates it several times, each time with different weights; nothing else may differ.
+    fn loss(&mut self, module: &M) -> Self::Loss;
+
+    /// The largest number of displacements that [`losses`](Self::losses) evaluates at once: what memory allows, for activations grow with it.
+    /// By default 1, and `losses` is not called.
+    fn at_once(&self) -> usize {
+        1
+    }
+
+    /// The losses at `displacements` displacements, which `module` shows at once, in their order. It is called with at least 2 and at most
+    /// [`at_once`](Self::at_once) of them.
+    ///
+    /// Rows of displacement k are to be the k-th of as many equal groups, one after the other, wherever a layer computes with a
+    /// [`SidePath`](crate::SidePath) or with [`displaced_values`](crate::displaced_values). If a displaced parameter is read by
+    /// [`Param::val`](burn::module::Param::val), which has one value, the losses are thrown away, and from then on displacements are
+    /// evaluated one at a time.
+    fn losses(&mut self, module: &M, displacements: usize) -> Vec<Self::Loss> {
+        let _ = displacements;
+        vec![self.loss(module)]
+    }
+}
+
+impl<M, L: Loss, F: FnMut(&M) -> L> Objective<M> for F {
+    type Loss = L;
+
+    fn loss(&mut self, module: &M) -> L {
+        self(module)
+    }
+}
+
+/// An objective as a step sees it: numbers, and derivatives where there are any.
+pub(crate) trait Numbers<M> {
     fn loss(&mut self, module: &M) -> Result<f64, ObjectiveError>;
+
+    /// See [`Objective::at_once`].
+    fn at_once(&self) -> usize {
+        1
+    }
+
+    /// See [`Objective::losses`].
+    fn losses(&mut self, module: &M, _: usize) -> Result<Vec<f64>, ObjectiveError> {
+        Ok(vec![self.loss(module)?])
+    }
 
     /// Whether tangents are requested by the ids of parameters.
     fn finds_by_id(&self) -> bool {
+        false
+    }
+
+    /// Whether the values are those of an earlier run: the module is not looked at.
+    fn is_recorded(&self) -> bool {
         false
     }
 
@@ -23,12 +131,26 @@ pub(crate) trait Objective<M> {
     ) -> Result<(f64, f64), ObjectiveError>;
 }
 
-/// A closure that gives a loss.
-pub(crate) struct LossObjective<F>(pub(crate) F);
+/// One that gives losses.
+pub(crate) struct Losses<O>(pub(crate) O);
 
-impl<M: Module, L: Loss, F: FnMut(&M) -> L> Objective<M> for LossObjective<F> {
+impl<M: Module, O: Objective<M>> Numbers<M> for Losses<O> {
     fn loss(&mut self, module: &M) -> Result<f64, ObjectiveError> {
-        (self.0)(module).value()
+        self.0.loss(module).value()
+    }
+
+    fn at_once(&self) -> usize {
+        self.0.at_once()
+    }
+
+    fn losses(&mut self, module: &M, displacements: usize) -> Result<Vec<f64>, ObjectiveError> {
+        let losses = self.0.losses(module, displacements).into_iter();
+        let losses: Vec<f64> = losses.map(Loss::value).collect::<Result<_, _>>()?;
+        let (found, expected) = (losses.len(), displacements);
+        if found != expected {
+            return Err(ObjectiveError::Count { found, expected });
+        }
+        Ok(losses)
     }
 
     #[cfg(feature = "autodiff")]
@@ -37,7 +159,7 @@ impl<M: Module, L: Loss, F: FnMut(&M) -> L> Objective<M> for LossObjective<F> {
         module: &M,
         tangent: &Tangent<'_>,
     ) -> Result<(f64, f64), ObjectiveError> {
-        crate::backward::derivative(module, tangent, &mut self.0)
+        crate::backward::derivative(module, tangent, &mut |module: &M| self.0.loss(module))
     }
 
     #[cfg(not(feature = "autodiff"))]
@@ -49,7 +171,7 @@ impl<M: Module, L: Loss, F: FnMut(&M) -> L> Objective<M> for LossObjective<F> {
 /// A closure that gives a loss and its derivative along a tangent.
 pub(crate) struct JvpObjective<F>(pub(crate) F);
 
-impl<M, E: Into<UserError>, F> Objective<M> for JvpObjective<F>
+impl<M, E: Into<UserError>, F> Numbers<M> for JvpObjective<F>
 where
     F: FnMut(&M, &Tangent<'_>) -> Result<(f64, f64), E>,
 {
@@ -68,5 +190,52 @@ where
         tangent: &Tangent<'_>,
     ) -> Result<(f64, f64), ObjectiveError> {
         (self.0)(module, tangent).map_err(|error| ObjectiveError::User(error.into()))
+    }
+}
+
+/// What the objective of a step answered when the step was first taken: see [`StepReport::answers`](crate::StepReport::answers).
+pub(crate) struct RecordedObjective<'a> {
+    answers: &'a [f64],
+    given: usize,
+}
+
+impl<'a> RecordedObjective<'a> {
+    pub(crate) fn new(answers: &'a [f64]) -> Self {
+        Self { answers, given: 0 }
+    }
+
+    fn next(&mut self) -> Result<f64, ObjectiveError> {
+        let answer = self.answers.get(self.given).copied();
+        self.given += 1;
+        answer.ok_or_else(|| self.mismatch())
+    }
+
+    fn mismatch(&self) -> ObjectiveError {
+        ObjectiveError::Recorded {
+            recorded: self.answers.len(),
+            asked: self.given,
+        }
+    }
+
+    /// Whether the step has asked for every answer.
+    pub(crate) fn check_spent(&self) -> Result<(), ObjectiveError> {
+        match self.given == self.answers.len() {
+            true => Ok(()),
+            false => Err(self.mismatch()),
+        }
+    }
+}
+
+impl<M> Numbers<M> for &mut RecordedObjective<'_> {
+    fn loss(&mut self, _: &M) -> Result<f64, ObjectiveError> {
+        self.next()
+    }
+
+    fn is_recorded(&self) -> bool {
+        true
+    }
+
+    fn derivative(&mut self, _: &M, _: &Tangent<'_>) -> Result<(f64, f64), ObjectiveError> {
+        Ok((self.next()?, self.next()?))
     }
 }

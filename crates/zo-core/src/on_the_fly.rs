@@ -5,8 +5,10 @@
 //! replaced nor removed without folding in the user's own, so it is attached to a clone of the module. The clone shares all weights
 //! and is dropped when the module moves on; the module itself is never changed.
 
+mod joint;
+
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use burn::module::{Module, Param, Reparameterization, Reparameterizer};
@@ -20,6 +22,8 @@ use crate::error::{ConfigError, ZoError};
 use crate::masked::MaskedDirection;
 use crate::side_path::SidePath;
 use crate::tensors::TensorInfo;
+
+pub(crate) use joint::Joint;
 
 /// How a step displaces the weights for an evaluation of the objective.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -99,6 +103,10 @@ pub(crate) struct OnTheFly<M> {
     banks: bool,
     /// The updates that wait there: the view shows them, the weights lack them.
     bank: MaskedDirection,
+    /// Whether updates were written to the weights before the module was held.
+    pub(crate) written: bool,
+    /// Whether several displacements may be shown at once, as far as is known.
+    joint: bool,
 }
 
 impl<M: Module> OnTheFly<M> {
@@ -110,6 +118,8 @@ impl<M: Module> OnTheFly<M> {
             begin: 0,
             banks: false,
             bank: MaskedDirection::zero(),
+            written: false,
+            joint: true,
         }
     }
 
@@ -119,6 +129,11 @@ impl<M: Module> OnTheFly<M> {
             banks: true,
             ..self
         }
+    }
+
+    /// Whether they may.
+    pub(crate) fn banks(&self) -> bool {
+        self.banks
     }
 
     /// The updates that wait.
@@ -170,7 +185,7 @@ impl<M: Module> OnTheFly<M> {
             .enumerate()
             .filter(|(number, tensor)| tensor.trainable && target.covers(*number));
         let displaced = moves.map(|(number, tensor)| {
-            let displaced = Displaced::new(number, tensor, target, swept);
+            let displaced = Displaced::new(number, tensor, std::slice::from_ref(target), swept);
             (tensor.path.as_str(), displaced)
         });
         self.view = (!target.is_zero()).then(|| attach(module, displaced));
@@ -180,8 +195,12 @@ impl<M: Module> OnTheFly<M> {
 /// The reparameterization `theta -> theta + d`. It has no parameters, so visitors and mappers see the weights at `theta`.
 #[derive(Module, Debug)]
 pub(crate) struct Displaced {
+    /// One for each displacement that is shown at once.
     #[module(skip)]
-    sweep: Sweep,
+    sweeps: Arc<[Sweep]>,
+    /// Whether the value was asked for where there are several.
+    #[module(skip)]
+    misread: Arc<AtomicBool>,
     /// Counts the weights computed.
     #[module(skip)]
     swept: Arc<AtomicU64>,
@@ -194,13 +213,14 @@ impl Displaced {
     fn new(
         number: usize,
         tensor: &TensorInfo,
-        target: &MaskedDirection,
+        targets: &[MaskedDirection],
         swept: &Arc<AtomicU64>,
     ) -> Self {
-        let sweep = Sweep::between(number, tensor.key, &MaskedDirection::zero(), target);
+        let to = |target| Sweep::between(number, tensor.key, &MaskedDirection::zero(), target);
         Self {
             // Nothing ever has to find theta again from the displaced weight.
-            sweep: sweep.unmarked(),
+            sweeps: targets.iter().map(|target| to(target).unmarked()).collect(),
+            misread: Arc::default(),
             swept: Arc::clone(swept),
             side_path: Arc::default(),
         }
@@ -209,13 +229,32 @@ impl Displaced {
     /// The displacement of `weight`, which carries this, as thin factors.
     pub(crate) fn side_path(&self, weight: &Param<Tensor<2>>) -> Option<SidePath> {
         let make = || {
-            let factors = Factors::of(&self.sweep.clone().shaped(&weight.shape()))?;
-            Some(SidePath::new(&factors, &weight.base().device()))
+            let factors = self.sweeps.iter().map(|sweep| {
+                if sweep.is_still() {
+                    return Some(None);
+                }
+                Factors::of(&sweep.clone().shaped(&weight.shape())).map(Some)
+            });
+            let factors: Vec<_> = factors.collect::<Option<_>>()?;
+            SidePath::new(&factors, &weight.base().device())
         };
         let side_path = self.side_path.get_or_init(make).clone()?;
-        let [coordinates, _] = side_path.size();
-        self.swept.fetch_add(coordinates as u64, Ordering::Relaxed);
+        let coordinates = side_path.coordinates() as u64;
+        self.swept.fetch_add(coordinates, Ordering::Relaxed);
         Some(side_path)
+    }
+
+    /// `base` at each displacement.
+    pub(crate) fn values<const D: usize>(&self, base: Tensor<D>) -> Vec<Tensor<D>> {
+        let each = self.sweeps.iter();
+        each.map(|to| self.value(base.clone(), to)).collect()
+    }
+
+    fn value<const D: usize>(&self, base: Tensor<D>, to: &Sweep) -> Tensor<D> {
+        let elements = base.shape().num_elements() as u64;
+        self.swept.fetch_add(elements, Ordering::Relaxed);
+        // The parameter holds the base as well, so the kernel writes elsewhere.
+        sweep(base, to.clone())
     }
 }
 
@@ -224,10 +263,13 @@ impl Reparameterization for Displaced {
     const NAME: &'static str = "zo-core displacement";
 
     fn apply<const D: usize>(&self, base: Tensor<D>) -> Tensor<D> {
-        let elements = base.shape().num_elements() as u64;
-        self.swept.fetch_add(elements, Ordering::Relaxed);
-        // The parameter holds the base as well, so the kernel writes elsewhere.
-        sweep(base, self.sweep.clone())
+        match &*self.sweeps {
+            [to] => self.value(base, to),
+            _ => {
+                self.misread.store(true, Ordering::Relaxed);
+                base
+            }
+        }
     }
 }
 

@@ -3,8 +3,9 @@
 use burn::module::Module;
 
 use crate::bank::Banked;
-use crate::error::{RecordError, StepError, ZoError};
+use crate::error::{ConfigError, RecordError, StepError, ZoError};
 use crate::loss::Loss;
+use crate::objective::Objective;
 use crate::perturbed::Perturbed;
 use crate::position::Position;
 use crate::record::OptimizerRecord;
@@ -18,19 +19,20 @@ pub trait ZerothOrderOptimizer {
     /// [`StepError`], with the module, if nothing in it trains or something that does cannot be perturbed.
     fn hold<M: Module>(&self, module: M) -> Result<Perturbed<M>, StepError<M>>;
 
-    /// One step on a module that is [held](Self::hold), at learning rate `lr` (any of burn's schedulers gives one). `objective` is evaluated
-    /// a few times, each time with other weights; it must use the same batch every time.
+    /// One step on a module that is [held](Self::hold), at learning rate `lr` (any of burn's schedulers gives one). `objective`, a closure
+    /// `|module: &M| loss` or a type of its own, is evaluated a few times, each time with other weights; it must use the same batch every
+    /// time.
     ///
     /// The weights are written in place if nothing else holds them; a clone of the module keeps its values and costs memory. With
     /// [`Perturbation::OnTheFly`](crate::Perturbation::OnTheFly) only the update writes them.
     ///
     /// # Errors
     /// The reason. The module is then at its weights, and the optimizer is as it was before the step: trying again draws the same noise.
-    fn step_on<M: Module, L: Loss>(
+    fn step_on<M: Module>(
         &mut self,
         lr: f64,
         held: &mut Perturbed<M>,
-        objective: impl FnMut(&M) -> L,
+        objective: impl Objective<M>,
     ) -> Result<StepReport, ZoError>;
 
     /// One step on `module`: as [`step_on`](Self::step_on), from its weights to its new weights.
@@ -46,6 +48,28 @@ pub trait ZerothOrderOptimizer {
         let mut held = self.hold(module)?;
         let report = self.step_on(lr, &mut held, objective);
         held.end(report)
+    }
+
+    /// Whether its steps can be [replayed](Self::replay_on). By default they cannot.
+    fn replays(&self) -> bool {
+        false
+    }
+
+    /// Takes a step again: [`step_on`](Self::step_on) with an objective that returns what it returned then, the report's
+    /// [`answers`](StepReport::answers). Nothing is evaluated. From the same weights, at the same place, the module ends at the same place
+    /// with the same weights, and the optimizer in the same state, bit for bit: it is the same code.
+    ///
+    /// # Errors
+    /// As [`step_on`](Self::step_on), and if the step asks for more answers or fewer; by default that its steps cannot be replayed.
+    fn replay_on<M: Module>(
+        &mut self,
+        lr: f64,
+        held: &mut Perturbed<M>,
+        answers: &[f64],
+    ) -> Result<StepReport, ZoError> {
+        let _ = (lr, held, answers);
+        let reason = "its steps do not follow from the values of the objective, as those of gradients; go on from a checkpoint";
+        Err(ConfigError::incompatible("this optimizer and a trajectory", reason).into())
     }
 
     /// Begins a [`Session`] on `module`. (Load the optimizer's record first.)
@@ -134,6 +158,18 @@ impl<M: Module, O: ZerothOrderOptimizer> Session<M, O> {
         &mut self,
         lr: f64,
         objective: impl FnMut(&M) -> L,
+    ) -> Result<StepReport, ZoError> {
+        self.step_on(lr, objective)
+    }
+
+    /// As [`step`](Self::step), with an objective that may evaluate [several displacements at once](Objective::losses).
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn step_on(
+        &mut self,
+        lr: f64,
+        objective: impl Objective<M>,
     ) -> Result<StepReport, ZoError> {
         self.optimizer.step_on(lr, &mut self.held, objective)
     }

@@ -21,11 +21,37 @@ pub(crate) trait Oracle: Weights {
     /// If the objective fails or is not finite, or if the displacement does not fit the weights' dtype.
     fn loss_at(&mut self, displacement: &Direction) -> Result<f64, ZoError>;
 
+    /// L(theta + displacement) for each of these, several in one evaluation where the objective can. Infinity counts as a loss if
+    /// `candidates` are compared with each other.
+    ///
+    /// # Errors
+    /// As [`loss_at`](Self::loss_at).
+    fn losses_at(
+        &mut self,
+        displacements: &[Direction],
+        candidates: bool,
+    ) -> Result<Vec<f64>, ZoError> {
+        let each = displacements.iter();
+        each.map(|displacement| worst(self.loss_at(displacement), candidates))
+            .collect()
+    }
+
     /// L(theta), evaluated at most once in a step.
     ///
     /// # Errors
     /// As [`loss_at`](Self::loss_at).
     fn loss_here(&mut self) -> Result<f64, ZoError>;
+
+    /// L(theta), and L(theta + displacement) for each of these.
+    ///
+    /// # Errors
+    /// As [`loss_at`](Self::loss_at).
+    fn losses_from_here(
+        &mut self,
+        displacements: &[Direction],
+    ) -> Result<(f64, Vec<f64>), ZoError> {
+        Ok((self.loss_here()?, self.losses_at(displacements, false)?))
+    }
 
     /// L(theta + change).
     ///
@@ -41,4 +67,14 @@ pub(crate) trait Oracle: Weights {
 
     /// The perturbation radius.
     fn epsilon(&self) -> f64;
+}
+
+/// Among `candidates` infinity is a loss like any other, the worst.
+pub(crate) fn worst(loss: Result<f64, ZoError>, candidates: bool) -> Result<f64, ZoError> {
+    match loss {
+        Err(ZoError::NonFiniteLoss { value, .. }) if candidates && value == f64::INFINITY => {
+            Ok(value)
+        }
+        other => other,
+    }
 }

@@ -96,8 +96,10 @@ pub struct Needs {
     pub elements: bool,
     /// A rule that works in the coordinates of a basis that the noise [holds](crate::PerturbationSampler::holds_basis).
     pub basis: bool,
-    /// A rule that keeps buffers the size of the weights, and so gives [`Change::Custom`](crate::Change::Custom).
+    /// A rule that keeps buffers the size of the weights, and so gives [`Change::Custom`](crate::Change::Custom); or a noise that does.
     pub buffers: bool,
+    /// A noise that is scaled by what past losses have shown of the curvature: it needs three losses along a direction.
+    pub curvature: bool,
 }
 
 /// The name of a type as configurations write it: `RandomLayers` is `random-layers`.

@@ -1,5 +1,6 @@
 //! A module that remembers where it stands.
 
+mod summed;
 mod waiting;
 
 use std::collections::HashMap;
@@ -14,7 +15,7 @@ use crate::backend::Sweep;
 use crate::change::Change;
 use crate::error::{StepError, ZoError};
 use crate::masked::MaskedDirection;
-use crate::on_the_fly::{OnTheFly, Perturbation};
+use crate::on_the_fly::{Joint, OnTheFly, Perturbation};
 use crate::pass::{Custom, Pass};
 use crate::position::Pending;
 use crate::report::StepReport;
@@ -54,6 +55,8 @@ enum Mode<M> {
     Lazy(Option<Pending>),
     /// Updates are written, displacements are shown.
     OnTheFly(OnTheFly<M>),
+    /// Updates add up until they must be written, and nobody looks at displacements.
+    Summed(Pending),
 }
 
 /// What passes have cost up to a given moment: see [`StepReport`](crate::StepReport).
@@ -119,6 +122,16 @@ impl<M: Module> Perturbed<M> {
         self.module()
     }
 
+    /// The module at its weights as an objective sees it: updates in a bank are shown, not written.
+    #[doc(hidden)]
+    pub fn shown(&mut self) -> &M {
+        match self.is_view() {
+            true => self.move_to(&MaskedDirection::zero()),
+            false => self.settle(),
+        }
+        self.module()
+    }
+
     /// Changes the module itself, at its weights: for optimizers that write parameters which this one does not train. Shapes, ids and
     /// paths must stay.
     #[doc(hidden)]
@@ -152,6 +165,26 @@ impl<M: Module> Perturbed<M> {
         &self.tensors
     }
 
+    /// Whether the module stands at its weights, every update included.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let written = match &self.mode {
+            Mode::Written => true,
+            Mode::Lazy(pending) => pending.is_none(),
+            Mode::OnTheFly(on_the_fly) => on_the_fly.bank().is_zero(),
+            Mode::Summed(sum) => sum.is_nothing(),
+        };
+        written && self.displacement.is_zero()
+    }
+
+    /// Whether updates may wait, as in a [`Session`](crate::Session).
+    pub(crate) fn is_lazy(&self) -> bool {
+        match &self.mode {
+            Mode::Lazy(_) => true,
+            Mode::OnTheFly(on_the_fly) => on_the_fly.banks(),
+            Mode::Written | Mode::Summed(_) => false,
+        }
+    }
+
     /// The module, at `theta + displacement`. (An update that waits is not in `theta` yet.)
     #[doc(hidden)]
     pub fn module(&self) -> &M {
@@ -169,10 +202,32 @@ impl<M: Module> Perturbed<M> {
         self.on_the_fly().is_some()
     }
 
+    /// The module at all of these displacements at once, wherever it stands; `None` if it cannot be shown so. Drop it before the next
+    /// update.
+    pub(crate) fn joint(&mut self, targets: &[MaskedDirection]) -> Option<Joint<M>> {
+        for target in targets {
+            self.fold_before(target);
+        }
+        let module = self.module.as_ref()?;
+        self.on_the_fly()?.joint(module, &self.tensors, targets)
+    }
+
+    /// From now on, [`joint`](Self::joint) is `None`.
+    pub(crate) fn one_at_a_time(&mut self) {
+        if let Mode::OnTheFly(on_the_fly) = &mut self.mode {
+            on_the_fly.one_at_a_time();
+        }
+    }
+
+    /// Whether displacements leave the weights where they are.
+    fn keeps_weights(&self) -> bool {
+        matches!(self.mode, Mode::OnTheFly(_) | Mode::Summed(_))
+    }
+
     fn on_the_fly(&self) -> Option<&OnTheFly<M>> {
         match &self.mode {
             Mode::OnTheFly(on_the_fly) => Some(on_the_fly),
-            Mode::Written | Mode::Lazy(_) => None,
+            Mode::Written | Mode::Lazy(_) | Mode::Summed(_) => None,
         }
     }
 
@@ -223,6 +278,7 @@ impl<M: Module> Perturbed<M> {
             // Magnitudes are those of the weights after the update.
             self.settle();
         }
+        self.fold_before(target);
         if !self.waits() && *target == self.displacement {
             return;
         }
@@ -233,6 +289,7 @@ impl<M: Module> Perturbed<M> {
                 return;
             }
             (Mode::Lazy(pending), _) => pending.take(),
+            (Mode::Summed(_), _) => return,
             _ => None,
         };
         self.pass(None, |number, tensor| {
@@ -272,8 +329,11 @@ impl<M: Module> Perturbed<M> {
         if self.waits() {
             self.settle();
         }
-        if self.is_view() {
+        if self.keeps_weights() {
             self.move_to(&MaskedDirection::zero());
+        }
+        if self.sums(&change, factors) {
+            return;
         }
         let decays = factors.iter().flatten().any(|factor| *factor != 1.0);
         // Which elements a mask by magnitude has chosen is lost once their weights have changed.

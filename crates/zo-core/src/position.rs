@@ -18,6 +18,9 @@ pub struct Position {
     /// Updates of low rank that are not in the weights yet.
     #[serde(default, skip_serializing_if = "MaskedDirection::is_zero")]
     pub(crate) bank: MaskedDirection,
+    /// On the fly: whether updates have been written to the weights before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) written: bool,
 }
 
 /// An update that waits: `theta <- factor theta + direction`.
@@ -44,6 +47,7 @@ impl Position {
             displacement,
             pending,
             bank,
+            written: false,
         }
     }
 

@@ -28,8 +28,15 @@ pub struct StepReport {
     pub queries: Vec<Query>,
     /// L(theta) before any perturbation, where the method evaluates it.
     pub loss_unperturbed: Option<f64>,
-    /// Evaluations of the objective.
+    /// Kappa: how far the update moves a weight, as a multiple of the perturbation radius (root mean squares; `lr rms(g) / epsilon` for SGD).
+    /// One step's is as noisy as its derivatives. `None` where the distance does not follow from seeds (rules with moments), and for
+    /// skipped steps.
+    #[serde(default)]
+    pub kappa: Option<f64>,
+    /// Losses that were evaluated.
     pub forwards: usize,
+    /// Calls of the objective: fewer than `forwards` where it gives [several losses at once](crate::Objective::losses).
+    pub evaluations: usize,
     /// Passes over the weights that take part; on the fly that is the update alone. In a [`Session`](crate::Session) those made in
     /// this step, including the previous step's update.
     pub passes: usize,
@@ -42,6 +49,15 @@ pub struct StepReport {
     /// memory. 0 when all is well. On lazy devices writes are counted when they execute. Weights computed on the fly do not count as writes.
     #[doc(hidden)]
     pub copied: usize,
+    /// Everything the objective returned, in the order of its evaluations: losses; where a method takes exact derivatives, each loss and its
+    /// derivative. With the learning rate and [`began_at_rest`](Self::began_at_rest) this is all that a step takes from outside, so it is what a
+    /// [trajectory](crate::trajectory) holds. Not part of the JSON.
+    #[serde(skip)]
+    pub answers: Vec<f64>,
+    /// Whether the module stood at its weights when the step began: in a [`Session`](crate::Session) only if something looked at them since
+    /// the previous step. Not part of the JSON.
+    #[serde(skip)]
+    pub began_at_rest: bool,
     /// Seconds spent in the objective, which on the fly include those of the noise. Devices that execute lazily spend the passes' time
     /// here too.
     pub seconds_forward: f64,

@@ -5,10 +5,13 @@ use serde_json::Value;
 
 use crate::direction::Direction;
 use crate::error::{ConfigError, RecordError, ZoError};
+use crate::mask::Observation;
 use crate::noise::Noise;
-use crate::oracle::Oracle;
-use crate::part::{PartConfig, name_of, stateless};
+use crate::oracle::{Oracle, worst};
+use crate::part::{Needs, PartConfig, name_of, stateless};
+use crate::record::Buffers;
 use crate::seeds::Seeds;
+use crate::update::no_buffers;
 
 /// Chooses the direction `z` of a query.
 ///
@@ -53,6 +56,16 @@ pub trait PerturbationSampler: DynClone + erased_serde::Serialize + Send {
         false
     }
 
+    /// What it requires of the other parts. By default nothing.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    /// The scalars measured in a step that succeeded, in one of its rounds, for a noise that learns. By default ignored; samplers are not told.
+    fn observe(&mut self, observation: &Observation<'_>) {
+        let _ = observation;
+    }
+
     /// The name in configurations and records: by default that of the type, in kebab-case.
     fn name(&self) -> String {
         name_of::<Self>()
@@ -71,6 +84,11 @@ pub trait PerturbationSampler: DynClone + erased_serde::Serialize + Send {
         0
     }
 
+    /// Evaluations of the loss in a step, however many directions are drawn. By default none.
+    fn forwards_in_step(&self) -> usize {
+        0
+    }
+
     /// The state to save: by default none.
     fn record(&self) -> Value {
         Value::Null
@@ -82,6 +100,20 @@ pub trait PerturbationSampler: DynClone + erased_serde::Serialize + Send {
     /// If the record was not written by this sampler.
     fn load_record(&mut self, record: Value) -> Result<(), RecordError> {
         stateless("sampler", &record)
+    }
+
+    /// The buffers of a noise to save: by default none. One that [has some](Needs::buffers) is not cloned before a step: it changes in
+    /// [`observe`](Self::observe), when nothing can fail any more.
+    fn buffers(&self) -> Buffers {
+        Buffers::default()
+    }
+
+    /// Restores them, after [`load_record`](Self::load_record).
+    ///
+    /// # Errors
+    /// If they were not written by this noise.
+    fn load_buffers(&mut self, buffers: Buffers) -> Result<(), RecordError> {
+        no_buffers(&buffers)
     }
 }
 
@@ -175,10 +207,16 @@ impl<'a> SampleContext<'a> {
     /// # Errors
     /// If the objective fails or returns NaN, or if the displacement does not fit the weights' dtype.
     pub fn loss_at(&mut self, displacement: &Direction) -> Result<f64, ZoError> {
-        match self.oracle.loss_at(displacement) {
-            Err(ZoError::NonFiniteLoss { value, .. }) if value == f64::INFINITY => Ok(value),
-            other => other,
-        }
+        worst(self.oracle.loss_at(displacement), true)
+    }
+
+    /// [`loss_at`](Self::loss_at) each of these displacements, in their order: several in one evaluation, where the
+    /// [objective](crate::Objective::losses) can.
+    ///
+    /// # Errors
+    /// As [`loss_at`](Self::loss_at).
+    pub fn losses_at(&mut self, displacements: &[Direction]) -> Result<Vec<f64>, ZoError> {
+        self.oracle.losses_at(displacements, true)
     }
 }
 

@@ -7,14 +7,13 @@ use crate::coefficients::CoefficientRule;
 use crate::error::{ConfigError, RecordError, StepError, ZoError};
 use crate::evaluator::Evaluator;
 use crate::journal::Journal;
-use crate::loss::Loss;
 use crate::mask::{SelectContext, SparsityMask};
 use crate::method::Method;
 use crate::model::{ModelRecord, check_same, model_of};
-use crate::objective::{JvpObjective, LossObjective, Objective};
+use crate::objective::{JvpObjective, Losses, Numbers, Objective, RecordedObjective};
 use crate::optimizer::{Session, ZerothOrderOptimizer};
 use crate::perturbed::Perturbed;
-use crate::record::{OptimizerRecord, from_record};
+use crate::record::{Buffers, OptimizerRecord, from_record};
 use crate::report::StepReport;
 use crate::sampler::{PerturbationSampler, SampleContext};
 use crate::seeds::Seeds;
@@ -22,6 +21,9 @@ use crate::settings::{NonFinite, Settings};
 use crate::tangent::Tangent;
 use crate::tensors::TensorInfo;
 use crate::update::{Estimate, UpdateContext, UpdateRule};
+
+/// What the names of the noise's buffers begin with in a record.
+const NOISE: &str = "noise.";
 
 /// A zeroth-order optimizer: a [`Method`] at work.
 ///
@@ -40,11 +42,11 @@ pub struct ZeroOrder {
 
 /// The parts of an optimizer as they were before a step.
 struct Snapshot {
-    noise: Box<dyn PerturbationSampler>,
+    /// `None` for parts that keep buffers: those change when nothing can fail any more. So does `update`.
+    noise: Option<Box<dyn PerturbationSampler>>,
     sampler: Option<Box<dyn PerturbationSampler>>,
     mask: Box<dyn SparsityMask>,
     coefficients: Box<dyn CoefficientRule>,
-    /// `None` for rules that keep buffers: those change when nothing can fail any more.
     update: Option<Box<dyn UpdateRule>>,
 }
 
@@ -79,7 +81,7 @@ impl ZeroOrder {
     fn estimate<M: Module>(
         &mut self,
         seeds: &mut Seeds,
-        at: &mut Evaluator<'_, M, impl Objective<M>>,
+        at: &mut Evaluator<'_, M, impl Numbers<M>>,
         journal: &mut Journal,
         estimate: &mut Estimate,
     ) -> Result<(), ZoError> {
@@ -89,16 +91,24 @@ impl ZeroOrder {
             sampler,
             ..
         } = &mut self.method;
-        for _ in 0..settings.queries {
-            let mut context = SampleContext::new(seeds, &mut **noise, at);
-            let z = match sampler {
-                Some(sampler) => sampler.sample(&mut context)?,
-                None => context.noise()?,
+        let mut left = settings.queries;
+        while left > 0 {
+            // One, unless the objective evaluates several displacements at once.
+            let together = settings.difference.queries(at.at_once()).min(left);
+            let mut sample = || {
+                let mut context = SampleContext::new(seeds, &mut **noise, at);
+                match sampler {
+                    Some(sampler) => sampler.sample(&mut context),
+                    None => context.noise(),
+                }
             };
-            let query = settings.difference.measure(z, at)?;
-            at.check_query(&query)?;
-            estimate.push(query.clone(), journal.masked(&query.direction));
-            journal.queries.push(query);
+            let z = (0..together).map(|_| sample()).collect::<Result<_, _>>()?;
+            for query in settings.difference.measure(z, at)? {
+                at.check_query(&query)?;
+                estimate.push(query.clone(), journal.masked(&query.direction));
+                journal.queries.push(query);
+            }
+            left -= together;
         }
         Ok(())
     }
@@ -107,7 +117,7 @@ impl ZeroOrder {
     fn descend<M: Module>(
         &mut self,
         lr: f64,
-        at: &mut Evaluator<'_, M, impl Objective<M>>,
+        at: &mut Evaluator<'_, M, impl Numbers<M>>,
         journal: &mut Journal,
     ) -> Result<(), ZoError> {
         let (run, step, tensors) = (self.settings().seed, self.step, at.tensors());
@@ -145,7 +155,7 @@ impl ZeroOrder {
         &mut self,
         lr: f64,
         held: &mut Perturbed<M>,
-        objective: impl Objective<M>,
+        objective: impl Numbers<M>,
     ) -> Result<StepReport, ZoError> {
         if !(lr >= 0.0 && lr.is_finite()) {
             let expected = "finite and not negative";
@@ -159,6 +169,7 @@ impl ZeroOrder {
         }
         self.recognise(held.tensors())?;
         let before = self.snapshot();
+        let recorded = objective.is_recorded();
         let (epsilon, step) = (self.settings().epsilon, self.step);
         let mut at = Evaluator::new(held, objective, epsilon, step, self.first);
         let mut journal = Journal::default();
@@ -177,11 +188,13 @@ impl ZeroOrder {
         if !skipped {
             for observation in journal.observations(&at.tensors()) {
                 self.method.mask.observe(&observation);
+                self.method.noise.observe(&observation);
             }
-            self.first = false;
+            self.first &= recorded;
         }
         self.step += 1;
-        Ok(at.report(journal.queries, skipped))
+        let kappa = journal.kappa(epsilon).filter(|_| !skipped);
+        Ok(at.report(journal.queries, skipped, kappa))
     }
 
     /// Whether these are the tensors that a loaded record, if any, belongs to. From then on they are the model's.
@@ -205,7 +218,7 @@ impl ZeroOrder {
             ..
         } = &self.method;
         Snapshot {
-            noise: noise.clone(),
+            noise: (!noise.needs().buffers).then(|| noise.clone()),
             sampler: sampler.clone(),
             mask: mask.clone(),
             coefficients: coefficients.clone(),
@@ -214,7 +227,9 @@ impl ZeroOrder {
     }
 
     fn go_back(&mut self, before: Snapshot) {
-        self.method.noise = before.noise;
+        if let Some(noise) = before.noise {
+            self.method.noise = noise;
+        }
         self.method.sampler = before.sampler;
         self.method.mask = before.mask;
         self.method.coefficients = before.coefficients;
@@ -250,13 +265,29 @@ impl ZerothOrderOptimizer for ZeroOrder {
         )
     }
 
-    fn step_on<M: Module, L: Loss>(
+    fn step_on<M: Module>(
         &mut self,
         lr: f64,
         held: &mut Perturbed<M>,
-        objective: impl FnMut(&M) -> L,
+        objective: impl Objective<M>,
     ) -> Result<StepReport, ZoError> {
-        self.step_held(lr, held, LossObjective(objective))
+        self.step_held(lr, held, Losses(objective))
+    }
+
+    fn replays(&self) -> bool {
+        true
+    }
+
+    fn replay_on<M: Module>(
+        &mut self,
+        lr: f64,
+        held: &mut Perturbed<M>,
+        answers: &[f64],
+    ) -> Result<StepReport, ZoError> {
+        let mut objective = RecordedObjective::new(answers);
+        let report = self.step_held(lr, held, &mut objective)?;
+        objective.check_spent()?;
+        Ok(report)
     }
 
     fn steps(&self) -> u64 {
@@ -285,6 +316,8 @@ impl ZerothOrderOptimizer for ZeroOrder {
             ("coefficients", coefficients.record()),
             ("update", update.record()),
         ];
+        let own = noise.buffers().into_iter();
+        let own = own.map(|(name, values)| (format!("{NOISE}{name}"), values));
         OptimizerRecord {
             version: OptimizerRecord::VERSION,
             method: self.method.config(),
@@ -293,7 +326,7 @@ impl ZerothOrderOptimizer for ZeroOrder {
                 .unwrap_or_default(),
             step: self.step,
             parts: Map::from_iter(parts.map(|(part, state)| (part.to_owned(), state))),
-            buffers: update.buffers(),
+            buffers: update.buffers().into_iter().chain(own).collect(),
         }
     }
 
@@ -316,14 +349,19 @@ impl ZeroOrder {
         let mut state = |part: &str| parts.remove(part).unwrap_or_default();
         let model = from_record::<Option<ModelRecord>>("model", record.model)?;
         let method = &mut self.method;
+        let (own, buffers): (Buffers, Buffers) =
+            (record.buffers.into_iter()).partition(|(name, _)| name.starts_with(NOISE));
+        let own = own.into_iter();
+        let own = own.map(|(name, values)| (name[NOISE.len()..].to_owned(), values));
         method.noise.load_record(state("noise"))?;
+        method.noise.load_buffers(own.collect())?;
         if let Some(sampler) = &mut method.sampler {
             sampler.load_record(state("sampler"))?;
         }
         method.mask.load_record(state("mask"))?;
         let coefficients = state("coefficients");
         method.coefficients.load_record(coefficients)?;
-        method.update.load_record(state("update"), record.buffers)?;
+        method.update.load_record(state("update"), buffers)?;
         (self.step, self.model) = (record.step, model);
         (self.loaded, self.first) = (true, true);
         Ok(())

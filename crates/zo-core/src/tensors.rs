@@ -73,22 +73,40 @@ const PART: usize = 1 << 20;
 
 /// Visits the values of a module's float parameters, part by part: see [`Weights`](crate::oracle::Weights).
 pub(crate) fn visit_values<M: Module>(module: &M, visit: &mut dyn FnMut(usize, &TensorData)) {
+    visit_values_of(module, &|_| true, visit);
+}
+
+/// [`visit_values`] of those parameters whose number is `wanted`. The others are not read.
+pub(crate) fn visit_values_of<M: Module>(
+    module: &M,
+    wanted: &dyn Fn(usize) -> bool,
+    visit: &mut dyn FnMut(usize, &TensorData),
+) {
     struct Visitor<'a> {
         next: usize,
+        wanted: &'a dyn Fn(usize) -> bool,
         visit: &'a mut dyn FnMut(usize, &TensorData),
     }
     impl ModuleVisitor for Visitor<'_> {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let number = self.next;
+            self.next += 1;
+            if !(self.wanted)(number) {
+                return;
+            }
             let flat = param.val().reshape([-1]);
             let [n] = flat.dims();
             for first in (0..n).step_by(PART) {
                 let part = flat.clone().slice(first..(first + PART).min(n));
-                (self.visit)(self.next, &part.into_data());
+                (self.visit)(number, &part.into_data());
             }
-            self.next += 1;
         }
     }
-    module.visit(&mut Visitor { next: 0, visit });
+    module.visit(&mut Visitor {
+        next: 0,
+        wanted,
+        visit,
+    });
 }
 
 /// The first `most` values of each float parameter of a module, in f32 or better.

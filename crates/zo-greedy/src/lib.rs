@@ -58,15 +58,13 @@ impl Greedy {
 
 impl PerturbationSampler for Greedy {
     fn sample(&mut self, query: &mut SampleContext<'_>) -> Result<Direction, ZoError> {
-        let mut best: Option<(f64, Direction)> = None;
-        for _ in 0..self.candidates {
-            let z = query.noise()?;
-            let loss = query.loss_at(&z.scaled(query.epsilon()))?;
-            // Among equal losses the first counts.
-            if best.as_ref().is_none_or(|(least, _)| loss < *least) {
-                best = Some((loss, z));
-            }
-        }
+        let candidates = (0..self.candidates).map(|_| query.noise());
+        let candidates: Vec<Direction> = candidates.collect::<Result<_, _>>()?;
+        let displaced = candidates.iter().map(|z| z.scaled(query.epsilon()));
+        let losses = query.losses_at(&displaced.collect::<Vec<_>>())?;
+        let ranked = losses.into_iter().zip(candidates);
+        // Among equal losses the first counts.
+        let best = ranked.min_by(|(a, _), (b, _)| a.total_cmp(b));
         Ok(best.map_or_else(Direction::zero, |(_, z)| z))
     }
 

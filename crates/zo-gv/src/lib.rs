@@ -87,16 +87,15 @@ impl GuidingVector {
 
 impl PerturbationSampler for GuidingVector {
     fn sample(&mut self, query: &mut SampleContext<'_>) -> Result<Direction, ZoError> {
-        let mut ranked = Vec::with_capacity(self.candidates);
         let mut kept = self.best.clone();
-        for _ in 0..self.candidates {
-            let z = match kept.take() {
-                Some(z) => z,
-                None => query.noise()?,
-            };
-            let loss = query.loss_at(&z.scaled(query.epsilon()))?;
-            ranked.push((loss, z));
-        }
+        let candidates = (0..self.candidates).map(|_| match kept.take() {
+            Some(z) => Ok(z),
+            None => query.noise(),
+        });
+        let candidates: Vec<Direction> = candidates.collect::<Result<_, _>>()?;
+        let displaced = candidates.iter().map(|z| z.scaled(query.epsilon()));
+        let losses = query.losses_at(&displaced.collect::<Vec<_>>())?;
+        let mut ranked: Vec<(f64, Direction)> = losses.into_iter().zip(candidates).collect();
         // Stable: among equal losses the earlier candidate counts as lower.
         ranked.sort_by(|(a, _), (b, _)| a.total_cmp(b));
         let (low, high) = (self.low() as f64, (self.candidates - self.low()) as f64);

@@ -28,7 +28,7 @@ pub use reward::{Reward, RewardError, RowAnswer};
 pub use task::RowsError;
 pub use zo_optim::trainer::{
     CheckpointError, Evaluated, Finish, FoundEpsilon, FoundRate, RatePoint, RateSearch,
-    RateWarning, SavedRun, Schedule, UnknownSchedule, last_checkpoint,
+    RateWarning, SavedRun, Schedule, TrajectoryConfig, UnknownSchedule, last_checkpoint, last_step,
 };
 
 /// What stopped a fine-tuning run.

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::model::attention::LayerCache;
-use crate::model::part::{Part, deal, ints, part_count};
-use crate::model::{CausalLm, to_f32};
+use crate::model::part::{Part, Past, arrange, ints};
+use crate::model::{CausalLm, affine, to_f32};
 use crate::tokenizer::{LmTokenizer, TokenizerError};
 
 use sampling::choose;
@@ -118,8 +118,8 @@ pub struct Generation {
     pub ending: Ending,
 }
 
-/// Continues each of `prompts`. Each token is computed once: keys and values of earlier ones are kept, which takes
-/// `2 * layers * keys * width` f32 per prompt.
+/// Continues each of `prompts`. Each token is computed once, on the CPU also those that several prompts begin with: keys and values of earlier ones are kept, which takes
+/// at most `2 * layers * keys * width` f32 per prompt.
 ///
 /// # Errors
 /// If a prompt is empty, too long or holds an unknown token, a setting makes no sense, or tokens cannot be decoded.
@@ -153,20 +153,16 @@ pub fn generate<S: AsRef<[u32]> + Sync>(
         }
     }
     let sequences: Vec<Vec<u32>> = prompts.iter().map(|p| p.as_ref().to_vec()).collect();
-    let mut order: Vec<usize> = (0..sequences.len()).collect();
-    order.sort_by_key(|row| std::cmp::Reverse(sequences[*row].len()));
-    let tokens = sequences.iter().map(Vec::len).sum::<usize>();
-    let count = match sequences.len() {
-        0 => return Ok(Vec::new()),
-        rows => part_count(tokens + rows * config.max_tokens, rows, device),
-    };
-    let go_on = |rows: &&[usize]| {
+    if sequences.is_empty() {
+        return Ok(Vec::new());
+    }
+    let go_on = |rows: &Vec<usize>| {
         let texts = rows
             .iter()
             .map(|&row| Text::new(row, &sequences[row], &config.sampling));
         continue_texts(model, tokenizer, texts.collect(), config, device)
     };
-    let parts = deal(&order, &sequences, count);
+    let parts = arrange(&sequences, config.max_tokens, true, device);
     let parts: Result<Vec<_>, _> = match &parts[..] {
         [part] => go_on(part).map(|texts| vec![texts]),
         parts => parts.par_iter().map(go_on).collect(),
@@ -281,26 +277,17 @@ fn continue_texts(
     device: &Device,
 ) -> Result<Vec<(usize, Generation)>, GenerateError> {
     let head = model.head().transpose();
-    let virtual_tokens: usize = model.virtual_tokens().iter().sum();
-    let [soft_prompt, _] = model.virtual_tokens();
+    let virtual_tokens = model.virtual_tokens();
+    let [soft_prompt, _] = virtual_tokens;
     let context = model.context();
-    let part = Part::new(texts.iter().map(|text| text.prompt), device);
-    // The keys that each text must not see: the padding of its prompt.
-    let mut hidden: Vec<Vec<bool>> = part
-        .lengths
-        .iter()
-        .map(|length| {
-            (0..virtual_tokens + part.seq)
-                .map(|key| key >= virtual_tokens + length)
-                .collect()
-        })
-        .collect();
+    let part = Part::sharing(texts.iter().map(|text| text.prompt), device);
+    let mut past = Past::of(&part, virtual_tokens);
     let mut cache = vec![LayerCache::default(); model.depth()];
     let mut last = model.run_part(&part, true, Some(&mut cache));
     let mut done = Vec::new();
     loop {
         let chosen = choose(
-            to_f32(last.matmul(head.clone())),
+            to_f32(affine(last, head.clone(), None)),
             texts.iter_mut().map(|text| &mut text.rng),
             &config.sampling,
         );
@@ -318,21 +305,21 @@ fn continue_texts(
             return Ok(done);
         }
         if left.len() < texts.len() {
-            let rows = ints(left.iter().map(|row| *row as i32).collect(), device);
-            for layer in &mut cache {
-                layer.0 = layer
-                    .0
-                    .take()
-                    .map(|kept| kept.map(|x| x.select(0, rows.clone())));
+            if part.padded.is_some() {
+                let rows = ints(left.iter().map(|row| *row as i32).collect(), device);
+                for layer in &mut cache {
+                    let kept = layer.0.take();
+                    layer.0 = kept.map(|kept| kept.map(|x| x.select(0, rows.clone())));
+                }
             }
             texts = keep(texts, &left);
-            hidden = keep(hidden, &left);
+            past.keep(&left);
         }
-        hidden.iter_mut().for_each(|keys| keys.push(false));
+        past.push();
         let position = |text: &Text<'_>| soft_prompt + text.prompt.len() + text.tokens.len() - 1;
         let positions = texts.iter().map(position).collect();
-        let part = Part::going_on(&next, positions, hidden.concat(), device);
-        last = model.run_part(&part, true, Some(&mut cache));
+        let next = Part::going_on(&next, positions, past.clone(), device);
+        last = model.run_part(&next, true, Some(&mut cache));
     }
 }
 

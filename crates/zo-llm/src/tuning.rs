@@ -136,7 +136,8 @@ impl Tuning {
                 model.run_part(&part, true, Some(&mut cache));
                 let like = model.head();
                 for (slot, layer) in model.tunable().prefixes.into_iter().zip(cache) {
-                    *slot = layer.0.map(|keys| Prefix::new(keys, like.dtype()));
+                    let keys = layer.of_one_sequence(&part);
+                    *slot = keys.map(|keys| Prefix::new(keys, like.dtype()));
                 }
             }
             Self::Prompt { length } => {
@@ -144,10 +145,15 @@ impl Tuning {
                 let scale = model.embedding_scale();
                 let tunable = model.tunable();
                 let table = tunable.embedding.weight.val();
+                let dtype = table.dtype();
                 let ids: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
                 let ids = TensorData::from(ids.as_slice());
                 let ids = Tensor::<1, Int>::from_data(ids, &table.device());
-                *tunable.prompt = Some(Param::from_tensor(scaled(table.select(0, ids), scale)));
+                *tunable.prompt = Some(Param::from_tensor(scaled(
+                    table.select(0, ids),
+                    scale,
+                    dtype,
+                )));
             }
             Self::Head => model.untie(),
         }

@@ -40,6 +40,21 @@ fn prompts() -> Vec<Vec<u32>> {
         .collect()
 }
 
+/// Prompts of up to 12 tokens that begin alike.
+fn alike() -> Vec<Vec<u32>> {
+    let prompt = |length: u32, group: u32, end: u32| -> Vec<u32> {
+        let common = (0..length).map(|at| 3 + (at * 17 + at / 8 * group) % 58);
+        common.chain([end]).collect()
+    };
+    vec![
+        prompt(8, 0, 5),
+        prompt(11, 1, 6),
+        prompt(11, 2, 6),
+        prompt(11, 1, 9),
+        prompt(10, 2, 7),
+    ]
+}
+
 /// The most likely token after each sequence, computed from scratch.
 fn next(model: &CausalLm, sequences: &[Vec<u32>]) -> Vec<u32> {
     let device = Device::default();
@@ -89,11 +104,13 @@ fn a_cache_changes_nothing() {
         ];
         for tuning in lengths {
             let model = tuning.apply(plain.clone(), 1).unwrap();
-            let expected = continued(&model, &prompts(), 8);
-            let found = run(&model, &tokenizer, &prompts(), &config).unwrap();
-            for (found, expected) in found.iter().zip(&expected) {
-                assert_eq!(found.tokens, *expected, "{case}, {tuning} tuning");
-                assert_eq!(found.ending, Ending::Length);
+            for prompts in [prompts(), alike()] {
+                let expected = continued(&model, &prompts, 8);
+                let found = run(&model, &tokenizer, &prompts, &config).unwrap();
+                for (found, expected) in found.iter().zip(&expected) {
+                    assert_eq!(found.tokens, *expected, "{case}, {tuning} tuning");
+                    assert_eq!(found.ending, Ending::Length);
+                }
             }
         }
     }

@@ -7,8 +7,8 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Bytes, DType, TensorData};
 use serde_json::Value;
 use zo_core::{
-    Loss, ObjectiveError, OptimizerRecord, Perturbation, Perturbed, RecordError, StepError,
-    StepReport, ZerothOrderOptimizer, ZoError, check_ids, tensors,
+    Loss, Objective, ObjectiveError, OptimizerRecord, Perturbation, Perturbed, RecordError,
+    StepError, StepReport, ZerothOrderOptimizer, ZoError, check_ids, tensors,
 };
 
 /// One of burn's optimizers (`AdamConfig::new().init()`) behind this library's interface: one forward and one backward pass per
@@ -37,14 +37,14 @@ impl Backpropagation {
         }
     }
 
-    fn gradients<M: Module, L: Loss>(
+    fn gradients<M: Module>(
         &self,
         model: &M,
-        mut objective: impl FnMut(&M) -> L,
+        mut objective: impl Objective<M>,
     ) -> Result<(f64, GradientsParams), ZoError> {
         let tracked = model.clone().train().set_require_grad(false);
         let tracked = tracked.set_require_grad_group(self.trainable.clone(), true);
-        let loss = objective(&tracked).into_tensor()?;
+        let loss = objective.loss(&tracked).into_tensor()?;
         let loss = loss.filter(|loss| loss.device().is_autodiff());
         let loss = loss.ok_or(ObjectiveError::NoDerivative)?;
         let gradients = GradientsParams::from_grads(loss.backward(), &tracked);
@@ -69,11 +69,11 @@ impl ZerothOrderOptimizer for Backpropagation {
         }
     }
 
-    fn step_on<M: Module, L: Loss>(
+    fn step_on<M: Module>(
         &mut self,
         lr: f64,
         held: &mut Perturbed<M>,
-        objective: impl FnMut(&M) -> L,
+        objective: impl Objective<M>,
     ) -> Result<StepReport, ZoError> {
         let start = Instant::now();
         let (loss, gradients) = self.gradients(held.at_rest(), objective)?;

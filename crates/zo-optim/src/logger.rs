@@ -189,6 +189,7 @@ impl Record {
             .with("loss", report.loss())
             .with("projected_gradients", gradients.collect::<Vec<f64>>())
             .with("learning_rate", lr)
+            .with("kappa", report.kappa)
             .with("forwards", report.forwards)
             .with("passes", report.passes)
             .with("skipped", report.skipped)

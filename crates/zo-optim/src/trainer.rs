@@ -9,6 +9,8 @@
 //! This holds on one machine and device; others may round differently, and GPUs may choose other kernels in each process. Evaluations do
 //! matter: they move the weights to where they belong, in every run of the same configuration after the same steps.
 //!
+//! With a [trajectory](TrajectoryConfig) it goes on from the step at which it ended, checkpoints or not.
+//!
 //! The example `quickstart` is a whole training script, `resume` stops a run and goes on with it.
 
 mod checkpoint;
@@ -19,11 +21,13 @@ mod fingerprint;
 mod history;
 mod outcome;
 mod place;
+mod resume;
 mod run;
 mod sample;
 mod schedule;
 mod search;
 mod task;
+mod trajectory;
 mod watch;
 mod weights;
 
@@ -41,4 +45,5 @@ pub use search::{
     find_epsilon, find_rate,
 };
 pub use task::{Evaluation, Task, task};
+pub use trajectory::{TrajectoryConfig, last_step};
 pub use watch::RateWarning;

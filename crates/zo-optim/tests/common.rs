@@ -89,8 +89,8 @@ methods! {
     momentum_window: (0.001, 2000, 0.02, Linear), variants::momentum_window();
     momentum_on_the_fly: (0.001, 2000, 0.02, Linear), variants::momentum().with_perturbation(Perturbation::OnTheFly);
     adam: (0.02, 1500, 0.02, Free), variants::adam();
-    adam_window: (0.02, 3000, 0.02, Free), variants::adam();
-    adam_window_on_the_fly: (0.02, 3000, 0.02, Free), variants::adam().with_perturbation(Perturbation::OnTheFly);
+    adam_window: (0.02, 3000, 0.02, Free), variants::adam_window();
+    adam_window_on_the_fly: (0.02, 3000, 0.02, Free), variants::adam_window().with_perturbation(Perturbation::OnTheFly);
     sign: (0.01, 2500, 0.02, Free), variants::sign();
     sign_elementwise: (0.01, 2500, 0.02, Free), variants::sign_elementwise();
     conservative: (0.01, 1500, 0.02, Linear), variants::conservative();
@@ -150,14 +150,29 @@ rules! {
     shrinkage: (0.02, 1500, 0.02, Linear), zo_optim::mezo().with_coefficients(Shrinkage::new()), 0;
 }
 
-/// 1.5-SPSA takes central differences and no others.
-#[test]
-fn spsa_1_5() {
-    check((0.01, 1500, 0.02, Scaling::Mixed), |setup: Setup| {
-        let method = setup.apply(variants::spsa_1_5());
-        let method = method.with_difference(Difference::Central);
-        method.init().unwrap()
-    });
+/// A row of what takes central differences and no others. The curvature follows the scale of the loss.
+macro_rules! central {
+    ($($name:ident: $lr:expr, $steps:expr, $method:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            check(($lr, $steps, 0.02, Scaling::Mixed), |setup: Setup| {
+                let method = setup.apply($method).with_difference(Difference::Central);
+                method.init().unwrap()
+            });
+        }
+    )*};
+}
+
+central! {
+    spsa_1_5: 0.01, 1500, variants::spsa_1_5();
+    hizoo: 0.01, 1500, variants::hizoo();
+    hizoo_that_learns: 0.01, 3000, variants::hizoo().with_noise(Hizoo::new().with_smoothing(3e-6));
+    hizoo_window: 0.01, 1500, variants::hizoo_window();
+    hizoo_window_that_learns: 0.01, 3000, variants::hizoo_window().with_noise(HizooWindow::new().with_smoothing(1e-2).with_window(4));
+    hizoo_window_on_the_fly: 0.01, 1500, variants::hizoo_window().with_perturbation(Perturbation::OnTheFly);
+    gv_over_hizoo: 0.005, 3000, mezo_gv().with_noise(Hizoo::new().with_smoothing(3e-6));
+    hizoo_window_by_layers: 0.015, 3000, variants::hizoo_window().with_mask(RandomLayers::new());
+    hizoo_adam: 0.02, 3000, variants::hizoo().with_update(Adam::new());
 }
 
 #[cfg(feature = "autodiff")]

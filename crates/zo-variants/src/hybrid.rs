@@ -14,8 +14,9 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{DType, Tensor, TensorData};
 use serde_json::json;
 use zo_core::{
-    ConfigError, Loss, Method, NonFinite, ObjectiveError, OptimizerRecord, Perturbed, RecordError,
-    StepError, StepReport, ZeroOrder, ZerothOrderOptimizer, ZoError, check_ids, tensors,
+    ConfigError, Loss, Method, NonFinite, Objective, ObjectiveError, OptimizerRecord, Perturbed,
+    RecordError, StepError, StepReport, ZeroOrder, ZerothOrderOptimizer, ZoError, check_ids,
+    tensors,
 };
 
 /// Configuration of [`Hybrid`].
@@ -104,16 +105,16 @@ pub struct Hybrid<Z> {
 
 impl<Z: ZerothOrderOptimizer> Hybrid<Z> {
     /// The loss at the module's weights, and the gradients of the top, both finite.
-    fn gradients<M: Module, L: Loss>(
+    fn gradients<M: Module>(
         &self,
         module: &M,
-        objective: &mut impl FnMut(&M) -> L,
+        objective: &mut impl Objective<M>,
     ) -> Result<(f64, GradientsParams), ZoError> {
         check_ids(&tensors(module, &self.top)?)?;
         let step = self.below.steps();
         let tracked = module.clone().train().set_require_grad(false);
         let tracked = tracked.set_require_grad_group(self.top.clone(), true);
-        let loss = objective(&tracked).into_tensor()?;
+        let loss = objective.loss(&tracked).into_tensor()?;
         let loss = loss.filter(|loss| loss.device().is_autodiff());
         let loss = loss.ok_or(ObjectiveError::NoDerivative)?;
         let gradients = GradientsParams::from_grads(loss.backward(), &tracked);
@@ -174,11 +175,11 @@ impl<Z: ZerothOrderOptimizer> ZerothOrderOptimizer for Hybrid<Z> {
         self.below.hold(module)
     }
 
-    fn step_on<M: Module, L: Loss>(
+    fn step_on<M: Module>(
         &mut self,
         lr: f64,
         held: &mut Perturbed<M>,
-        mut objective: impl FnMut(&M) -> L,
+        mut objective: impl Objective<M>,
     ) -> Result<StepReport, ZoError> {
         let start = std::time::Instant::now();
         let (loss, gradients) = match self.gradients(held.at_rest(), &mut objective) {

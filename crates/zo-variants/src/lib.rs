@@ -13,6 +13,7 @@
 //! | gradient sparsity, Sparse-MeZO | [`sparse_random`], [`sparse_magnitude`], [`sparse_mezo`] | mask | 2q | one threshold per tensor |
 //! | Forward-Grad | [`forward_gradient`] | difference | q derivatives | - |
 //! | FZOO, 1.5-SPSA, MEAZO, evolution strategies | [`fzoo`], [`spsa_1_5`], [`meazo`], [`evolution_strategies`] | [coefficients] | q + 1, 2q + 1, 2q, q | MEAZO: one number |
+//! | HiZOO | [`hizoo`], [`hizoo_window`] | noise | 2q + 1 | a buffer, or a window of seeds |
 //! | hybrid ZO-FO | `HybridConfig` (feature `autodiff`) | wraps an optimizer | 2q + 1 | the first-order optimizer's |
 
 mod adam;
@@ -20,6 +21,7 @@ mod blocks;
 pub mod coefficients;
 mod conservative;
 mod forward;
+mod hizoo;
 #[cfg(feature = "autodiff")]
 mod hybrid;
 mod momentum;
@@ -33,6 +35,7 @@ pub use blocks::{BlockOrder, Blocks, block_wise};
 pub use coefficients::{evolution_strategies, fzoo, meazo, spsa_1_5};
 pub use conservative::{Conservative, conservative};
 pub use forward::forward_gradient;
+pub use hizoo::{Hizoo, HizooWindow, hizoo, hizoo_window};
 #[cfg(feature = "autodiff")]
 pub use hybrid::{Hybrid, HybridConfig};
 pub use momentum::{Momentum, MomentumWindow, momentum, momentum_window};
@@ -48,7 +51,7 @@ use zo_core::{Method, Preset, Registry};
 pub fn register(registry: Registry) -> Registry {
     /// Name, one line, method, learning rate as a multiple of MeZO's.
     type Row = (&'static str, &'static str, fn() -> Method, f64);
-    let rows: [Row; 16] = [
+    let rows: [Row; 18] = [
         ("momentum", "momentum in a buffer", momentum, 0.1),
         (
             "momentum-window",
@@ -130,8 +133,22 @@ pub fn register(registry: Registry) -> Registry {
             evolution_strategies,
             1.0,
         ),
+        (
+            "hizoo",
+            "less along curved weights, the curvature in a buffer",
+            hizoo,
+            1.0,
+        ),
+        (
+            "hizoo-window",
+            "less along curved weights, the curvature from the seeds of the last steps",
+            hizoo_window,
+            1.0,
+        ),
     ];
     let registry = registry
+        .with_noise::<Hizoo>("scaled by a curvature that is kept in a buffer (HiZOO)")
+        .with_noise::<HizooWindow>("scaled by a curvature from the seeds of the last steps (HiZOO)")
         .with_mask::<Blocks>("one block of weights at a time")
         .with_mask::<Sparse>("a share of the elements, at random or by magnitude")
         .with_coefficients::<Normalized>("divided by the standard deviation of the losses (FZOO)")

@@ -1,4 +1,5 @@
 use clap::{CommandFactory, Parser};
+use zo_optim::Perturbation;
 
 use super::*;
 use crate::train::{Searched, TrainArgs};
@@ -71,7 +72,7 @@ fn methods_are_tables_or_names() {
         (args.method.as_str(), args.epsilon),
         ("lezo", Some(Searched::Given(0.5)))
     );
-    assert_eq!(args.perturb.to_string(), "on-the-fly");
+    assert_eq!(args.perturb, Some(Perturbation::OnTheFly));
     let built = |args: &TrainArgs| {
         let choice = crate::methods::find(&args.method).unwrap();
         choice

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use zo_optim::{
-    Loss, Method, OptimizerRecord, Perturbed, RecordError, StepError, StepReport, ZeroOrder,
+    Method, Objective, OptimizerRecord, Perturbed, RecordError, StepError, StepReport, ZeroOrder,
     ZerothOrderOptimizer, ZoError,
 };
 
@@ -73,13 +73,26 @@ impl ZerothOrderOptimizer for AnyOptimizer {
         each!(self, optimizer => optimizer.hold(module))
     }
 
-    fn step_on<M: Module, L: Loss>(
+    fn step_on<M: Module>(
         &mut self,
         lr: f64,
         held: &mut Perturbed<M>,
-        objective: impl FnMut(&M) -> L,
+        objective: impl Objective<M>,
     ) -> Result<StepReport, ZoError> {
         each!(self, optimizer => optimizer.step_on(lr, held, objective))
+    }
+
+    fn replays(&self) -> bool {
+        each!(self, optimizer => optimizer.replays())
+    }
+
+    fn replay_on<M: Module>(
+        &mut self,
+        lr: f64,
+        held: &mut Perturbed<M>,
+        answers: &[f64],
+    ) -> Result<StepReport, ZoError> {
+        each!(self, optimizer => optimizer.replay_on(lr, held, answers))
     }
 
     fn steps(&self) -> u64 {

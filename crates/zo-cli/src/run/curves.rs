@@ -12,6 +12,8 @@ pub struct Curves {
     pub losses: Vec<Point>,
     /// Mean absolute projected gradient of those steps.
     pub gradients: Vec<Point>,
+    /// Kappa: how far updates moved weights, over the perturbation radius.
+    pub kappas: Vec<Point>,
     /// Learning rate.
     pub learning_rates: Vec<Point>,
     /// Score on the held-out rows: the reward if there is one, F1 for generation, else accuracy. NaN where it is not finite.
@@ -48,6 +50,9 @@ impl Curves {
         }
         if let Some(loss) = number("loss") {
             self.losses.push((step, loss));
+        }
+        if let Some(kappa) = number("kappa") {
+            self.kappas.push((step, kappa));
         }
         let gradients = line["projected_gradients"].as_array();
         let gradients: Vec<f64> = gradients

@@ -1,18 +1,21 @@
 //! The folder of a run, which belongs to it alone.
 
-use std::fs::{File, create_dir, create_dir_all, remove_dir, remove_file};
+use std::fs::{File, create_dir, create_dir_all, remove_dir, remove_dir_all, remove_file};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 
+use crate::TRAJECTORY;
+
 /// The file of a run's lines.
 pub(super) const METRICS: &str = "metrics.jsonl";
 
 /// What runs leave in their folders.
-const RECORD: [&str; 11] = [
+const RECORD: [&str; 12] = [
     METRICS,
+    TRAJECTORY,
     "metrics.csv",
     "tensorboard",
     "run.toml",
@@ -39,7 +42,7 @@ pub enum FolderError {
     },
     /// Another run's record is in it.
     #[error(
-        "{path} holds `{file}` of another run, which would be lost: choose another --out, or continue from its last checkpoint with --resume"
+        "{path} holds `{file}` of another run, which would be lost: choose another --out, or continue it with --resume"
     )]
     Taken {
         /// The folder.
@@ -130,6 +133,21 @@ impl Folder {
 
     pub(super) fn take_metrics(&mut self) -> Option<File> {
         self.metrics.take()
+    }
+
+    /// The folder without the lines and the checkpoints of the run that has just ended there, for that run to begin again.
+    pub(super) fn emptied(self) -> Result<Self, FolderError> {
+        let checkpoints = self.path.join("checkpoints");
+        match remove_dir_all(&checkpoints) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(io(&checkpoints)(error));
+            }
+            _ => {}
+        }
+        let file = self.path.join(METRICS);
+        let metrics = File::create(&file).map_err(io(&file))?;
+        let metrics = Some(metrics);
+        Ok(Self { metrics, ..self })
     }
 
     /// Gives the folder back: a run that was refused leaves nothing that was not there before. Only what is empty is removed.

@@ -47,6 +47,8 @@ pub struct Measured {
     pub loss_first: Option<f64>,
     /// Mean training loss over the last tenth of the steps.
     pub loss_last: Option<f64>,
+    /// Kappa over the last tenth of the steps: how far an update moved a weight, as a multiple of the perturbation radius (root mean square).
+    pub kappa: Option<f64>,
     /// Mean wall-clock seconds per step, evaluations left out.
     pub seconds_per_step: Option<f64>,
     /// Of these, in the objective.

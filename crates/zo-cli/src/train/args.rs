@@ -54,6 +54,10 @@ pub struct TrainArgs {
     /// Learning rate, or auto to search one first, by at most a twentieth of the run's forwards (at least 100) [default: by tuning, method and size of the model: see the page on hyper-parameters]
     #[arg(long, help_heading = "Training", allow_hyphen_values = true)]
     pub lr: Option<Searched>,
+    /// If the run diverges, begin again at a lower learning rate, at most so often: a tenth if it shows in the first 20 steps, else a third
+    #[arg(long, help_heading = "Training", num_args = 0..=1, require_equals = true, default_missing_value = "3", default_value_t = 0,
+        value_name = "TIMES")]
+    pub back_off: usize,
     /// How the learning rate changes
     #[arg(long, help_heading = "Training", default_value = "constant", value_parser = values::of::<Schedule>(&values::SCHEDULES))]
     pub schedule: Schedule,
@@ -81,6 +85,10 @@ pub struct TrainArgs {
     /// Rows computed at once: a batch in parts takes the memory of one part [default: the whole batch]
     #[arg(long, help_heading = "Training")]
     pub micro_batch: Option<usize>,
+    /// The most rows in one forward, where it can evaluate several displacements at once (low-rank noise, `--perturb on-the-fly`): a row counts
+    /// once for each [default: twice the batch, or the micro-batch]
+    #[arg(long, help_heading = "Training")]
+    pub rows_at_once: Option<usize>,
     /// Random directions per step [default: the method's, usually 1]
     #[arg(long, help_heading = "Training")]
     pub queries: Option<usize>,
@@ -90,9 +98,9 @@ pub struct TrainArgs {
     /// How updated weights are rounded to bf16 or f16
     #[arg(long, help_heading = "Training", default_value = "nearest", value_parser = values::of::<Rounding>(&values::ROUNDINGS))]
     pub rounding: Rounding,
-    /// How weights are perturbed: in-place, or on-the-fly without writing them
-    #[arg(long, help_heading = "Training", default_value = "in-place", value_parser = values::of::<Perturbation>(&values::PERTURBATIONS))]
-    pub perturb: Perturbation,
+    /// How weights are perturbed: in-place, or on-the-fly without writing them [default: in-place; on-the-fly with --interval never]
+    #[arg(long, help_heading = "Training", value_parser = values::of::<Perturbation>(&values::PERTURBATIONS))]
+    pub perturb: Option<Perturbation>,
     /// Draw from all training rows alike, instead of from each class in turn
     #[arg(long, help_heading = "Training", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false,
         hide_default_value = true, hide_possible_values = true, value_name = "BOOL", action = ArgAction::Set)]
@@ -123,7 +131,10 @@ pub struct TrainArgs {
     /// Steps between checkpoints; 0 for none
     #[arg(long, help_heading = "Files", default_value_t = 0)]
     pub checkpoint_every: usize,
-    /// Continue from the last checkpoint in --out, which must hold one; --steps may be more than before
+    /// Record the run's losses in trajectory.zo, from which it is resumed, and the weights of any step are computed again: see zo replay. Not for methods that backpropagate
+    #[arg(long, help_heading = "Files", default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
+    pub trajectory: bool,
+    /// Continue from the end of the trajectory in --out, or from the last checkpoint there; --steps may be more than before
     #[arg(long, help_heading = "Files", requires = "out")]
     pub resume: bool,
     /// Write what metrics.jsonl holds in other forms as well: csv (metrics.csv), tensorboard (a folder of event files)

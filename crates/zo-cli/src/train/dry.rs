@@ -47,6 +47,7 @@ pub(super) fn run(
         checkpoint_dir: None,
         checkpoint_every: 0,
         resume: false,
+        trajectory: None,
         // The reward of the held-out rows is asked by their number: a prefix of them keeps those.
         ..config.clone()
     };

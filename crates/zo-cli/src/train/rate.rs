@@ -101,7 +101,7 @@ pub(super) fn model(args: &TrainArgs, setup: &Setup) -> Result<CausalLm, Box<dyn
 }
 
 /// Two digits: no search knows more.
-fn readable(lr: f64) -> f64 {
+pub(super) fn readable(lr: f64) -> f64 {
     format!("{lr:.1e}").parse().unwrap_or(lr)
 }
 

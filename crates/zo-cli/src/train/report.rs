@@ -11,6 +11,7 @@ use zo_llm::batches::Order;
 use zo_llm::finetune::{Evaluated, FinetuneConfig, Finish, FoundEpsilon, FoundRate};
 
 use super::args::TrainArgs;
+use super::back_off::Abandoned;
 use super::setup::Setup;
 
 /// The version of burn that this is built with, as in `Cargo.lock`.
@@ -71,12 +72,16 @@ pub(super) struct Report<'a> {
     lr: f64,
     /// How it was found, with `--lr auto`.
     rate_search: Option<&'a FoundRate>,
+    /// Attempts that diverged, with `--back-off`.
+    abandoned: &'a [Abandoned],
     /// How epsilon was found, with `--epsilon auto`.
     epsilon_search: Option<&'a FoundEpsilon>,
     epsilon: &'a Value,
     batch: usize,
     /// Rows computed at once.
     micro_batch: usize,
+    /// The most rows in a forward, counted once for each displacement that it evaluates; null for the default.
+    rows_at_once: Option<usize>,
     eval_batch: usize,
     queries: usize,
     order: Order,
@@ -133,6 +138,7 @@ impl<'a> Report<'a> {
             steps,
             batch,
             micro_batch,
+            rows_at_once,
             lr,
             schedule,
             warmup,
@@ -150,6 +156,7 @@ impl<'a> Report<'a> {
             checkpoint_dir: _,
             checkpoint_every,
             resume: _,
+            trajectory: _,
             trained: _,
             method,
         } = &setup.plan.config;
@@ -184,16 +191,18 @@ impl<'a> Report<'a> {
             schedule: schedule.to_string(),
             warmup: *warmup,
             rounding: args.rounding.to_string(),
-            perturb: args.perturb.to_string(),
+            perturb: setup.plan.shared.perturbation.to_string(),
             device: &args.model.device,
             dtype: args.model.dtype.to_string(),
             seed: *seed,
             lr: *lr,
             rate_search: setup.found.as_ref(),
+            abandoned: &setup.abandoned,
             epsilon_search: setup.radius.as_ref(),
             epsilon: &method["epsilon"],
             batch: *batch,
             micro_batch: micro_batch.unwrap_or(*batch),
+            rows_at_once: *rows_at_once,
             eval_batch: *eval_batch,
             queries: args.queries_of(method),
             order: *order,

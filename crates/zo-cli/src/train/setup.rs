@@ -9,15 +9,19 @@ use burn::tensor::Device;
 use serde_json::{Value, json};
 use zo_llm::batches::Order;
 use zo_llm::finetune::{
-    FinetuneConfig, FoundEpsilon, FoundRate, Objective, Reward, SavedRun, last_checkpoint,
+    FinetuneConfig, FoundEpsilon, FoundRate, Objective, Reward, SavedRun, TrajectoryConfig,
+    last_checkpoint, last_step,
 };
 use zo_llm::probing::linear_probe;
 use zo_llm::task::Task;
+use zo_llm::tuning::lora;
 use zo_llm::{CausalLm, Checkpoint, ModelConfig, Tuning};
-use zo_optim::tensors;
+use zo_optim::{Perturbation, ZerothOrderOptimizer, tensors};
 
 use super::args::TrainArgs;
+use super::back_off::Abandoned;
 use super::rate::{self, Searched};
+use crate::TRAJECTORY;
 use crate::data::Rows;
 use crate::device::device;
 use crate::exit::Usage;
@@ -37,7 +41,7 @@ pub(super) struct Plan {
     pub(super) device: Device,
     pub(super) task: Box<dyn Task>,
     pub(super) demonstrations: usize,
-    /// The checkpoint that the run continues from.
+    /// The checkpoint or the trajectory that the run continues from.
     pub(super) resumed: Option<SavedRun>,
     /// The settings, except for the folder of checkpoints and what only the model can tell.
     pub(super) config: FinetuneConfig,
@@ -45,7 +49,7 @@ pub(super) struct Plan {
     pub(super) saves: bool,
     /// See [`Built::scale_free`].
     pub(super) scale_free: Option<usize>,
-    shared: Shared,
+    pub(super) shared: Shared,
 }
 
 /// A run that can begin.
@@ -60,6 +64,8 @@ pub(super) struct Setup {
     /// How the learning rate and the radius were found, if they were.
     pub(super) found: Option<FoundRate>,
     pub(super) radius: Option<FoundEpsilon>,
+    /// Attempts that diverged, with `--back-off`.
+    pub(super) abandoned: Vec<Abandoned>,
 }
 
 impl Plan {
@@ -112,15 +118,24 @@ impl Plan {
             let far = if far { 30.0 } else { 1.0 };
             rounded(tuning.epsilon() * method.epsilon_factor() * far)
         });
-        let shared = Shared {
+        let mut shared = Shared {
             epsilon,
             queries: args.queries,
             noise: None,
             seed: args.seed,
-            perturbation: args.perturb,
+            perturbation: args.perturb.unwrap_or_default(),
             trainable: tuning.trainable(),
             rounding: args.rounding,
         };
+        let mut built = method.build(&shared, &args.flags)?;
+        let adapts = args.perturb != Some(Perturbation::InPlace) && tuning == Tuning::Full;
+        if let Some(rank) = held_rank(&built.settings).filter(|_| adapts) {
+            // Its parameters are lazy: nothing is drawn.
+            let model = CausalLm::new(&args.model.config()?, &device)?;
+            shared.trainable = lora::linear_weights(&model, rank);
+            shared.perturbation = Perturbation::OnTheFly;
+            built = method.build(&shared, &args.flags)?;
+        }
         let Built {
             optimizer,
             settings,
@@ -128,7 +143,7 @@ impl Plan {
             differentiates,
             scale_free,
             ..
-        } = method.build(&shared, &args.flags)?;
+        } = built;
         let demonstrations = match method.name {
             "icl" => args.flags.demonstrations.unwrap_or(32),
             _ => 0,
@@ -137,11 +152,18 @@ impl Plan {
         let before = resumed.as_ref().map(|saved| &saved.settings);
         let eval_every = before.and_then(|settings| settings["eval_every"].as_u64());
         let default = if bundled { steps / 10 } else { 0 };
-        let saves = args.keep_best || args.resume || args.checkpoint_every > 0;
+        let had = args.resume
+            && args
+                .out
+                .as_ref()
+                .is_some_and(|out| out.join(CHECKPOINTS).exists());
+        let saves = args.keep_best || had || args.checkpoint_every > 0;
+        let records = args.trajectory && steps > 0 && optimizer.replays();
         let config = FinetuneConfig {
             steps,
             batch: args.batch,
             micro_batch: args.micro_batch,
+            rows_at_once: args.rows_at_once,
             // If not given, known once the model is.
             lr: match args.lr {
                 Some(Searched::Given(lr)) => lr,
@@ -170,7 +192,8 @@ impl Plan {
             checkpoint_dir: saves.then(|| CHECKPOINTS.into()),
             checkpoint_every: args.checkpoint_every,
             resume: args.resume,
-            trained: tuning.trainable(),
+            trajectory: records.then(|| TrajectoryConfig::new(TRAJECTORY)),
+            trained: shared.trainable.clone(),
             method: json!({
                 "name": method.name, "settings": settings, "epsilon": epsilon, "demonstrations": demonstrations,
             }),
@@ -202,6 +225,8 @@ impl Plan {
         let bundled = args.model.model.is_none();
         let saved = self.resumed.as_ref().map(|saved| &saved.settings["lr"]);
         let known = match args.lr {
+            // It may have been lowered.
+            _ if args.back_off > 0 && saved.is_some() => saved.and_then(Value::as_f64),
             Some(Searched::Given(lr)) => Some(lr),
             Some(Searched::Auto) => saved.and_then(Value::as_f64),
             None => None,
@@ -220,6 +245,16 @@ impl Plan {
             }
         })
     }
+}
+
+/// The rank of a method's noise, if it is of low rank and its subspace is held for ever: what is learnt is then a LoRA adapter.
+fn held_rank(settings: &Value) -> Option<usize> {
+    let noise = &settings["noise"];
+    let never = noise["interval"] == "never";
+    noise["rank"]
+        .as_u64()
+        .filter(|_| never)
+        .map(|rank| rank as usize)
 }
 
 /// What `args` ask for, and the model.
@@ -277,7 +312,7 @@ fn prepared(args: &TrainArgs) -> Result<(Setup, CausalLm), Box<dyn Error>> {
     if plan.tuning == Tuning::Head {
         model_config.untie();
     }
-    let trained = tensors(&model, &plan.tuning.trainable())?;
+    let trained = tensors(&model, &plan.config.trained)?;
     let trained = trained.iter().filter(|tensor| tensor.trainable);
     let trained_parameters = trained.map(|tensor| tensor.elements()).sum();
     let mut rows = args.data.rows(
@@ -314,6 +349,7 @@ fn prepared(args: &TrainArgs) -> Result<(Setup, CausalLm), Box<dyn Error>> {
         rows,
         found: None,
         radius: None,
+        abandoned: Vec::new(),
     };
     Ok((setup, model))
 }
@@ -327,18 +363,21 @@ fn reward(
     Some(reward)
 }
 
-/// The checkpoint in `--out` that `--resume` is to continue from.
+/// The trajectory or the checkpoint in `--out` that `--resume` is to continue from.
 fn resumed(args: &TrainArgs) -> Result<Option<SavedRun>, Box<dyn Error>> {
     let Some(out) = args.out.as_ref().filter(|_| args.resume) else {
         return Ok(None);
     };
-    let dir = out.join(CHECKPOINTS);
-    match last_checkpoint(&dir)? {
+    let recorded = match args.trajectory {
+        true => last_step(&out.join(TRAJECTORY))?,
+        false => None,
+    };
+    match recorded.map_or_else(|| last_checkpoint(&out.join(CHECKPOINTS)), |run| Ok(Some(run)))? {
         Some(saved) => Ok(Some(saved)),
         None => Err(format!(
-            "--resume: {} holds no checkpoint to continue from; give the --out of a run that had --checkpoint-every or --keep-best, or leave \
-             out --resume to start from the beginning",
-            dir.display()
+            "--resume: {} holds no trajectory and no checkpoint to continue from; give the --out of a run that has one, or leave out --resume \
+             to start from the beginning",
+            out.display()
         )
         .into()),
     }

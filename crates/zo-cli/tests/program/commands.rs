@@ -215,3 +215,70 @@ fn what_is_saved_has_a_card_and_shards() {
         text(&output.stderr)
     );
 }
+
+/// A subspace that is held for ever is an adapter; the program saves it and loads it with the same loss, and a resumed run ends with the same.
+#[test]
+fn a_subspace_that_is_never_left_is_saved_as_an_adapter() {
+    let dir = tempfile::tempdir().unwrap();
+    let never = |noise: &'static str, more: &[&'static str]| {
+        let flags = ["--noise", noise, "--interval", "never", "--lr", "1e-2"];
+        short(&[&flags[..], &["--eval-every", "2", "--save"], more].concat())
+    };
+    for (out, noise) in [("lozo", "lozo"), ("subzero", "subzero")] {
+        succeeds(dir.path(), &never(noise, &["--rank", "2", "--out", out]));
+        let folder = dir.path().join(out);
+        let report = json(&folder.join("report.json"));
+        assert_eq!(report["perturb"], "on-the-fly");
+        let trained = report["trained_parameters"].as_u64().unwrap();
+        assert!(trained > 0 && trained < report["parameters"].as_u64().unwrap());
+        let before = report["eval_loss_before"].as_f64().unwrap();
+        let after = report["eval_loss_after"].as_f64().unwrap();
+        assert!((before - after).abs() > 1e-3, "{before} {after}");
+        assert!(!folder.join("model").exists());
+        let adapter = folder.join("adapter");
+        let config = json(&adapter.join("adapter_config.json"));
+        assert_eq!(config["r"], 2);
+        let args = ["eval", "--config", "../run.toml", "--adapter", "."];
+        let output = zo(&adapter, &args).output().unwrap();
+        let told = text(&output.stdout);
+        let loss = format!("loss      {after:8.4}");
+        assert!(told.contains(&loss), "{told}{}", text(&output.stderr));
+    }
+    // Stopped in the middle and resumed, the same adapter comes out.
+    let half = [
+        "--rank",
+        "2",
+        "--steps",
+        "2",
+        "--checkpoint-every",
+        "1",
+        "--out",
+        "again",
+    ];
+    succeeds(dir.path(), &never("lozo", &half));
+    let rest = [
+        "--rank",
+        "2",
+        "--resume",
+        "--checkpoint-every",
+        "1",
+        "--out",
+        "again",
+    ];
+    succeeds(dir.path(), &never("lozo", &rest));
+    let weights = |out: &str| {
+        let file = dir
+            .path()
+            .join(out)
+            .join("adapter/adapter_model.safetensors");
+        std::fs::read(file).unwrap()
+    };
+    assert_eq!(weights("again"), weights("lozo"));
+
+    // Written in place, it is a model like any other.
+    let written = ["--rank", "2", "--perturb", "in-place", "--out", "written"];
+    succeeds(dir.path(), &never("lozo", &written));
+    assert!(dir.path().join("written/model").exists());
+    let report = json(&dir.path().join("written/report.json"));
+    assert_eq!(report["trained_parameters"], report["parameters"]);
+}

@@ -9,6 +9,7 @@ mod rate;
 mod record;
 mod refused;
 mod resume;
+mod trajectory;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -96,6 +96,77 @@ fn a_rate_a_hundred_times_too_high_ends_the_run_within_20_steps() {
 }
 
 #[test]
+fn a_run_that_diverges_begins_again_at_a_lower_rate() {
+    let dir = tempfile::tempdir().unwrap();
+    let wild = [
+        "--lr",
+        "1",
+        "--steps",
+        "24",
+        "--back-off",
+        "--checkpoint-every",
+        "12",
+        "--eval-every",
+        "0",
+        "--log",
+        "csv",
+        "--out",
+        "a",
+    ];
+    let (_, said) = succeeds(
+        dir.path(),
+        &[&["--eval-rows", "16", "--quiet"], &wild[..]].concat(),
+    );
+    assert!(said.contains("beginning again at 1e-1"), "{said}");
+    let report = json(&dir.path().join("a/report.json"));
+    let abandoned = report["abandoned"].as_array().unwrap();
+    assert!((1..=3).contains(&abandoned.len()), "{abandoned:?}");
+    assert_eq!(abandoned[0]["lr"], 1.0);
+    let lr = report["lr"].as_f64().unwrap();
+    assert_eq!(lr, 10f64.powi(-(abandoned.len() as i32)));
+    // Nothing of the attempts before it is left: the run is the one that this rate gives.
+    let metrics = std::fs::read_to_string(dir.path().join("a/metrics.jsonl")).unwrap();
+    assert_eq!(metrics.lines().count(), 24 + 2);
+    let table = std::fs::read_to_string(dir.path().join("a/metrics.csv")).unwrap();
+    assert_eq!(table.lines().count(), 1 + 24 + 2);
+    let toml = std::fs::read_to_string(dir.path().join("a/run.toml")).unwrap();
+    assert!(toml.contains(&format!("\nlr = {lr}\n")), "{toml}");
+    let lr = lr.to_string();
+    let given = ["--lr", &lr, "--steps", "24", "--eval-every", "0"];
+    let plain = [&["--eval-rows", "16", "--quiet", "--out", "b"], &given[..]].concat();
+    succeeds(dir.path(), &plain);
+    let same = json(&dir.path().join("b/report.json"));
+    assert_eq!(report["eval_loss_after"], same["eval_loss_after"]);
+
+    // Its checkpoint is at the rate that it ended with.
+    let more = ["--steps", "30", "--resume"];
+    succeeds(
+        dir.path(),
+        &[
+            &["--eval-rows", "16", "--quiet"],
+            &wild[..2],
+            &more,
+            &wild[4..],
+        ]
+        .concat(),
+    );
+    let resumed = json(&dir.path().join("a/report.json"));
+    assert_eq!(
+        (&resumed["lr"], &resumed["steps"]),
+        (&report["lr"], &30.into())
+    );
+
+    // As often as asked, and no more.
+    let once = ["--lr", "100", "--steps", "24", "--back-off=1", "--out", "c"];
+    fails(dir.path(), &once);
+    let report = json(&dir.path().join("c/report.json"));
+    assert_eq!(
+        (&report["finish"], &report["lr"]),
+        (&"diverged".into(), &10.0.into())
+    );
+}
+
+#[test]
 fn a_rate_is_a_number_or_auto() {
     let dir = tempfile::tempdir().unwrap();
     let error = fails_by_usage(dir.path(), &short(&["--lr", "fast"]));

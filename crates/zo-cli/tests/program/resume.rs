@@ -9,13 +9,15 @@ fn without_a_checkpoint_there_is_nothing_to_resume() {
     let dir = tempfile::tempdir().unwrap();
     let error = fails(dir.path(), &short(&["--out", "a", "--resume"]));
     assert!(
-        error.contains("a/checkpoints holds no checkpoint"),
+        error.contains("a holds no trajectory and no checkpoint"),
         "{error}"
     );
     assert_eq!(dir.path().read_dir().unwrap().count(), 0);
-    succeeds(dir.path(), &short(&["--out", "a"]));
+    let without = ["--out", "a", "--trajectory", "false"];
+    succeeds(dir.path(), &short(&without));
     let before = files(dir.path());
-    fails(dir.path(), &short(&["--out", "a", "--resume"]));
+    let resume = [&without[..], &["--resume"]].concat();
+    fails(dir.path(), &short(&resume));
     assert!(files(dir.path()) == before);
 }
 

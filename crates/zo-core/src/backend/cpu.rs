@@ -6,6 +6,7 @@ mod low_rank;
 mod magnitude;
 mod moves;
 mod round;
+mod scaled;
 mod sums;
 mod weight;
 
@@ -17,7 +18,9 @@ use self::few::{Along, Pair};
 use self::low_rank::Product;
 pub(crate) use self::low_rank::{Factors, coordinates};
 use self::magnitude::Threshold;
-use self::sums::{ByChance, ChosenSums, General, KeptSums, LowRankSums, PlainSums};
+use self::scaled::TypedScaled;
+pub(crate) use self::scaled::multiply;
+use self::sums::{ByChance, ChosenSums, General, KeptSums, PlainSums, StructuredSums};
 pub(crate) use self::weight::Weight;
 use super::{Keep, Sweep, Target};
 use crate::noise::rows::{CHUNK_ROWS, Gaussian, Rademacher, Stream};
@@ -50,7 +53,7 @@ pub(crate) fn sweep_slice_at<W: Weight>(level: SimdLevel, weights: &mut [W], swe
             Case::Sums => level.run(Chunk::<W, PlainSums>::new(chunk, weights, sweep)),
             Case::KeptSums => level.run(Chunk::<W, KeptSums>::new(chunk, weights, sweep)),
             Case::ChosenSums => level.run(Chunk::<W, ChosenSums>::new(chunk, weights, sweep)),
-            Case::LowRank => level.run(Chunk::<W, LowRankSums>::new(chunk, weights, sweep)),
+            Case::Structured => level.run(Chunk::<W, StructuredSums>::new(chunk, weights, sweep)),
             Case::General => level.run(Chunk::<W, General>::new(chunk, weights, sweep)),
             Case::Stochastic => level.run(Chunk::<W, ByChance>::new(chunk, weights, sweep)),
         }
@@ -69,6 +72,7 @@ struct TypedSweep<W: Weight> {
     displaces: bool,
     terms: Vec<TypedTerm<W>>,
     products: Vec<Product<W>>,
+    scaled: Vec<TypedScaled<W>>,
     target: TypedTarget<W>,
     threshold: Option<Threshold<W::Acc>>,
     /// The bits of the last rounding, where it is stochastic.
@@ -127,8 +131,8 @@ enum Case {
     KeptSums,
     /// On elements chosen by magnitude.
     ChosenSums,
-    /// With noise of low rank.
-    LowRank,
+    /// With noise of low rank, or scaled by a curvature.
+    Structured,
     /// Any of these at once, or a target that is not a sum.
     General,
     /// Any of these, with stochastic rounding.
@@ -142,10 +146,10 @@ impl<W: Weight> TypedSweep<W> {
             return Case::Stochastic;
         }
         let kept = self.terms.iter().any(|term| term.keep.is_some());
-        if !self.products.is_empty() {
+        if !(self.products.is_empty() && self.scaled.is_empty()) {
             let kept = kept || self.products.iter().any(|product| product.keep.is_some());
             return match (&self.target, &self.threshold) {
-                (TypedTarget::Sum, None) if !kept => Case::LowRank,
+                (TypedTarget::Sum, None) if !kept => Case::Structured,
                 _ => Case::General,
             };
         }
@@ -175,6 +179,8 @@ impl<W: Weight> TypedSweep<W> {
             keep: term.keep.map(|keep| TypedKeep::new(keep, sweep.tensor)),
             estimate: term.estimate as usize,
         });
+        let scaled = sweep.scaled.iter();
+        let scaled = scaled.map(|scaled| TypedScaled::new(scaled, sweep.tensor));
         let target = match &sweep.target {
             Target::Sum => TypedTarget::Sum,
             Target::Sign { rate } => TypedTarget::Sign(W::acc(*rate)),
@@ -194,6 +200,7 @@ impl<W: Weight> TypedSweep<W> {
             displaces: sweep.displaces,
             terms: terms.collect(),
             products: low_rank::products(sweep),
+            scaled: scaled.collect(),
             target,
             threshold: sweep.magnitudes.map(Threshold::new::<W>),
             rounding: sweep

@@ -17,7 +17,7 @@ mod sweep;
 use burn::backend::{Backend, backend_extension, tensor::FloatTensor};
 use burn::tensor::{DType, Device, Element, Tensor, TensorData};
 
-pub use sweep::{Keep, LowRankTerm, Magnitudes, Sweep, SweepTerm, Target};
+pub use sweep::{Keep, LowRankTerm, Magnitudes, ScaledTerm, Sweep, SweepTerm, Target};
 
 /// A backend that can sweep over weights.
 ///
@@ -36,7 +36,7 @@ pub trait ZoBackend: Backend {
     fn sweep(tensor: FloatTensor<Self>, sweep: Sweep) -> FloatTensor<Self>;
 }
 
-/// Applies `sweep` to `tensor` on whatever backend it lives. Noise of low rank is added on the CPU: on other devices such a pass copies the
+/// Applies `sweep` to `tensor` on whatever backend it lives. Noise of low rank, or scaled by a curvature, is added on the CPU: on other devices such a pass copies the
 /// tensor to host memory and back, which is slow.
 ///
 /// # Panics
@@ -45,7 +45,7 @@ pub trait ZoBackend: Backend {
 pub fn sweep<const D: usize>(tensor: Tensor<D>, sweep: Sweep) -> Tensor<D> {
     use burn::backend::Dispatch;
     let sweep = sweep.shaped(&tensor.shape());
-    if !sweep.low_rank.is_empty() && !is_host(&tensor.device()) {
+    if sweep.needs_host() && !is_host(&tensor.device()) {
         return in_host_memory(tensor, &sweep);
     }
     Tensor::from_dispatch(<Dispatch as ZoBackend>::sweep(

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::change::Change;
 use crate::direction::Direction;
 use crate::masked::MaskedDirection;
-use crate::noise::{Basis, Held, Noise, TensorKey};
+use crate::noise::{Basis, Curvature, Held, Noise, TensorKey};
 use crate::selection::{Elements, Selection};
 
 /// A noise vector in a pass: its coefficient in the displacement the weights come from, and in the one they go to.
@@ -49,6 +49,15 @@ pub struct LowRankTerm {
     /// The coordinates, if they are not those of the seed.
     pub held: Option<Arc<Held>>,
     /// The rest; the distribution and the seed are those of the coordinates.
+    pub term: SweepTerm,
+}
+
+/// A noise vector in a pass that a curvature scales.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScaledTerm {
+    /// What it is scaled by.
+    pub curvature: Curvature,
+    /// The rest.
     pub term: SweepTerm,
 }
 
@@ -117,6 +126,8 @@ pub struct Sweep {
     pub terms: Arc<[SweepTerm]>,
     /// Those of low rank. A kernel is given them by [`shaped`](Self::shaped).
     pub low_rank: Arc<[LowRankTerm]>,
+    /// Those that a curvature scales.
+    pub scaled: Arc<[ScaledTerm]>,
     /// The shape of the tensor, for those of low rank.
     pub shape: Arc<[usize]>,
     /// What is made of them.
@@ -188,6 +199,11 @@ impl Sweep {
         sweep.sorted()
     }
 
+    /// Whether it moves nothing.
+    pub(crate) fn is_still(&self) -> bool {
+        self.terms.is_empty() && self.low_rank.is_empty()
+    }
+
     /// The sweep that adds these noise vectors.
     pub(crate) fn adding(tensor: TensorKey, terms: Vec<SweepTerm>) -> Self {
         Self {
@@ -202,6 +218,7 @@ impl Sweep {
             decay: 1.0,
             terms: Arc::default(),
             low_rank: Arc::default(),
+            scaled: Arc::default(),
             shape: Arc::default(),
             target: Target::Sum,
             magnitudes: None,
@@ -219,6 +236,7 @@ impl Sweep {
         add: impl Fn(&mut SweepTerm, f64),
     ) {
         let (mut terms, mut low_rank) = (self.terms.to_vec(), self.low_rank.to_vec());
+        let mut scaled = self.scaled.to_vec();
         for (term, elements) in direction.terms(number) {
             let mut keep = None;
             match elements {
@@ -246,15 +264,28 @@ impl Sweep {
                 estimate,
             };
             let same = |known: &SweepTerm| known.unweighted() == new;
-            let known = match &term.basis {
-                None => {
+            let known = match (&term.basis, &term.curvature) {
+                (_, Some(curvature)) => {
+                    let same =
+                        |known: &ScaledTerm| same(&known.term) && known.curvature == *curvature;
+                    let at = scaled.iter().position(same).unwrap_or(scaled.len());
+                    if at == scaled.len() {
+                        let curvature = curvature.clone();
+                        scaled.push(ScaledTerm {
+                            curvature,
+                            term: new,
+                        });
+                    }
+                    &mut scaled[at].term
+                }
+                (None, None) => {
                     let at = terms.iter().position(same).unwrap_or(terms.len());
                     if at == terms.len() {
                         terms.push(new);
                     }
                     &mut terms[at]
                 }
-                Some(basis) => {
+                (Some(basis), None) => {
                     let same = |known: &LowRankTerm| {
                         same(&known.term) && known.basis == *basis && known.held == term.held
                     };
@@ -272,6 +303,7 @@ impl Sweep {
             add(known, term.coefficient);
         }
         (self.terms, self.low_rank) = (terms.into(), low_rank.into());
+        self.scaled = scaled.into();
     }
 
     /// Sums must not depend on where a pass comes from: a displacement is undone with exactly the numbers it was made with.
@@ -285,6 +317,9 @@ impl Sweep {
             (low.term.estimate, low.basis.order(), keep, low.term.order())
         });
         self.low_rank = low_rank.into();
+        let mut scaled = self.scaled.to_vec();
+        scaled.sort_by_key(|scaled| (scaled.term.order(), scaled.curvature.id()));
+        self.scaled = scaled.into();
         self
     }
 
@@ -329,9 +364,11 @@ impl Sweep {
     /// Whether the weights stand at `theta` already.
     pub fn starts_unperturbed(&self) -> bool {
         let low_rank = self.low_rank.iter().map(|low| &low.term);
+        let scaled = self.scaled.iter().map(|scaled| &scaled.term);
         self.terms
             .iter()
             .chain(low_rank)
+            .chain(scaled)
             .all(|term| term.from == 0.0)
     }
 
@@ -340,6 +377,11 @@ impl Sweep {
             copies: Arc::clone(copies),
             ..self
         }
+    }
+
+    /// Whether some of its noise is made by the CPU kernel alone.
+    pub(crate) fn needs_host(&self) -> bool {
+        !(self.low_rank.is_empty() && self.scaled.is_empty())
     }
 
     /// Called by a backend that had to write its result elsewhere because something else shares the tensor's memory.

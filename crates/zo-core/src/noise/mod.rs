@@ -12,6 +12,7 @@
 //! count and SIMD width.
 
 pub(crate) mod basis;
+pub(crate) mod curvature;
 pub(crate) mod held;
 pub(crate) mod philox;
 pub mod reference;
@@ -24,6 +25,7 @@ mod statistics;
 use serde::{Deserialize, Serialize};
 
 pub use basis::{Basis, BasisKind};
+pub use curvature::{Curvature, Diagonal, Draw, Factor};
 pub use held::Held;
 pub use reference::value;
 #[doc(hidden)]

@@ -7,6 +7,7 @@ use crate::backend::Sweep;
 use crate::bank::{self, Banked};
 use crate::error::RecordError;
 use crate::masked::MaskedDirection;
+use crate::on_the_fly::OnTheFly;
 use crate::position::Position;
 
 impl<M: Module> Perturbed<M> {
@@ -15,17 +16,21 @@ impl<M: Module> Perturbed<M> {
     /// [`resume_at`](Self::resume_at).
     #[doc(hidden)]
     pub fn stored(&mut self) -> (&M, Position) {
-        if self.is_view() {
+        if self.keeps_weights() {
             // The weights themselves are at rest.
             self.move_to(&MaskedDirection::zero());
         }
         let (pending, bank) = match &self.mode {
             Mode::Lazy(pending) => (pending.clone(), MaskedDirection::zero()),
             Mode::OnTheFly(on_the_fly) => (None, on_the_fly.bank().clone()),
+            Mode::Summed(sum) => (Some(sum.clone()), MaskedDirection::zero()),
             Mode::Written => (None, MaskedDirection::zero()),
         };
         let displacement = self.displacement.clone();
-        let position = Position::new(displacement, pending, bank);
+        let position = Position {
+            written: self.has_written(),
+            ..Position::new(displacement, pending, bank)
+        };
         let module = self.module.as_ref().expect("no pass is under way");
         (module, position)
     }
@@ -37,6 +42,21 @@ impl<M: Module> Perturbed<M> {
             Some(on_the_fly) => bank::contents(on_the_fly.bank(), &self.tensors),
             None => Vec::new(),
         }
+    }
+
+    /// [`bank`](Self::bank), if the updates of all steps are in it, so that the weights are those that the run began with; else empty.
+    #[doc(hidden)]
+    pub fn whole_bank(&self) -> Vec<Banked> {
+        match self.has_written() {
+            true => Vec::new(),
+            false => self.bank(),
+        }
+    }
+
+    /// Whether an update was written on the fly, ever.
+    fn has_written(&self) -> bool {
+        let written = |on_the_fly: &OnTheFly<M>| on_the_fly.written || self.passes > 0;
+        self.on_the_fly().is_some_and(written)
     }
 
     /// Says that the weights, which were [stored](Self::stored) and have been put back, stand at `position`. Call it once the module has
@@ -51,12 +71,15 @@ impl<M: Module> Perturbed<M> {
         match &mut self.mode {
             Mode::OnTheFly(on_the_fly) if position.is_at_rest_but_for_the_bank() => {
                 on_the_fly.set_bank(position.bank);
+                on_the_fly.written = position.written;
                 self.show();
                 return Ok(());
             }
             Mode::OnTheFly(_) => return Err(position.refused("at rest, as it is on the fly")),
             _ if banked => return Err(position.refused("one without a bank, which is on the fly")),
             Mode::Lazy(pending) => *pending = position.pending,
+            Mode::Summed(_) if position.is_at_rest() => {}
+            Mode::Summed(_) => return Err(position.refused("at rest, where sums begin")),
             Mode::Written if position.pending.is_none() => {}
             Mode::Written => return Err(position.refused("one without an update that waits")),
         }
@@ -71,9 +94,24 @@ impl<M: Module> Perturbed<M> {
         }
     }
 
-    /// Writes what is in the bank, in one pass. Call it at no displacement.
+    /// Writes what is in the bank before a move to a displacement in another basis: a weight has one side path.
+    pub(super) fn fold_before(&mut self, target: &MaskedDirection) {
+        let Mode::OnTheFly(on_the_fly) = &self.mode else {
+            return;
+        };
+        let (mut held, mut basis) = (None, None);
+        let one = on_the_fly.bank().lies_in(&mut held) && target.lies_in(&mut basis);
+        if one && held.is_some() && basis.is_some() && held != basis {
+            self.displacement = MaskedDirection::zero();
+            self.show();
+            self.fold();
+        }
+    }
+
+    /// Writes what is in the bank or the sum, in one pass. Call it at no displacement.
     pub(super) fn fold(&mut self) {
         let Mode::OnTheFly(on_the_fly) = &mut self.mode else {
+            self.fold_sum();
             return;
         };
         let bank = on_the_fly.bank().clone();

@@ -86,6 +86,27 @@ fn a_step_at_lr_0_restores_within_2_ulp() {
     }
 }
 
+#[test]
+fn kappa_is_how_far_a_step_moves_weights_over_the_radius() {
+    let (epsilon, lr) = (1e-3, 1e-2);
+    let loss = |weights: &Weights| flat(weights).iter().sum::<f64>();
+    let step = |method: Method, lr| {
+        let module = weights(&Device::default(), DType::F32);
+        let mut optim = method.with_epsilon(epsilon).init().unwrap();
+        optim.step(lr, module, loss).unwrap().1
+    };
+    let report = step(Method::new().with_queries(3), lr);
+    let squares = report.queries.iter().map(|q| q.projected_gradient.powi(2));
+    let expected = lr * squares.sum::<f64>().sqrt() / 3.0 / epsilon;
+    assert!((report.kappa.unwrap() / expected - 1.0).abs() < 1e-12);
+    assert_eq!(step(Method::new(), 0.0).kappa, Some(0.0));
+    let skips = Method::new().with_non_finite(NonFinite::Skip);
+    let mut optim = skips.init().unwrap();
+    let module = weights(&Device::default(), DType::F32);
+    let (_, skipped) = optim.step(lr, module, |w| idle(w) * f64::NAN).unwrap();
+    assert_eq!((skipped.skipped, skipped.kappa), (true, None));
+}
+
 /// Contract 4 over 1000 steps: weights that no perturbation moves across a power of two stay within 1 ulp forever; the rest drift
 /// more slowly than rounding errors that add up like a random walk.
 #[test]

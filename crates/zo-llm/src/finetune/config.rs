@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zo_core::ConfigError;
 
-use zo_optim::trainer::{Schedule, TrainerConfig};
+use zo_optim::trainer::{Schedule, TrainerConfig, TrajectoryConfig};
 
 use super::reward::Reward;
 use crate::batches::Order;
@@ -40,6 +40,10 @@ pub struct FinetuneConfig {
     /// and averages, each row weighing the same: the memory is that of one part. Methods that differentiate keep what they need of
     /// all parts. Default none: the whole batch.
     pub micro_batch: Option<usize>,
+    /// The most rows in one forward if it evaluates several displacements at once, as it can with low-rank noise on the fly: a part's rows count
+    /// once for each displacement. Activations take memory in proportion. Default twice the batch, so that a forward
+    /// evaluates both signs of a direction; with `micro_batch`, that many, so that it evaluates one.
+    pub rows_at_once: Option<usize>,
     /// The learning rate, where the schedule's factor is 1. Default 1e-6, MeZO's for full fine-tuning of OPT-13B.
     pub lr: f64,
     /// How the learning rate goes after the warm-up. Default constant.
@@ -78,9 +82,11 @@ pub struct FinetuneConfig {
     pub checkpoint_dir: Option<PathBuf>,
     /// Steps between checkpoints; 0 (the default) for the end only.
     pub checkpoint_every: usize,
-    /// Whether to go on from the last checkpoint in the folder, if it holds one; [`last_checkpoint`](super::last_checkpoint) tells. If not
-    /// (the default), a folder with one is refused.
+    /// Whether to go on from the end of the trajectory, or else from the last checkpoint in the folder, if there is one;
+    /// [`last_checkpoint`](super::last_checkpoint) tells. If not (the default), a folder with one is refused, and so is a trajectory.
     pub resume: bool,
+    /// The trajectory of the run: see [`TrainerConfig::trajectory`]. Default none.
+    pub trajectory: Option<TrajectoryConfig>,
     /// The parameters that the optimizer trains: checkpoints hold these and no others. Choose them by path: ids are new in each process.
     /// Default all.
     pub trained: ParamGroup,
@@ -95,6 +101,7 @@ impl Default for FinetuneConfig {
             steps: 2000,
             batch: 16,
             micro_batch: None,
+            rows_at_once: None,
             lr: 1e-6,
             schedule: Schedule::default(),
             warmup: 0,
@@ -112,6 +119,7 @@ impl Default for FinetuneConfig {
             checkpoint_dir: None,
             checkpoint_every: 0,
             resume: false,
+            trajectory: None,
             trained: ParamGroup::all(),
             method: Value::Null,
         }
@@ -129,6 +137,15 @@ impl FinetuneConfig {
         self.micro_batch.unwrap_or(self.batch).max(1)
     }
 
+    /// Displacements that one forward evaluates at most.
+    pub(super) fn displacements_at_once(&self) -> usize {
+        let rows = self.rows_at_once.unwrap_or(match self.micro_batch {
+            Some(rows) => rows,
+            None => 2 * self.batch,
+        });
+        (rows / self.part_size()).max(1)
+    }
+
     /// The settings that are not those of a language model.
     pub fn trainer(&self) -> TrainerConfig {
         TrainerConfig {
@@ -142,6 +159,7 @@ impl FinetuneConfig {
             checkpoint_dir: self.checkpoint_dir.clone(),
             checkpoint_every: self.checkpoint_every,
             resume: self.resume,
+            trajectory: self.trajectory.clone(),
             trained: self.trained.clone(),
             method: self.method.clone(),
         }
@@ -160,6 +178,9 @@ impl FinetuneConfig {
             (1..=self.batch).contains(&in_parts),
             "at least 1 row and at most batch",
         )?;
+        let at_once = self.rows_at_once.unwrap_or(in_parts);
+        let expected = "at least the rows of a part: micro_batch, or else batch";
+        ConfigError::check("rows_at_once", at_once, at_once >= in_parts, expected)?;
         ConfigError::check(
             "eval_batch",
             self.eval_batch,
@@ -189,11 +210,12 @@ mod tests {
         FinetuneConfig::default().validate().unwrap();
         good.validate().unwrap();
         type Spoil = fn(&mut FinetuneConfig);
-        let spoiled: [(&str, Spoil); 15] = [
+        let spoiled: [(&str, Spoil); 16] = [
             ("batch", |c| c.batch = 0),
             ("objective", |c| c.objective = Objective::Reward),
             ("micro_batch", |c| c.micro_batch = Some(0)),
             ("micro_batch", |c| c.micro_batch = Some(17)),
+            ("rows_at_once", |c| c.rows_at_once = Some(15)),
             ("eval_batch", |c| c.eval_batch = 0),
             ("lr", |c| c.lr = f64::NAN),
             ("lr", |c| c.lr = -1e-6),
@@ -216,6 +238,24 @@ mod tests {
             let error = config.validate().unwrap_err().to_string();
             assert!(error.starts_with(&format!("{name} is ")), "{error}");
         }
+    }
+
+    #[test]
+    fn memory_limits_the_displacements_of_a_forward() {
+        let at_once = |batch, micro_batch, rows_at_once| {
+            let config = FinetuneConfig {
+                batch,
+                micro_batch,
+                rows_at_once,
+                ..FinetuneConfig::default()
+            };
+            config.displacements_at_once()
+        };
+        assert_eq!(at_once(16, None, None), 2);
+        assert_eq!(at_once(16, None, Some(16)), 1);
+        assert_eq!(at_once(16, None, Some(130)), 8);
+        assert_eq!(at_once(16, Some(4), None), 1);
+        assert_eq!(at_once(16, Some(4), Some(16)), 4);
     }
 
     #[test]

@@ -84,6 +84,32 @@ impl StepBatch {
         })
     }
 
+    /// [`loss`](Self::loss) at as many displacements as `model` is shown at at once.
+    pub(super) fn losses(
+        &self,
+        model: &CausalLm,
+        displacements: usize,
+    ) -> Vec<Result<LossValue, ObjectiveError>> {
+        let tracked = model.is_tracked();
+        let of = |part: &Part| part.on(tracked).losses(model, displacements);
+        if let [part] = &self.parts[..] {
+            let losses = of(part).into_iter();
+            return losses.map(|loss| Ok(LossValue::Tensor(loss))).collect();
+        }
+        let mut sums = vec![0.0; displacements];
+        for part in &self.parts {
+            for (sum, loss) in sums.iter_mut().zip(of(part)) {
+                match loss.value() {
+                    Ok(loss) => *sum += part.share * loss,
+                    Err(error) => return vec![Err(error)],
+                }
+            }
+        }
+        sums.into_iter()
+            .map(|sum| Ok(LossValue::Number(sum)))
+            .collect()
+    }
+
     /// The mean loss of the batch. Nothing is kept of a part when the next one begins, unless the model is tracked.
     pub(super) fn loss(&self, model: &CausalLm) -> Result<LossValue, ObjectiveError> {
         let tracked = model.is_tracked();

@@ -97,6 +97,7 @@ impl Task<CausalLm> for LmTask<'_> {
         json!({
             "batch": config.batch,
             "micro_batch": config.micro_batch,
+            "rows_at_once": config.rows_at_once,
             "objective": config.objective,
             "eval_batch": config.eval_batch,
             "order": config.order,
@@ -134,6 +135,22 @@ impl Task<CausalLm> for LmTask<'_> {
                 ))
             }
         }
+    }
+
+    fn at_once(&self, _: &StepBatch) -> usize {
+        match self.config.objective {
+            Objective::Loss => self.config.displacements_at_once(),
+            Objective::Score | Objective::Reward => 1,
+        }
+    }
+
+    fn losses(
+        &self,
+        model: &CausalLm,
+        batch: &StepBatch,
+        displacements: usize,
+    ) -> Vec<Result<LossValue, ObjectiveError>> {
+        batch.losses(model, displacements)
     }
 
     // A score is always finite, and a reward is not the model's.

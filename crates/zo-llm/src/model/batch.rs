@@ -1,9 +1,13 @@
 //! Padded batches of token ids.
 
+mod repeated;
+
+use std::ops::Range;
+
 use burn::tensor::{Device, Int, Tensor};
 use thiserror::Error;
 
-use crate::model::part::{Part, deal, ints, part_count};
+use crate::model::part::{Part, arrange, ints};
 
 /// On which side of a sequence the padding goes. Both give the same logits at real positions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,19 +73,22 @@ pub enum BatchError {
 /// The padding exists only in the shape of what a model returns. Internally, models work on the real tokens alone: the rows of all
 /// sequences are concatenated, and only attention lays them out by sequence. On a CPU the sequences are also
 /// split into several parts, which are computed in parallel. A batch can be reused for any number of forward passes.
+///
+/// A batch made by [`sharing`](Self::sharing) computes what several sequences begin with only once.
 #[derive(Debug, Clone)]
 pub struct TokenBatch {
     shape: [usize; 2],
     real_tokens: usize,
     max_id: u32,
     longest: usize,
+    pub(crate) shares: bool,
     pub(crate) parts: Vec<Part>,
     /// Where each of the `batch * seq` positions is among the rows of all parts (padding: anywhere).
     unpack: Option<Tensor<1, Int>>,
     /// Where each sequence is among the sequences of all parts.
     order: Option<Tensor<1, Int>>,
-    /// The first row of each sequence among the rows of all parts, and its length.
-    rows: Vec<[usize; 2]>,
+    /// The rows of each sequence among the rows of all parts.
+    rows: Vec<Vec<Range<usize>>>,
 }
 
 impl TokenBatch {
@@ -95,29 +102,24 @@ impl TokenBatch {
         side: PaddingSide,
         device: &Device,
     ) -> Result<Self, BatchError> {
-        let length = sequences
-            .iter()
-            .map(|sequence| sequence.as_ref().len())
-            .max()
-            .unwrap_or(0);
-        let (ids, mask): (Vec<_>, Vec<_>) = sequences
-            .iter()
-            .map(|sequence| {
-                let sequence = sequence.as_ref();
-                let padding = length - sequence.len();
-                match side {
-                    PaddingSide::Left => (
-                        [vec![pad; padding], sequence.to_vec()].concat(),
-                        [vec![false; padding], vec![true; sequence.len()]].concat(),
-                    ),
-                    PaddingSide::Right => (
-                        [sequence.to_vec(), vec![pad; padding]].concat(),
-                        [vec![true; sequence.len()], vec![false; padding]].concat(),
-                    ),
-                }
-            })
-            .unzip();
-        Self::from_mask(&ids, &mask, device)
+        let (ids, mask) = padded(sequences, pad, side);
+        Self::build(&ids, &mask, false, device)
+    }
+
+    /// As [`new`](Self::new), for causal models: on the CPU, what several sequences begin with (demonstrations, a prompt with several options) is computed once for
+    /// each of the parts, if it has at least 8 tokens. Nothing more is held than the activations of the tokens that are computed, so a batch never needs
+    /// more memory than without sharing. Results differ by rounding.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn sharing<S: AsRef<[u32]>>(
+        sequences: &[S],
+        pad: u32,
+        side: PaddingSide,
+        device: &Device,
+    ) -> Result<Self, BatchError> {
+        let (ids, mask) = padded(sequences, pad, side);
+        Self::build(&ids, &mask, true, device)
     }
 
     /// From rows that are already padded: `ids` and `mask` are both `[batch, seq]`, and `mask` is true at real tokens. Any
@@ -128,6 +130,15 @@ impl TokenBatch {
     pub fn from_mask(
         ids: &[Vec<u32>],
         mask: &[Vec<bool>],
+        device: &Device,
+    ) -> Result<Self, BatchError> {
+        Self::build(ids, mask, false, device)
+    }
+
+    fn build(
+        ids: &[Vec<u32>],
+        mask: &[Vec<bool>],
+        shares: bool,
         device: &Device,
     ) -> Result<Self, BatchError> {
         if ids.len() != mask.len() {
@@ -168,54 +179,51 @@ impl TokenBatch {
             sequences.push(sequence);
         }
 
-        // Sequences of similar length go together, so that attention pads little.
-        let mut order: Vec<usize> = (0..sequences.len()).collect();
-        let real_tokens = sequences.iter().map(Vec::len).sum::<usize>();
-        let count = part_count(real_tokens, sequences.len(), device);
-        if count > 1 {
-            order.sort_by_key(|row| std::cmp::Reverse(sequences[*row].len()));
-        }
-        let parts: Vec<_> = deal(&order, &sequences, count);
-        let mut first_row = vec![0; sequences.len()];
-        let mut place = vec![0; sequences.len()];
-        let mut rows = 0;
-        for (index, &row) in order.iter().enumerate() {
-            (first_row[row], place[row]) = (rows, index as i32);
-            rows += sequences[row].len();
-        }
+        let longest = sequences.iter().map(Vec::len).max().unwrap_or(0);
+        let order = arrange(&sequences, 0, shares, device);
+        let part = |rows: &Vec<usize>| {
+            let sequences = rows.iter().map(|row| &sequences[*row][..]);
+            let part = match shares {
+                true => Part::sharing(sequences, device),
+                false => Part::new(sequences, device),
+            };
+            part.among(longest)
+        };
+        let parts: Vec<Part> = order.iter().map(part).collect();
 
-        let padded = real_tokens != sequences.len() * seq;
-        let unpack = (padded || count > 1).then(|| {
-            let rows = mask.iter().zip(&first_row).flat_map(|(real, &first)| {
-                let mut seen = 0usize;
-                real.iter().map(move |&real| {
-                    seen += usize::from(real);
-                    (first + seen.saturating_sub(1)) as i32
-                })
-            });
-            ints(rows.collect(), device)
+        let mut rows = vec![Vec::new(); sequences.len()];
+        let mut place = vec![0; sequences.len()];
+        let (mut before, mut index) = (0, 0);
+        for (order, part) in order.iter().zip(&parts) {
+            for (row, text) in order.iter().zip(part.runs.texts()) {
+                let text = text.into_iter().map(|r| before + r.start..before + r.end);
+                (rows[*row], place[*row]) = (text.collect(), index);
+                index += 1;
+            }
+            before += part.runs.tokens();
+        }
+        let unpack = mask.iter().zip(&rows).flat_map(|(real, rows)| {
+            let mut rows = rows.iter().cloned().flatten();
+            let mut at = rows.clone().next().unwrap_or(0);
+            real.iter().map(move |&real| {
+                if real {
+                    at = rows.next().unwrap_or(at);
+                }
+                at as i32
+            })
         });
-        let lengths = sequences.iter().map(Vec::len);
-        let longest = lengths.clone().max().unwrap_or(0);
-        let rows = first_row
-            .iter()
-            .copied()
-            .zip(lengths)
-            .map(|(first, length)| [first, length]);
+        let unpack: Vec<i32> = unpack.collect();
+        let in_place = unpack.len() == before && unpack.iter().zip(0..).all(|(at, row)| *at == row);
         Ok(Self {
-            rows: rows.collect(),
+            rows,
             shape: [sequences.len(), seq],
-            real_tokens,
+            real_tokens: sequences.iter().map(Vec::len).sum(),
             max_id: sequences.iter().flatten().copied().max().unwrap_or(0),
             longest,
-            parts: parts
-                .iter()
-                .map(|rows| {
-                    Part::new(rows.iter().map(|row| &sequences[*row][..]), device).among(longest)
-                })
-                .collect(),
-            unpack,
-            order: (count > 1).then(|| ints(place, device)),
+            shares,
+            unpack: (!in_place).then(|| ints(unpack, device)),
+            order: (parts.len() > 1).then(|| ints(place, device)),
+            parts,
         })
     }
 
@@ -232,6 +240,11 @@ impl TokenBatch {
     /// Number of tokens without padding.
     pub fn real_tokens(&self) -> usize {
         self.real_tokens
+    }
+
+    /// Number of tokens that a forward pass computes: those that sequences share count once.
+    pub fn computed_tokens(&self) -> usize {
+        self.parts.iter().map(|part| part.runs.tokens()).sum()
     }
 
     /// The largest id of a real token.
@@ -254,12 +267,13 @@ impl TokenBatch {
             self.rows.len(),
             "one position per sequence"
         );
-        let row = |(index, (&[first, length], &at)): (usize, (&[usize; 2], &usize))| {
-            assert!(
-                at < length,
-                "sequence {index} has {length} tokens, so there is none at {at}"
-            );
-            (first + at) as i32
+        let row = |(index, (rows, &at)): (usize, (&Vec<Range<usize>>, &usize))| {
+            let row = rows.iter().cloned().flatten().nth(at);
+            let Some(row) = row else {
+                let length: usize = rows.iter().map(Range::len).sum();
+                panic!("sequence {index} has {length} tokens, so there is none at {at}")
+            };
+            row as i32
         };
         self.rows
             .iter()
@@ -280,14 +294,19 @@ impl TokenBatch {
             "one list of last tokens per sequence"
         );
         let mut rows = Vec::new();
-        for (index, (&[first, length], last)) in self.rows.iter().zip(last).enumerate() {
-            let count = last.as_ref().len();
+        for (index, (text, last)) in self.rows.iter().zip(last).enumerate() {
+            let text: Vec<usize> = text.iter().cloned().flatten().collect();
+            let (length, count) = (text.len(), last.as_ref().len());
             assert!(
                 (1..length).contains(&count),
                 "sequence {index} has {length} tokens, so its last {count} cannot be scored: give 1 to {}",
                 length.saturating_sub(1)
             );
-            rows.extend((first + length - count - 1..first + length - 1).map(|row| row as i32));
+            rows.extend(
+                text[length - count - 1..length - 1]
+                    .iter()
+                    .map(|row| *row as i32),
+            );
         }
         rows
     }
@@ -301,6 +320,31 @@ impl TokenBatch {
     pub(crate) fn join_sequences(&self, parts: Vec<Tensor<2>>) -> Tensor<2> {
         join(parts, &self.order)
     }
+}
+
+/// Ids and mask of `sequences`, padded with the id `pad`.
+fn padded<S: AsRef<[u32]>>(
+    sequences: &[S],
+    pad: u32,
+    side: PaddingSide,
+) -> (Vec<Vec<u32>>, Vec<Vec<bool>>) {
+    let lengths = sequences.iter().map(|sequence| sequence.as_ref().len());
+    let length = lengths.max().unwrap_or(0);
+    let rows = sequences.iter().map(|sequence| {
+        let sequence = sequence.as_ref();
+        let padding = length - sequence.len();
+        match side {
+            PaddingSide::Left => (
+                [vec![pad; padding], sequence.to_vec()].concat(),
+                [vec![false; padding], vec![true; sequence.len()]].concat(),
+            ),
+            PaddingSide::Right => (
+                [sequence.to_vec(), vec![pad; padding]].concat(),
+                [vec![true; sequence.len()], vec![false; padding]].concat(),
+            ),
+        }
+    });
+    rows.unzip()
 }
 
 fn join(parts: Vec<Tensor<2>>, order: &Option<Tensor<1, Int>>) -> Tensor<2> {
@@ -340,31 +384,38 @@ mod tests {
             assert_eq!(values(&part.ids), [5, 6, 7, 8]);
             assert_eq!(values(&part.positions), [0, 1, 2, 0]);
             assert_eq!(values(&part.last_rows), [2, 3]);
-            assert_eq!(
-                values(&part.padding.as_ref().unwrap().unpack),
-                [0, 1, 2, 3, 0, 0]
-            );
-            assert_eq!(values(&part.padding.as_ref().unwrap().pack), [0, 1, 2, 3]);
         }
         assert_eq!(values(right.unpack.as_ref().unwrap()), [0, 1, 2, 3, 3, 3]);
         assert_eq!(values(left.unpack.as_ref().unwrap()), [0, 1, 2, 3, 3, 3]);
         let even = TokenBatch::new(&[[1, 2], [3, 4]], 0, PaddingSide::Right, &device).unwrap();
-        assert!(even.unpack.is_none() && even.parts[0].padding.is_none() && even.order.is_none());
+        assert!(even.unpack.is_none() && even.order.is_none());
     }
 
+    /// What sequences begin with is one run; their positions and last tokens are found.
     #[test]
-    fn masks_hide_the_future_and_padding() {
-        let batch = TokenBatch::new(
-            &[vec![5, 6], vec![8]],
-            1,
-            PaddingSide::Left,
-            &Device::default(),
-        )
-        .unwrap();
-        let mask: Vec<bool> = batch.parts[0].mask.to_data().iter::<bool>().collect();
-        assert_eq!(mask, [false, true, false, false]);
-        let last: Vec<bool> = batch.parts[0].last_mask.to_data().iter::<bool>().collect();
-        assert_eq!(last, [false, false, false, true]);
+    fn shared_beginnings_are_computed_once() {
+        let device = Device::flex();
+        let text = |end: u32| -> Vec<u32> { (0..20).chain([end, end + 1]).collect() };
+        let sequences = [text(50), vec![7, 8], text(40)];
+        let new = TokenBatch::new(&sequences, 9, PaddingSide::Left, &device).unwrap();
+        let shared = TokenBatch::sharing(&sequences, 9, PaddingSide::Left, &device).unwrap();
+        assert_eq!([new.computed_tokens(), new.real_tokens()], [46, 46]);
+        assert_eq!([shared.computed_tokens(), shared.real_tokens()], [26, 46]);
+        let ids = values(&shared.parts[0].ids);
+        let read =
+            |rows: Vec<i32>| -> Vec<i32> { rows.iter().map(|row| ids[*row as usize]).collect() };
+        let unpack = read(values(shared.unpack.as_ref().unwrap()));
+        for (row, sequence) in unpack.chunks(22).zip(&sequences) {
+            let real: Vec<i32> = sequence.iter().map(|id| *id as i32).collect();
+            assert_eq!(row[22 - real.len()..], real);
+        }
+        assert_eq!(read(shared.rows_at(&[19, 1, 20])), [19, 8, 40]);
+        assert_eq!(
+            read(shared.rows_before(&[vec![50, 51], vec![8], vec![41]])),
+            [19, 50, 7, 40]
+        );
+        assert_eq!(read(values(&shared.parts[0].last_rows)), [51, 8, 41]);
+        assert_eq!(values(&shared.parts[0].last_positions), [21, 1, 21]);
     }
 
     #[test]

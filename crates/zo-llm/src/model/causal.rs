@@ -5,10 +5,11 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 
+use crate::model::Vectors;
 use crate::model::attention::LayerCache;
 use crate::model::batch::TokenBatch;
 use crate::model::config::{ConfigError, ModelConfig};
-use crate::model::layers::{Head, Tunable, rows};
+use crate::model::layers::{Head, Tunable};
 use crate::model::llama::Llama;
 use crate::model::opt::Opt;
 use crate::model::part::{Part, ints};
@@ -59,6 +60,7 @@ impl CausalLm {
         let [sequences, seq] = batch.shape();
         let rows = self.transform(batch.join_tokens(self.run(batch, false)));
         let width = rows.dims()[1];
+        let rows = rows.cast(self.head_parameter().base().dtype());
         rows.reshape([sequences, seq, width])
     }
 
@@ -73,9 +75,10 @@ impl CausalLm {
         let hidden = self.transform(batch.join_tokens(self.run(batch, false)));
         let logits = Head::of(self.head_parameter()).forward(hidden);
         let logits = match self.head_bias() {
-            Some(bias) => logits + bias.unsqueeze(),
+            Some(bias) => bias.cast(logits.dtype()).plus(logits),
             None => logits,
         };
+        let logits = logits.cast(self.head_parameter().base().dtype());
         logits.reshape([sequences, seq, vocab])
     }
 
@@ -118,10 +121,10 @@ impl CausalLm {
         }
         let ids: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
         let ids = Tensor::<1, Int>::from_data(TensorData::from(ids.as_slice()), &self.device());
-        let rows = to_f32(rows(head, ids.clone()));
-        let logits = to_f32(hidden).matmul(rows.transpose());
+        let head = Head::of(head).select(ids.clone()).widened();
+        let logits = head.forward(to_f32(hidden));
         match self.head_bias() {
-            Some(bias) => logits + to_f32(bias.select(0, ids)).unsqueeze(),
+            Some(bias) => bias.select(&ids).widened().plus(logits),
             None => logits,
         }
     }
@@ -135,7 +138,7 @@ impl CausalLm {
     }
 
     /// The head's bias, `[vocab]`, if it has one.
-    fn head_bias(&self) -> Option<Tensor<1>> {
+    fn head_bias(&self) -> Option<Vectors> {
         match self {
             Self::Opt(_) | Self::Llama(_) => None,
             Self::Roberta(model) => Some(model.head_bias()),
@@ -169,22 +172,21 @@ impl CausalLm {
         let rows = batch.rows_before(last);
         let (head, device) = (Head::of(self.head_parameter()).widened(), self.device());
         let hidden = Tensor::cat(self.run(batch, false), 0);
-        let targets: Vec<i32> = last
-            .iter()
-            .flat_map(|t| t.as_ref())
-            .map(|t| *t as i32)
-            .collect();
+        let targets = last.iter().flat_map(|t| t.as_ref()).map(|t| *t as i32);
+        let scored: Vec<(i32, i32)> = rows.into_iter().zip(targets).collect();
+        let group = scored.len().div_ceil(head.displacements());
         // In chunks: each row has as many logits as the vocabulary has tokens.
-        let parts =
-            rows.chunks(LOGIT_ROWS)
-                .zip(targets.chunks(LOGIT_ROWS))
-                .map(|(rows, targets)| {
-                    let count = rows.len();
-                    let logits = to_f32(hidden.clone().select(0, ints(rows.to_vec(), &device)));
-                    let logits = log_softmax(head.forward(logits), 1);
-                    let targets = ints(targets.to_vec(), &device).reshape([count, 1]);
-                    logits.gather(1, targets).reshape([count])
-                });
+        let parts = scored.chunks(group).enumerate().flat_map(|(k, scored)| {
+            let (head, hidden, device) = (head.at(k), &hidden, &device);
+            scored.chunks(LOGIT_ROWS).map(move |scored| {
+                let (rows, targets): (Vec<i32>, Vec<i32>) = scored.iter().copied().unzip();
+                let count = rows.len();
+                let logits = to_f32(hidden.clone().select(0, ints(rows, device)));
+                let logits = log_softmax(head.forward(logits), 1);
+                let targets = ints(targets, device).reshape([count, 1]);
+                logits.gather(1, targets).reshape([count])
+            })
+        });
         Tensor::cat(parts.collect(), 0)
     }
 
@@ -233,6 +235,10 @@ impl CausalLm {
 
     /// Runs every part of the batch: rows of real tokens, or of last tokens only.
     fn run(&self, batch: &TokenBatch, last_only: bool) -> Vec<Tensor<2>> {
+        assert!(
+            !(batch.shares && self.is_masked()),
+            "a masked language model's tokens depend on those to come: use TokenBatch::new"
+        );
         // A GPU reads past the end of a table without complaint, so this is checked here.
         let (vocab, context) = (self.vocab_size(), self.context());
         let (id, length) = (batch.max_id(), batch.longest());

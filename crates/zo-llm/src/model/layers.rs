@@ -2,15 +2,16 @@
 
 use burn::module::{Initializer, Module, Param};
 use burn::nn::{Embedding, Linear};
-use burn::tensor::module::{layer_norm, linear as affine};
+use burn::tensor::module::layer_norm;
 use burn::tensor::{DType, Device, Int, Tensor, activation};
 
 use zo_core::SidePath;
 
+use crate::model::Vectors;
 use crate::model::attention::Prefix;
 use crate::model::config::Activation;
 use crate::model::part::Part;
-use crate::model::precision::to_f32;
+use crate::model::precision::{affine, as_activation, is_flex, to_f32};
 
 /// A linear layer `[rows, d_input] -> [rows, d_output]`, initialized as transformers does: normal weights, zero biases.
 /// Its weight is stored `[d_input, d_output]`; nothing is drawn before the first use.
@@ -36,12 +37,49 @@ pub(crate) fn embedding(rows: usize, width: usize, std: f64, device: &Device) ->
 
 /// `layer` applied to rows. Where its weight is displaced by noise of low rank, the displaced weight is never made.
 pub(crate) fn apply(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
-    let Some(side) = SidePath::of(&layer.weight) else {
-        return layer.forward(x);
+    let (weight, side) = match SidePath::of(&layer.weight) {
+        Some(side) => (layer.weight.base(), Some(side)),
+        None => (layer.weight.val(), None),
     };
-    let bias = layer.bias.as_ref().map(|bias| bias.val());
-    let y = affine(x.clone(), layer.weight.base(), bias);
-    add(y, side.forward(x))
+    let (bias, biases) = match layer.bias.as_ref().map(Vectors::of) {
+        Some(Vectors::One(bias)) => (Some(bias), None),
+        biases => (None, biases),
+    };
+    let y = affine(x.clone(), weight, bias);
+    match (side, biases) {
+        (None, None) => y,
+        (None, Some(biases)) => biases.cast(y.dtype()).plus(y),
+        (Some(side), None) => add(y, side.forward(x)),
+        (Some(side), Some(biases)) => add(y, biases.widened().plus(side.forward(x))),
+    }
+}
+
+/// Rows that a feed-forward layer computes at a time on the CPU: what lies between its products stays near the cache.
+const BLOCK_ROWS: usize = 512;
+
+/// `f`, made of `layers`, of all rows of `x`, which depend on nothing else. Rows that are in groups, one for each of several displacements, stay
+/// together.
+pub(crate) fn by_blocks(
+    x: Tensor<2>,
+    layers: &[&Linear],
+    f: impl Fn(Tensor<2>) -> Tensor<2>,
+) -> Tensor<2> {
+    let [rows, _] = x.dims();
+    if rows <= BLOCK_ROWS || !is_flex(&x.device()) || layers.iter().any(|layer| groups(layer)) {
+        return f(x);
+    }
+    let blocks = (0..rows).step_by(BLOCK_ROWS).map(|first| {
+        let rows = BLOCK_ROWS.min(rows - first);
+        f(x.clone().narrow(0, first, rows))
+    });
+    Tensor::cat(blocks.collect(), 0)
+}
+
+/// Whether a layer is shown at several displacements at once.
+fn groups(layer: &Linear) -> bool {
+    let several = |side: SidePath| side.displacements() > 1;
+    let each = |bias| matches!(Vectors::of(bias), Vectors::Each(_));
+    SidePath::of(&layer.weight).is_some_and(several) || layer.bias.as_ref().is_some_and(each)
 }
 
 /// What a side path adds, in its precision.
@@ -50,17 +88,16 @@ fn add(y: Tensor<2>, side: Tensor<2>) -> Tensor<2> {
     (to_f32(y) + side).cast(dtype)
 }
 
-/// Rows `ids` of a matrix: `[ids, width]`.
-pub(crate) fn rows(matrix: &Param<Tensor<2>>, ids: Tensor<1, Int>) -> Tensor<2> {
-    match SidePath::of(matrix) {
-        Some(side) => add(matrix.base().select(0, ids.clone()), side.select(ids)),
-        None => matrix.val().select(0, ids),
-    }
-}
-
-/// Rows `ids` of `table`: `[ids, width]`.
+/// Rows `ids` of `table`, as activations: `[ids, width]`.
 pub(crate) fn lookup(table: &Embedding, ids: Tensor<1, Int>) -> Tensor<2> {
-    rows(&table.weight, ids)
+    let matrix = &table.weight;
+    match SidePath::of(matrix) {
+        Some(side) => {
+            let base = as_activation(matrix.base().select(0, ids.clone()));
+            add(base, side.select(ids))
+        }
+        None => as_activation(matrix.val().select(0, ids)),
+    }
 }
 
 /// The head's matrix `[vocab, width]` as the objective should see it.
@@ -83,15 +120,39 @@ impl Head {
         }
     }
 
-    /// The same in f32, if it is half precision.
+    /// The same, for logits that are f32 if it is half precision.
     pub(crate) fn widened(self) -> Self {
+        if is_flex(&self.matrix.device()) {
+            return self;
+        }
         let matrix = to_f32(self.matrix);
         Self { matrix, ..self }
     }
 
-    /// Logits `[rows, vocab]` of rows `[rows, width]`, in the matrix's float type.
+    /// For tokens `ids` alone.
+    pub(crate) fn select(self, ids: Tensor<1, Int>) -> Self {
+        Self {
+            matrix: self.matrix.select(0, ids.clone()),
+            side: self.side.map(|side| side.rows(ids)),
+        }
+    }
+
+    /// At displacement `group` alone, if it is shown at several at once.
+    pub(crate) fn at(&self, group: usize) -> Self {
+        Self {
+            matrix: self.matrix.clone(),
+            side: self.side.as_ref().map(|side| side.at(group)),
+        }
+    }
+
+    /// Displacements that are shown at once.
+    pub(crate) fn displacements(&self) -> usize {
+        self.side.as_ref().map_or(1, SidePath::displacements)
+    }
+
+    /// Logits `[rows, vocab]` of rows `[rows, width]`, in the type of the rows.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let y = x.clone().matmul(self.matrix.clone().transpose());
+        let y = affine(x.clone(), self.matrix.clone().transpose(), None);
         match &self.side {
             Some(side) => add(y, side.forward_transposed(x)),
             None => y,
@@ -115,18 +176,22 @@ pub(crate) fn embed_scaled(
     prompt: &Option<Param<Tensor<2>>>,
     part: &Part,
 ) -> Tensor<2> {
-    let tokens = scaled(lookup(table, part.ids.clone()), scale);
+    let tokens = scaled(
+        lookup(table, part.ids.clone()),
+        scale,
+        table.weight.base().dtype(),
+    );
     match (prompt, &part.prompted) {
         (Some(prompt), Some(rows)) => {
-            Tensor::cat(vec![prompt.val(), tokens], 0).select(0, rows.clone())
+            Tensor::cat(vec![as_activation(prompt.val()), tokens], 0).select(0, rows.clone())
         }
         _ => tokens,
     }
 }
 
-/// Embeddings times `scale`, which is rounded to their type, as in transformers.
-pub(crate) fn scaled(x: Tensor<2>, scale: Option<f64>) -> Tensor<2> {
-    match (scale, x.dtype()) {
+/// Embeddings times `scale`, which is rounded to `dtype`, that of their table, as in transformers.
+pub(crate) fn scaled(x: Tensor<2>, scale: Option<f64>, dtype: DType) -> Tensor<2> {
+    match (scale, dtype) {
         (None, _) => x,
         (Some(scale), DType::BF16) => x * half::bf16::from_f64(scale).to_f64(),
         (Some(scale), DType::F16) => x * half::f16::from_f64(scale).to_f64(),
@@ -163,12 +228,27 @@ impl LayerNorm {
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let dtype = x.dtype();
         let x = to_f32(x);
-        let weight = match &self.weight {
-            Some(weight) => to_f32(weight.val()),
-            None => Tensor::ones([x.dims()[1]], (&x.device(), x.dtype())),
+        let ones = || Tensor::ones([x.dims()[1]], (&x.device(), x.dtype()));
+        let of = |param: &Param<Tensor<1>>| Vectors::of(param).widened();
+        let (weight, bias) = (self.weight.as_ref().map(of), self.bias.as_ref().map(of));
+        let x = match (weight, bias) {
+            (None, None) => layer_norm(x.clone(), ones(), None, self.epsilon),
+            (Some(Vectors::One(weight)), Some(Vectors::One(bias))) => {
+                layer_norm(x, weight, Some(bias), self.epsilon)
+            }
+            (weight, bias) => {
+                let x = layer_norm(x.clone(), ones(), None, self.epsilon);
+                let x = match weight {
+                    Some(weight) => weight.times(x),
+                    None => x,
+                };
+                match bias {
+                    Some(bias) => bias.plus(x),
+                    None => x,
+                }
+            }
         };
-        let bias = self.bias.as_ref().map(|bias| to_f32(bias.val()));
-        layer_norm(x, weight, bias, self.epsilon).cast(dtype)
+        x.cast(dtype)
     }
 }
 
@@ -200,10 +280,10 @@ impl RmsNorm {
         let x = to_f32(x);
         let mean_square = (x.clone() * x.clone()).mean_dim(D - 1);
         let inverse = (mean_square + self.epsilon).sqrt().recip();
-        let weight = self.weight.val();
+        let weight = Vectors::of(&self.weight);
         match self.offset {
-            true => (x * inverse * (to_f32(weight) + 1.0).unsqueeze()).cast(dtype),
-            false => (x * inverse).cast(dtype) * weight.cast(dtype).unsqueeze(),
+            true => weight.widened().plus_one().times(x * inverse).cast(dtype),
+            false => weight.cast(dtype).times((x * inverse).cast(dtype)),
         }
     }
 }

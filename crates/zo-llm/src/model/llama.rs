@@ -5,9 +5,9 @@ use burn::module::{Module, Param};
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor};
 
-use crate::model::attention::{LayerCache, Prefix, Scope, recall};
+use crate::model::attention::{LayerCache, Prefix, Scope};
 use crate::model::config::{Activation, LlamaConfig};
-use crate::model::layers::{RmsNorm, Tunable, apply, embed_scaled, embedding, linear};
+use crate::model::layers::{RmsNorm, Tunable, apply, by_blocks, embed_scaled, embedding, linear};
 use crate::model::part::{Continued, Part};
 use crate::model::rope::{Rope, Rotation};
 
@@ -196,7 +196,10 @@ impl Llama {
             None => {
                 let positions = prefix..prefix + part.seq;
                 let rope = Rope::new(config, positions, longest, &device);
-                let keys = rope.in_order();
+                let keys = match part.padded {
+                    Some(_) => rope.in_order(),
+                    None => rope.at(&part.positions),
+                };
                 (rope, keys)
             }
             Some(Continued { positions, .. }) => {
@@ -278,7 +281,7 @@ impl Attention {
             None => query,
         };
         let value = scope.split_keys(apply(&self.v_proj, x), self.key_heads);
-        let [key, value] = recall([keys.apply(key), value], self.prefix.as_ref(), cache);
+        let [key, value] = scope.recall([keys.apply(key), value], self.prefix.as_ref(), cache);
         let mixed = scope.attend(queries.apply(query), key, value);
         apply(&self.o_proj, mixed.cast(dtype))
     }
@@ -294,7 +297,10 @@ fn normalized(norm: &Option<RmsNorm>, x: Tensor<4>) -> Tensor<4> {
 
 impl Mlp {
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let gate = self.activation.forward(apply(&self.gate_proj, x.clone()));
-        apply(&self.down_proj, gate * apply(&self.up_proj, x))
+        let layers = [&self.gate_proj, &self.up_proj, &self.down_proj];
+        by_blocks(x, &layers, |x| {
+            let gate = self.activation.forward(apply(&self.gate_proj, x.clone()));
+            apply(&self.down_proj, gate * apply(&self.up_proj, x))
+        })
     }
 }

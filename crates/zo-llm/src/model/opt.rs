@@ -4,9 +4,11 @@ use burn::module::{Module, Param};
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor};
 
-use crate::model::attention::{LayerCache, Prefix, Scope, recall};
+use crate::model::attention::{LayerCache, Prefix, Scope};
 use crate::model::config::{Activation, OptConfig};
-use crate::model::layers::{LayerNorm, Tunable, apply, embed, embedding, linear, lookup};
+use crate::model::layers::{
+    LayerNorm, Tunable, apply, by_blocks, embed, embedding, linear, lookup,
+};
 use crate::model::part::Part;
 
 /// Rows of the table of positions before position 0: a remnant of the original code's padding.
@@ -210,7 +212,10 @@ impl Layer {
         } else {
             x
         };
-        let x = residual + apply(&self.fc2, self.activation.forward(apply(&self.fc1, x)));
+        let update = by_blocks(x, &[&self.fc1, &self.fc2], |x| {
+            apply(&self.fc2, self.activation.forward(apply(&self.fc1, x)))
+        });
+        let x = residual + update;
         if self.pre_norm {
             x
         } else {
@@ -230,7 +235,7 @@ impl Attention {
         let query = scope.split_queries(apply(&self.q_proj, scope.select(x.clone())), self.heads);
         let key = scope.split_keys(apply(&self.k_proj, x.clone()), self.heads);
         let value = scope.split_keys(apply(&self.v_proj, x), self.heads);
-        let [key, value] = recall([key, value], self.prefix.as_ref(), cache);
+        let [key, value] = scope.recall([key, value], self.prefix.as_ref(), cache);
         apply(&self.out_proj, scope.attend(query, key, value).cast(dtype))
     }
 }

@@ -1,8 +1,11 @@
 //! The form in which models compute a batch: real tokens only, split into parts.
 
+use std::ops::Range;
+
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
 use crate::model::precision::is_flex;
+use crate::model::runs::{Runs, shared};
 
 /// Some sequences of a batch, with everything that a forward pass derives from their lengths.
 #[derive(Debug, Clone)]
@@ -23,12 +26,21 @@ pub(crate) struct Part {
     pub(crate) continues: Option<Continued>,
     /// Position of each real token in its sequence, `[tokens]`.
     pub(crate) positions: Tensor<1, Int>,
-    /// How to convert between rows of real tokens and rows padded on the right; `None` where there is no padding.
-    pub(crate) padding: Option<Padding>,
     /// Row of each sequence's last token, `[batch]`.
     pub(crate) last_rows: Tensor<1, Int>,
     /// Position of each sequence's last token, `[batch]`.
     pub(crate) last_positions: Tensor<1, Int>,
+    /// Which rows are whose.
+    pub(crate) runs: Runs,
+    /// What attention needs where it takes padded sequences; `None` where it takes rows as they are, on flex.
+    pub(crate) padded: Option<Padded>,
+}
+
+/// Sequences padded on the right, and masks for them.
+#[derive(Debug, Clone)]
+pub(crate) struct Padded {
+    /// How to convert between rows of real tokens and padded rows; `None` where there is no padding.
+    pub(crate) padding: Option<Padding>,
     /// True where a last token (first axis) must not see a key (last axis), `[batch, 1, 1, seq]`.
     pub(crate) last_mask: Tensor<4, Bool>,
     /// True where a query (third axis) must not see a key (last axis), `[1, 1, seq, seq]`: with padding on the right,
@@ -41,8 +53,74 @@ pub(crate) struct Part {
 pub(crate) struct Continued {
     /// Position of each token, `[batch]`.
     pub(crate) positions: Vec<usize>,
-    /// True where a token must not see a key, `[batch, keys]` row by row.
-    pub(crate) hidden: Vec<bool>,
+    /// What they see of the cache.
+    pub(crate) past: Past,
+}
+
+/// The keys in a cache that each text sees.
+#[derive(Debug, Clone)]
+pub(crate) enum Past {
+    /// True where a text must not see a key, for each text: those of the padding of its prompt.
+    Hidden(Vec<Vec<bool>>),
+    /// The rows of each text's keys, and the number of rows.
+    Rows(Vec<Vec<Range<usize>>>, usize),
+}
+
+impl Past {
+    /// After a part's prompts, before which are the keys of a soft prompt and a prefix.
+    pub(crate) fn of(part: &Part, [prompt, prefix]: [usize; 2]) -> Self {
+        if part.padded.is_none() {
+            let (runs, _) = part.runs.behind_prompt(prompt);
+            let texts = runs.texts().map(|text| behind(prefix, text));
+            return Self::Rows(texts.collect(), prefix + runs.tokens());
+        }
+        let before = prompt + prefix;
+        let hidden = part.lengths.iter().map(|length| {
+            let keys = 0..before + part.seq;
+            keys.map(|key| key >= before + length).collect()
+        });
+        Self::Hidden(hidden.collect())
+    }
+
+    /// Only the texts at `places`, in ascending order. The cache keeps the rows of the others.
+    pub(crate) fn keep(&mut self, places: &[usize]) {
+        fn keep<T>(items: &mut Vec<T>, places: &[usize]) {
+            let (mut index, mut places) = (0, places.iter().peekable());
+            items.retain(|_| {
+                index += 1;
+                places.next_if(|place| **place + 1 == index).is_some()
+            });
+        }
+        match self {
+            Self::Hidden(hidden) => keep(hidden, places),
+            Self::Rows(keys, _) => keep(keys, places),
+        }
+    }
+
+    /// One more token of each text.
+    pub(crate) fn push(&mut self) {
+        match self {
+            Self::Hidden(hidden) => hidden.iter_mut().for_each(|keys| keys.push(false)),
+            Self::Rows(texts, rows) => {
+                for keys in texts {
+                    match keys.last_mut() {
+                        Some(last) if last.end == *rows => last.end += 1,
+                        _ => keys.push(*rows..*rows + 1),
+                    }
+                    *rows += 1;
+                }
+            }
+        }
+    }
+}
+
+/// Rows that follow `prefix` others, which come first.
+pub(crate) fn behind(prefix: usize, rows: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    if prefix == 0 {
+        return rows;
+    }
+    let rows = rows.into_iter().map(|r| prefix + r.start..prefix + r.end);
+    std::iter::once(0..prefix).chain(rows).collect()
 }
 
 /// Indices between rows of real tokens and padded rows.
@@ -60,26 +138,27 @@ const MIN_PART_TOKENS: usize = 128;
 /// How many parts to split a batch into. Most operations of a CPU backend run on one thread, while a GPU wants everything
 /// in one piece.
 pub(crate) fn part_count(tokens: usize, sequences: usize, device: &Device) -> usize {
-    if !is_flex(device) || device.is_autodiff() {
+    if !by_rows(device) {
         return 1;
     }
     (tokens / MIN_PART_TOKENS).clamp(1, rayon::current_num_threads().min(sequences))
 }
 
-/// Splits `order` into `count` runs of about equally many tokens.
-pub(crate) fn deal<'a>(
-    order: &'a [usize],
-    sequences: &[Vec<u32>],
-    count: usize,
-) -> Vec<&'a [usize]> {
-    let mut left: usize = sequences.iter().map(Vec::len).sum();
+/// Whether attention takes rows as they are, in any number of runs.
+pub(crate) fn by_rows(device: &Device) -> bool {
+    is_flex(device) && !device.is_autodiff()
+}
+
+/// Splits `order` into `count` runs of about equally many tokens; the sequences have `lengths`.
+pub(crate) fn deal<'a>(order: &'a [usize], lengths: &[usize], count: usize) -> Vec<&'a [usize]> {
+    let mut left: usize = lengths.iter().sum();
     let (mut rest, mut parts) = (order, Vec::with_capacity(count));
     for remaining in (1..=count).rev() {
         let target = left / remaining;
         let (mut tokens, mut end) = (0, 0);
         // At least one sequence for this part and for each of those to come.
         while end < rest.len() + 1 - remaining && (end == 0 || remaining == 1 || tokens < target) {
-            tokens += sequences[rest[end]].len();
+            tokens += lengths[rest[end]];
             end += 1;
         }
         let (part, others) = rest.split_at(end);
@@ -89,6 +168,50 @@ pub(crate) fn deal<'a>(
     parts
 }
 
+/// How sequences are split into parts, and in what order. With `shares` those that begin alike stay together, and no more parts are made than pay: what
+/// they begin with is computed in each. `more` tokens follow each sequence.
+pub(crate) fn arrange(
+    sequences: &[Vec<u32>],
+    more: usize,
+    shares: bool,
+    device: &Device,
+) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..sequences.len()).collect();
+    let lengths: Vec<usize> = sequences.iter().map(|text| text.len() + more).collect();
+    let total: usize = lengths.iter().sum();
+    let owned = |parts: Vec<&[usize]>| parts.into_iter().map(<[usize]>::to_vec).collect();
+    if shares && by_rows(device) {
+        let mut sorted = order.clone();
+        sorted.sort_by_key(|row| &sequences[*row]);
+        let mut own = lengths.clone();
+        for pair in sorted.windows(2) {
+            own[pair[1]] -= shared(&sequences[pair[0]], &sequences[pair[1]]);
+        }
+        if own.iter().sum::<usize>() < total {
+            // Products and attention use all threads in any case, which is most of the work; the rest of a part is done by one.
+            let threads = rayon::current_num_threads() as f64;
+            let cost = |parts: &[&[usize]]| {
+                let tokens = parts.iter().map(|part| {
+                    let whole = lengths[part[0]] - own[part[0]];
+                    whole + part.iter().map(|row| own[*row]).sum::<usize>()
+                });
+                let share = 0.3 + 0.7 * parts.len() as f64 / threads;
+                tokens.max().unwrap_or(0) as f64 * share
+            };
+            let most = part_count(own.iter().sum(), sequences.len(), device);
+            let parts = (1..=most).map(|count| deal(&sorted, &own, count));
+            let best = parts.min_by(|a, b| cost(a).total_cmp(&cost(b)));
+            return best.map(owned).unwrap_or_default();
+        }
+    }
+    // Sequences of similar length go together, so that padding is little where there is any, and parts take equally long.
+    let count = part_count(total, sequences.len(), device);
+    if count > 1 {
+        order.sort_by_key(|row| std::cmp::Reverse(lengths[*row]));
+    }
+    owned(deal(&order, &lengths, count))
+}
+
 pub(crate) fn ints(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::from(values.as_slice()), device)
 }
@@ -96,9 +219,26 @@ pub(crate) fn ints(values: Vec<i32>, device: &Device) -> Tensor<1, Int> {
 impl Part {
     pub(crate) fn new<'a>(sequences: impl Iterator<Item = &'a [u32]>, device: &Device) -> Self {
         let sequences: Vec<_> = sequences.collect();
-        let ids = sequences.concat().iter().map(|id| *id as i32).collect();
-        let lengths = sequences.iter().map(|sequence| sequence.len()).collect();
-        Self::laid_out(lengths, ints(ids, device))
+        let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.len()).collect();
+        Self::laid_out(
+            Runs::each(&lengths),
+            lengths,
+            ids(&sequences.concat(), device),
+        )
+    }
+
+    /// As [`new`](Self::new), for causal models: what several sequences begin with is computed once, where the device can.
+    pub(crate) fn sharing<'a>(sequences: impl Iterator<Item = &'a [u32]>, device: &Device) -> Self {
+        if !by_rows(device) {
+            return Self::new(sequences, device);
+        }
+        let sequences: Vec<_> = sequences.collect();
+        let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.len()).collect();
+        let (runs, tokens) = Runs::shared(&sequences);
+        if tokens.len() == lengths.iter().sum::<usize>() {
+            return Self::new(sequences.into_iter(), device);
+        }
+        Self::laid_out(runs, lengths, ids(&tokens, device))
     }
 
     /// The same sequences in a batch whose longest text has `longest` tokens.
@@ -107,19 +247,98 @@ impl Part {
     }
 
     /// Sequences of `lengths` tokens that start at position 0.
-    fn laid_out(lengths: Vec<usize>, ids: Tensor<1, Int>) -> Self {
+    pub(crate) fn laid_out(runs: Runs, lengths: Vec<usize>, ids: Tensor<1, Int>) -> Self {
         let device = &ids.device();
+        let seq = lengths.iter().copied().max().unwrap_or(0);
+        let last_row = |text: Vec<Range<usize>>| text.last().map_or(0, |run| run.end as i32 - 1);
+        let last_positions = lengths.iter().map(|length| *length as i32 - 1).collect();
+        Self {
+            batch: lengths.len(),
+            seq,
+            longest: seq,
+            positions: ints(runs.positions(), device),
+            last_rows: ints(runs.texts().map(last_row).collect(), device),
+            last_positions: ints(last_positions, device),
+            padded: (!by_rows(device)).then(|| Padded::new(&lengths, device)),
+            lengths,
+            runs,
+            ids,
+            prompted: None,
+            continues: None,
+        }
+    }
+
+    /// The same sequences, each after a soft prompt of `prompt` rows.
+    pub(crate) fn behind_prompt(&self, prompt: usize) -> Self {
+        let (runs, rows) = self.runs.behind_prompt(prompt);
+        let lengths = self.lengths.iter().map(|length| length + prompt).collect();
+        Self {
+            prompted: Some(ints(rows, &self.ids.device())),
+            longest: self.longest + prompt,
+            ..Self::laid_out(runs, lengths, self.ids.clone())
+        }
+    }
+
+    /// The rows of the tokens, out of the rows of this part with a soft prompt.
+    pub(crate) fn without_prompt(&self, x: Tensor<2>, prompt: usize) -> Tensor<2> {
+        let (_, rows) = self.runs.behind_prompt(prompt);
+        let rows = rows.into_iter().zip(0..);
+        let rows = rows.filter_map(|(from, row)| (from as usize >= prompt).then_some(row));
+        x.select(0, ints(rows.collect(), &self.ids.device()))
+    }
+
+    /// One more token of each sequence, at `positions`; `past` includes them.
+    pub(crate) fn going_on(
+        tokens: &[u32],
+        positions: Vec<usize>,
+        past: Past,
+        device: &Device,
+    ) -> Self {
+        let batch = tokens.len();
+        let padded = match &past {
+            Past::Rows(..) => None,
+            Past::Hidden(hidden) => {
+                let hidden = hidden.concat();
+                let shape = [batch, 1, 1, hidden.len() / batch.max(1)];
+                let mask = Tensor::from_data(TensorData::new(hidden, shape), device);
+                Some(Padded {
+                    padding: None,
+                    last_mask: mask.clone(),
+                    mask,
+                })
+            }
+        };
+        let places = || ints(positions.iter().map(|at| *at as i32).collect(), device);
+        Self {
+            batch,
+            seq: 1,
+            lengths: vec![1; batch],
+            longest: positions.iter().max().map_or(1, |last| last + 1),
+            ids: ids(tokens, device),
+            positions: places(),
+            last_rows: ints((0..batch as i32).collect(), device),
+            last_positions: places(),
+            runs: Runs::each(&vec![1; batch]),
+            padded,
+            prompted: None,
+            continues: Some(Continued { positions, past }),
+        }
+    }
+}
+
+fn ids(tokens: &[u32], device: &Device) -> Tensor<1, Int> {
+    ints(tokens.iter().map(|id| *id as i32).collect(), device)
+}
+
+impl Padded {
+    /// Sequences of `lengths` tokens whose rows follow each other.
+    fn new(lengths: &[usize], device: &Device) -> Self {
         let (batch, seq) = (lengths.len(), lengths.iter().copied().max().unwrap_or(0));
-        let (mut positions, mut unpack, mut pack) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut last_rows, mut last_positions, mut last_mask) =
-            (Vec::new(), Vec::new(), Vec::new());
+        let (mut unpack, mut pack, mut last_mask) = (Vec::new(), Vec::new(), Vec::new());
         for (row, &length) in lengths.iter().enumerate() {
-            let first = positions.len();
-            positions.extend(0..length as i32);
+            let first = pack.len();
             pack.extend((row * seq..row * seq + length).map(|at| at as i32));
             unpack.extend((0..seq).map(|at| if at < length { (first + at) as i32 } else { 0 }));
-            last_rows.push((first + length - 1) as i32);
-            last_positions.push(length as i32 - 1);
             last_mask.extend((0..seq).map(|key| key >= length));
         }
         let causal: Vec<bool> = (0..seq)
@@ -130,106 +349,46 @@ impl Part {
             pack: ints(pack, device),
         });
         Self {
-            batch,
-            seq,
-            lengths,
-            longest: seq,
-            positions: ints(positions, device),
             padding,
-            last_rows: ints(last_rows, device),
-            last_positions: ints(last_positions, device),
-            last_mask: Tensor::from_data(TensorData::new(last_mask, [batch, 1, 1, seq]), device),
-            mask: Tensor::from_data(TensorData::new(causal, [1, 1, seq, seq]), device),
-            ids,
-            prompted: None,
-            continues: None,
+            last_mask: bools(last_mask, [batch, 1, 1, seq], device),
+            mask: bools(causal, [1, 1, seq, seq], device),
         }
     }
+}
 
-    /// The same sequences, each after a soft prompt of `prompt` rows.
-    pub(crate) fn behind_prompt(&self, prompt: usize) -> Self {
-        let mut rows = Vec::new();
-        let mut first = prompt;
-        for &length in &self.lengths {
-            rows.extend(
-                (0..prompt)
-                    .chain(first..first + length)
-                    .map(|row| row as i32),
-            );
-            first += length;
-        }
-        let lengths = self.lengths.iter().map(|length| length + prompt).collect();
-        Self {
-            prompted: Some(ints(rows, &self.ids.device())),
-            longest: self.longest + prompt,
-            ..Self::laid_out(lengths, self.ids.clone())
-        }
-    }
+fn bools(values: Vec<bool>, shape: [usize; 4], device: &Device) -> Tensor<4, Bool> {
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
 
-    /// The rows of the tokens, out of the rows of this part with a soft prompt.
-    pub(crate) fn without_prompt(&self, x: Tensor<2>, prompt: usize) -> Tensor<2> {
-        let mut rows = Vec::new();
-        let mut first = prompt;
-        for &length in &self.lengths {
-            rows.extend((first..first + length).map(|row| row as i32));
-            first += length + prompt;
-        }
-        x.select(0, ints(rows, &self.ids.device()))
-    }
-
-    /// One more token of each sequence, at `positions`. `hidden`, `[batch, keys]` row by row, marks the keys of the cache and of
-    /// these tokens that a query must not see.
-    pub(crate) fn going_on(
-        tokens: &[u32],
-        positions: Vec<usize>,
-        hidden: Vec<bool>,
-        device: &Device,
-    ) -> Self {
-        let (batch, keys) = (tokens.len(), hidden.len() / tokens.len().max(1));
-        let mask = TensorData::new(hidden.clone(), [batch, 1, 1, keys]);
-        let mask = Tensor::from_data(mask, device);
-        let places = || ints(positions.iter().map(|at| *at as i32).collect(), device);
-        Self {
-            batch,
-            seq: 1,
-            lengths: vec![1; batch],
-            longest: positions.iter().max().map_or(1, |last| last + 1),
-            ids: ints(tokens.iter().map(|id| *id as i32).collect(), device),
-            positions: places(),
-            padding: None,
-            last_rows: ints((0..batch as i32).collect(), device),
-            last_positions: places(),
-            last_mask: mask.clone(),
-            mask,
-            prompted: None,
-            continues: Some(Continued { positions, hidden }),
-        }
-    }
-
-    /// [`Self::mask`] for queries that see only the last `window` tokens, their own included; where that is all of them, the mask itself.
+impl Part {
+    /// [`Padded::mask`] for queries that see only the last `window` tokens, their own included; where that is all of them, the mask itself.
     /// Before the tokens are `prefix` keys, which the result includes.
     pub(crate) fn windowed(&self, window: usize, prefix: usize) -> Option<Tensor<4, Bool>> {
-        if let Some(Continued { hidden, .. }) = &self.continues {
-            let keys = hidden.len() / self.batch.max(1);
+        let device = &self.ids.device();
+        if let Some(Continued { past, .. }) = &self.continues {
+            let Past::Hidden(hidden) = past else {
+                return None;
+            };
+            let keys = hidden.first().map_or(0, Vec::len);
             if keys <= window {
                 return None;
             }
             let mut hidden = hidden.clone();
-            for row in hidden.chunks_mut(keys) {
+            for row in &mut hidden {
                 let real = row.iter_mut().rev().filter(|hidden| !**hidden);
                 real.skip(window).for_each(|hidden| *hidden = true);
             }
-            return Some(self.bools(hidden, [self.batch, 1, 1, keys]));
+            return Some(bools(hidden.concat(), [self.batch, 1, 1, keys], device));
         }
         if prefix + self.seq <= window {
             return None;
         }
         let hidden = (0..self.seq).flat_map(|query| window_row(query, self.seq, window, prefix));
         let shape = [1, 1, self.seq, prefix + self.seq];
-        Some(self.bools(hidden.collect(), shape))
+        Some(bools(hidden.collect(), shape, device))
     }
 
-    /// [`Self::last_mask`] with a window, likewise.
+    /// [`Padded::last_mask`] with a window, likewise.
     pub(crate) fn last_windowed(&self, window: usize, prefix: usize) -> Option<Tensor<4, Bool>> {
         if self.continues.is_some() || prefix + self.seq <= window {
             return self.windowed(window, prefix);
@@ -237,11 +396,8 @@ impl Part {
         let lengths = self.lengths.iter();
         let hidden = lengths.flat_map(|length| window_row(length - 1, self.seq, window, prefix));
         let shape = [self.batch, 1, 1, prefix + self.seq];
-        Some(self.bools(hidden.collect(), shape))
-    }
-
-    fn bools(&self, values: Vec<bool>, shape: [usize; 4]) -> Tensor<4, Bool> {
-        Tensor::from_data(TensorData::new(values, shape), &self.ids.device())
+        let device = &self.ids.device();
+        Some(bools(hidden.collect(), shape, device))
     }
 }
 
@@ -261,18 +417,55 @@ mod tests {
     use super::*;
 
     #[test]
+    fn masks_hide_the_future_and_padding() {
+        let padded = Padded::new(&[2, 1], &Device::default());
+        let bools = |mask: &Tensor<4, Bool>| mask.to_data().iter::<bool>().collect::<Vec<_>>();
+        assert_eq!(bools(&padded.mask), [false, true, false, false]);
+        assert_eq!(bools(&padded.last_mask), [false, false, false, true]);
+        let padded = Padded::new(&[3, 1], &Device::default());
+        let padding = padded.padding.unwrap();
+        let ints = |rows: &Tensor<1, Int>| rows.to_data().iter::<i32>().collect::<Vec<_>>();
+        assert_eq!(ints(&padding.unpack), [0, 1, 2, 3, 0, 0]);
+        assert_eq!(ints(&padding.pack), [0, 1, 2, 3]);
+        let even = Padded::new(&[2, 2], &Device::default());
+        assert!(even.padding.is_none());
+    }
+
+    /// Options of a row stay together; a beginning that all share is not computed in two parts.
+    #[test]
+    fn sequences_that_begin_alike_are_in_one_part() {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(2)
+            .build()
+            .unwrap();
+        let text = |prompt: u32, length: usize, end: u32| {
+            let mut text = vec![prompt; length];
+            text.push(end);
+            text
+        };
+        let device = Device::flex();
+        let rows = [(1, 0), (2, 0), (1, 1), (2, 1)].map(|(prompt, end)| text(prompt, 300, end));
+        let arranged = || arrange(&rows, 0, true, &device);
+        assert_eq!(pool.install(arranged), [[0, 2], [1, 3]]);
+        let rows = [0, 1, 2, 3].map(|end| text(1, 300, end));
+        assert_eq!(
+            pool.install(|| arrange(&rows, 0, true, &device)),
+            [[0, 1, 2, 3]]
+        );
+    }
+
+    #[test]
     fn parts_are_balanced_and_keep_every_sequence() {
         let lengths = [49, 47, 9, 27, 22, 17, 1, 1];
-        let sequences: Vec<Vec<u32>> = lengths.iter().map(|length| vec![0; *length]).collect();
-        let order: Vec<usize> = (0..sequences.len()).collect();
-        for count in 1..=sequences.len() {
-            let parts = deal(&order, &sequences, count);
+        let order: Vec<usize> = (0..lengths.len()).collect();
+        for count in 1..=lengths.len() {
+            let parts = deal(&order, &lengths, count);
             assert_eq!(parts.len(), count);
             assert!(parts.iter().all(|part| !part.is_empty()));
             assert_eq!(parts.concat(), order);
         }
         let tokens = |part: &[usize]| part.iter().map(|row| lengths[*row]).sum::<usize>();
-        let parts = deal(&order, &sequences, 2);
+        let parts = deal(&order, &lengths, 2);
         assert!(
             tokens(parts[0]).abs_diff(tokens(parts[1])) <= 49,
             "{parts:?}"

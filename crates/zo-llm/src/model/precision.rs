@@ -1,5 +1,6 @@
 //! The precision in which models compute.
 
+use burn::tensor::module::linear;
 use burn::tensor::{DType, Device, Tensor};
 
 /// Half precision is widened; f32 and f64 pass through untouched.
@@ -8,6 +9,23 @@ pub(crate) fn to_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
         DType::F16 | DType::BF16 => x.cast(DType::F32),
         _ => x,
     }
+}
+
+/// The type of activations: what comes from a half-precision parameter is widened on flex, where only products are faster in half precision.
+pub(crate) fn as_activation<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    match is_flex(&x.device()) {
+        true => to_f32(x),
+        false => x,
+    }
+}
+
+/// `x weight + bias`, for `x` of `[rows, m]`, a weight of `[m, n]` and a bias of `[n]`. On flex a half-precision weight is not widened as a whole.
+pub(crate) fn affine(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    #[cfg(feature = "flex")]
+    if x.dtype() == DType::F32 && zo_flex::is_half(weight.dtype()) && is_flex(&x.device()) {
+        return zo_flex::affine(x, weight, bias);
+    }
+    linear(x, weight, bias)
 }
 
 /// Whether tensors live in burn's CPU backend.

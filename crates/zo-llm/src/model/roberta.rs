@@ -4,9 +4,12 @@ use burn::module::{Initializer, Module, Param};
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor};
 
-use crate::model::attention::{LayerCache, Prefix, Scope, recall};
+use crate::model::Vectors;
+use crate::model::attention::{LayerCache, Prefix, Scope};
 use crate::model::config::{Activation, RobertaConfig};
-use crate::model::layers::{LayerNorm, Tunable, apply, embed, embedding, linear, lookup};
+use crate::model::layers::{
+    LayerNorm, Tunable, apply, by_blocks, embed, embedding, linear, lookup,
+};
 use crate::model::part::Part;
 
 /// A RoBERTa masked language model. Parameters have names close to those of Hugging Face checkpoints, without the leading `roberta.`.
@@ -119,8 +122,8 @@ impl Roberta {
     }
 
     /// The head's bias, `[vocab]`.
-    pub(crate) fn head_bias(&self) -> Tensor<1> {
-        self.lm_head.bias.val()
+    pub(crate) fn head_bias(&self) -> Vectors {
+        Vectors::of(&self.lm_head.bias)
     }
 
     /// The same, to be changed.
@@ -183,9 +186,11 @@ impl Roberta {
         let tables = &self.embeddings;
         let first = (self.first_position + prefix) as i64;
         let x = embed(&tables.word_embeddings, &self.prompt, part);
-        let kind = tables.token_type_embeddings.weight.val().narrow(0, 0, 1);
+        let kind = Vectors::row_of(&tables.token_type_embeddings.weight, 0);
         let positions = lookup(&tables.position_embeddings, part.positions.clone() + first);
-        let mut x = tables.layer_norm.forward(x + kind + positions);
+        let mut x = tables
+            .layer_norm
+            .forward(kind.cast(x.dtype()).plus(x) + positions);
         let scope = Scope::both_sides(part, prefix);
         for (index, layer) in self.encoder.layer.iter().enumerate() {
             let cache = cache.as_deref_mut().map(|cache| &mut cache[index]);
@@ -214,11 +219,11 @@ impl Layer {
     ) -> Tensor<2> {
         let mixed = self.self_attn.forward(x.clone(), scope, cache);
         let x = self.self_attn_layer_norm.forward(x + mixed);
-        let update = self
-            .activation
-            .forward(apply(&self.intermediate, x.clone()));
-        self.output_layer_norm
-            .forward(x + apply(&self.output, update))
+        let update = by_blocks(x.clone(), &[&self.intermediate, &self.output], |x| {
+            let wide = self.activation.forward(apply(&self.intermediate, x));
+            apply(&self.output, wide)
+        });
+        self.output_layer_norm.forward(x + update)
     }
 }
 
@@ -233,7 +238,7 @@ impl Attention {
         let query = scope.split_queries(apply(&self.query, x.clone()), self.heads);
         let key = scope.split_keys(apply(&self.key, x.clone()), self.heads);
         let value = scope.split_keys(apply(&self.value, x), self.heads);
-        let [key, value] = recall([key, value], self.prefix.as_ref(), cache);
+        let [key, value] = scope.recall([key, value], self.prefix.as_ref(), cache);
         apply(&self.output, scope.attend(query, key, value).cast(dtype))
     }
 }

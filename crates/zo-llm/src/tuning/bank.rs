@@ -2,10 +2,27 @@
 
 use std::collections::BTreeMap;
 
+use burn::module::ParamGroup;
 use zo_core::Banked;
 
 use super::factors::{LoraConfig, LoraError, attach, layer_name};
+use crate::files::slots::slots;
 use crate::model::CausalLm;
+
+/// The weights of linear layers that noise of rank `rank` moves along thin factors: what to train if the run is to leave
+/// [adapters](from_bank) behind.
+pub fn linear_weights(model: &CausalLm, rank: usize) -> ParamGroup {
+    // Slots lack the first part of a module path.
+    let architecture = match model {
+        CausalLm::Opt(_) => "Opt",
+        CausalLm::Llama(_) => "Llama",
+        CausalLm::Roberta(_) => "Roberta",
+    };
+    let slots = slots(model).into_iter();
+    let linear = slots.filter(|slot| slot.transposed && slot.shape.iter().all(|side| *side > rank));
+    let paths = linear.map(|slot| format!("{architecture}.{}", slot.path));
+    ParamGroup::from_paths(paths.collect::<Vec<String>>())
+}
 
 /// The adapters that a run along low-rank noise leaves behind whose subspace was never refreshed (`interval never`): `model`, the base with
 /// its weights as they are stored, with what the bank of the session adds to it as LoRA, and the configuration to save it with.
@@ -13,16 +30,14 @@ use crate::model::CausalLm;
 /// With LOZO's noise A is the sum of the updates, `[d_in, rank]`, and B the factor that was held, `[rank, d_out]`; the scale is 1.
 ///
 /// ```no_run
-/// use burn::module::ParamGroup;
 /// use zo_core::{Perturbation, ZerothOrderOptimizer};
 /// use zo_llm::tuning::lora;
 /// use zo_optim::low_rank::{Interval, Lozo, lozo};
 /// # fn run(model: zo_llm::CausalLm, loss: impl Fn(&zo_llm::CausalLm) -> f64) -> Result<(), Box<dyn std::error::Error>> {
-/// let linear = ParamGroup::from_any_predicates(vec!["_proj.weight", "fc1.weight", "fc2.weight"]);
 /// let method = lozo()
 ///     .with_noise(Lozo::new().with_rank(8).with_interval(Interval::Never))
 ///     .with_perturbation(Perturbation::OnTheFly)
-///     .with_trainable(linear);
+///     .with_trainable(lora::linear_weights(&model, 8));
 /// let mut session = method.init()?.session(model)?;
 /// for _ in 0..1000 {
 ///     session.step(1e-4, &loss)?;

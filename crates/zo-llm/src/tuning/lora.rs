@@ -25,6 +25,6 @@
 //! `W'` is therefore rounded to half precision, where PEFT would keep f32 factors beside it: changes below the weight's rounding
 //! vanish, so prefer f32, or a larger perturbation radius.
 
-pub use super::bank::from_bank;
+pub use super::bank::{from_bank, linear_weights};
 pub use super::factors::{LoraConfig, LoraError, apply, merge, trainable};
 pub use super::peft::{load_adapter, save_adapter};

@@ -12,6 +12,7 @@ fn report(step: u64) -> StepReport {
     StepReport {
         step,
         queries: vec![query(-1.0), query(3.0)],
+        kappa: Some(0.75),
         forwards: 4,
         passes: 5,
         seconds_forward: 0.25,
@@ -44,7 +45,7 @@ fn records_are_objects() {
     assert_eq!(
         step(1).to_json(),
         json!({
-            "step": 1, "loss": 1.5, "projected_gradients": [-1.0, 3.0], "learning_rate": 1e-3, "forwards": 4, "passes": 5,
+            "step": 1, "loss": 1.5, "projected_gradients": [-1.0, 3.0], "learning_rate": 1e-3, "kappa": 0.75, "forwards": 4, "passes": 5,
             "skipped": false, "seconds": 0.5, "seconds_forward": 0.25, "seconds_sweep": 0.125,
         })
     );
@@ -98,13 +99,13 @@ fn lines_are_there_at_once_and_those_past_the_checkpoint_go() {
     assert_eq!(logger.read().unwrap(), expected[..1]);
 }
 
-const TABLE: &str = r#"step,eval_accuracy,eval_loss,note,loss,mean_abs_projected_gradients,learning_rate,forwards,passes,skipped,seconds,seconds_forward,seconds_sweep
+const TABLE: &str = r#"step,eval_accuracy,eval_loss,note,loss,mean_abs_projected_gradients,learning_rate,kappa,forwards,passes,skipped,seconds,seconds_forward,seconds_sweep
 0,0.5,NaN,"a ""quoted"", long
-note",,,,,,,,,
-1,,,,1.5,2,0.001,4,5,0,0.5,0.25,0.125
-2,,,,1.5,2,0.001,4,5,0,0.5,0.25,0.125
+note",,,,,,,,,,
+1,,,,1.5,2,0.001,0.75,4,5,0,0.5,0.25,0.125
+2,,,,1.5,2,0.001,0.75,4,5,0,0.5,0.25,0.125
 2,0.5,NaN,"a ""quoted"", long
-note",,,,,,,,,
+note",,,,,,,,,,
 "#;
 
 #[test]

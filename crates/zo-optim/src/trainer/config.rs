@@ -8,6 +8,7 @@ use serde_json::Value;
 use zo_core::ConfigError;
 
 use super::schedule::Schedule;
+use super::trajectory::TrajectoryConfig;
 
 /// How long, how fast and how often. All fields have defaults, in code and in JSON.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,9 +34,12 @@ pub struct TrainerConfig {
     pub checkpoint_dir: Option<PathBuf>,
     /// Steps between checkpoints; 0 (the default) for only the end.
     pub checkpoint_every: usize,
-    /// Whether to go on from the last checkpoint in the folder, if it holds one; [`last_checkpoint`](super::last_checkpoint) tells. If false
-    /// (the default), a folder with one is refused.
+    /// Whether to go on from the end of the trajectory, or else from the last checkpoint in the folder, if there is one;
+    /// [`last_checkpoint`](super::last_checkpoint) tells. If false (the default), a folder with one is refused, and so is a trajectory.
     pub resume: bool,
+    /// The trajectory of the run: its losses, from which every step's weights can be computed again. A run that is resumed goes on from its
+    /// end, and needs no checkpoint for that. Optimizers that use gradients have none. Default none.
+    pub trajectory: Option<TrajectoryConfig>,
     /// The parameters that the optimizer trains: checkpoints hold only these. Choose them by path: ids are new in each process.
     /// Default all.
     pub trained: ParamGroup,
@@ -57,6 +61,7 @@ impl Default for TrainerConfig {
             checkpoint_dir: None,
             checkpoint_every: 0,
             resume: false,
+            trajectory: None,
             trained: ParamGroup::all(),
             method: Value::Null,
         }
@@ -115,8 +120,8 @@ impl TrainerConfig {
         ConfigError::check(
             "resume",
             self.resume,
-            saves || !self.resume,
-            "false without a checkpoint_dir to go on from",
+            saves || self.trajectory.is_some() || !self.resume,
+            "false without a checkpoint_dir or a trajectory to go on from",
         )
     }
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+use zo_core::trajectory::{ReplayError, TrajectoryError};
 use zo_core::{ConfigError, RecordError, ZoError};
 
 /// What stopped a run; `E` is the error of its [`Task`](super::Task).
@@ -163,6 +164,14 @@ pub enum CheckpointError {
         /// Its module path.
         path: String,
     },
+    /// The trajectory of the run cannot be written or read.
+    #[error(transparent)]
+    Trajectory(#[from] TrajectoryError),
+    /// The trajectory of the run does not lead to where it was.
+    #[error(
+        "the run cannot go on from its trajectory: {0}; to go on from the last checkpoint, if there is one, resume without the trajectory"
+    )]
+    Replay(#[from] ReplayError),
     /// No parameter trains.
     #[error("`trained` matches none of the {parameters} parameters: there is nothing to save")]
     NothingTrained {

@@ -18,7 +18,7 @@ const SAMPLE: usize = 256;
 pub(super) const PARAMETERS: &str = "parameters";
 
 /// Everything that the bits of a run depend on and that can be known: its settings, the parameters of its model, and what its task says of
-/// itself. Where checkpoints are and how often they are written is not part of it, nor is the number of steps at a constant rate, which
+/// itself. Where checkpoints and the trajectory are and how often they are written is not part of it, nor is the number of steps at a constant rate, which
 /// may be raised.
 pub(super) fn fingerprint<M: Module>(
     model: &M,
@@ -34,6 +34,7 @@ pub(super) fn fingerprint<M: Module>(
         checkpoint_dir: None,
         checkpoint_every: 0,
         resume: false,
+        trajectory: None,
         ..config.clone()
     };
     let settings = serde_json::to_value(&settings).map_err(CheckpointError::Settings)?;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use zo_core::Banked;
 
 use super::error::TrainerError;
 use super::history::Evaluated;
@@ -31,6 +32,9 @@ pub struct Outcome<M> {
     pub evaluations: Vec<Evaluated>,
     /// The best of them: the highest score, then the lowest loss, then the first. `None` if all are NaN.
     pub best: Option<Evaluated>,
+    /// What was learnt, as thin factors beside the weights the run began with, if no update was ever written to them: along
+    /// low-rank noise whose subspace is held for ever, on the fly. `model` has it in its weights. Else empty.
+    pub bank: Vec<Banked>,
 }
 
 /// A run that failed: the reason, and the module as it was after the last completed step, or as of the best evaluation if `best` says

@@ -1,7 +1,7 @@
 //! The module of a run, which is held once steps begin.
 
 use burn::module::Module;
-use zo_core::{Perturbed, Position, StepError, ZerothOrderOptimizer};
+use zo_core::{Banked, Perturbed, Position, StepError, ZerothOrderOptimizer};
 
 /// A module, held by an optimizer for all steps of a run.
 pub(super) enum Place<M> {
@@ -31,6 +31,22 @@ impl<M: Module> Place<M> {
         match self {
             Self::Free(module) => module,
             Self::Held(held) => held.at_rest(),
+        }
+    }
+
+    /// The module at its weights, as an objective sees it.
+    pub(super) fn shown(&mut self) -> &M {
+        match self {
+            Self::Free(module) => module,
+            Self::Held(held) => held.shown(),
+        }
+    }
+
+    /// What has been learnt, if all of it is in thin factors beside the weights.
+    pub(super) fn whole_bank(&self) -> Vec<Banked> {
+        match self {
+            Self::Free(_) => Vec::new(),
+            Self::Held(held) => held.whole_bank(),
         }
     }
 

@@ -7,15 +7,15 @@ use std::time::Instant;
 use burn::module::Module;
 use zo_core::{Loss, Perturbed, StepError, StepReport, ZerothOrderOptimizer, ZoError};
 
-use super::checkpoint::{Saved, Store};
+use super::checkpoint::Store;
 use super::config::TrainerConfig;
 use super::error::{CheckpointError, TrainerError};
 use super::event::Event;
-use super::fingerprint::fingerprint;
 use super::history::{Evaluated, History};
 use super::outcome::{Finish, Outcome, RunError};
 use super::place::Place;
-use super::task::Task;
+use super::task::{OnBatch, Task};
+use super::trajectory::{self, Recorder};
 use super::watch::Watch;
 
 /// Trains `model` for `task`, and evaluates it before, after, and in between as often as requested.
@@ -49,6 +49,7 @@ pub fn fit<M: Module, T: Task<M>, O: ZerothOrderOptimizer>(
         stop,
         observer,
         store: None,
+        recorder: Recorder::default(),
         step: 0,
         evaluations: History::default(),
         watch: Watch::default(),
@@ -64,25 +65,23 @@ pub fn fit<M: Module, T: Task<M>, O: ZerothOrderOptimizer>(
     }
 }
 
-struct Run<'a, M, T, O, F> {
-    optim: &'a mut O,
-    task: &'a mut T,
-    config: &'a TrainerConfig,
+pub(super) struct Run<'a, M, T, O, F> {
+    pub(super) optim: &'a mut O,
+    pub(super) task: &'a mut T,
+    pub(super) config: &'a TrainerConfig,
     stop: &'a AtomicBool,
-    observer: F,
-    store: Option<Store<'a>>,
+    pub(super) observer: F,
+    pub(super) store: Option<Store<'a>>,
+    pub(super) recorder: Recorder,
     /// Steps done.
-    step: usize,
-    evaluations: History,
-    watch: Watch,
+    pub(super) step: usize,
+    pub(super) evaluations: History,
+    pub(super) watch: Watch,
     of: PhantomData<M>,
 }
 
-/// A model with the weights of a checkpoint; if that failed, the model as it is, and the reason.
-type Loaded<M, E> = Result<Place<M>, (Place<M>, TrainerError<E>)>;
-
 /// What becomes of a model in a step, or between two.
-type Next<M, E> = Result<Place<M>, RunError<M, E>>;
+pub(super) type Next<M, E> = Result<Place<M>, RunError<M, E>>;
 
 impl<M, T, O, F> Run<'_, M, T, O, F>
 where
@@ -100,88 +99,20 @@ where
         if self.config.steps > 0 {
             model = self.hold(model)?;
         }
+        if let Err(error) = trajectory::check(self.config.trajectory.as_ref(), self.optim) {
+            return Err(self.failed(model, error));
+        }
         match self.open(&mut model) {
             Ok(None) => Ok(model),
-            Ok(Some(saved)) => self.resume(model, saved),
+            Ok(Some(earlier)) => self.resume(model, earlier),
             Err(error) => Err(self.failed(model, error)),
         }
     }
 
-    fn hold(&mut self, model: Place<M>) -> Next<M, T::Error> {
+    pub(super) fn hold(&mut self, model: Place<M>) -> Next<M, T::Error> {
         match model.hold(self.optim) {
             Ok(held) => Ok(Place::Held(held)),
             Err(StepError { module, error }) => Err(self.failed(Place::Free(module), error)),
-        }
-    }
-
-    /// Opens the folder of checkpoints, if there is to be one, and reads the last.
-    fn open(&mut self, model: &mut Place<M>) -> Result<Option<Saved>, CheckpointError> {
-        let config = self.config;
-        let Some(dir) = &config.checkpoint_dir else {
-            return Ok(None);
-        };
-        let run = fingerprint(model.at_rest(), config, self.task.fingerprint())?;
-        let mut store = Store::open(dir, &config.trained, run, config.keep_best, config.resume)?;
-        let saved = store.last()?;
-        self.store = Some(store);
-        match saved {
-            Some(saved) if saved.step > config.steps => Err(CheckpointError::Beyond {
-                path: saved.path,
-                step: saved.step,
-                steps: config.steps,
-            }),
-            saved => Ok(saved),
-        }
-    }
-
-    /// Goes on from a checkpoint.
-    fn resume(&mut self, model: Place<M>, mut saved: Saved) -> Next<M, T::Error> {
-        // First whatever is refused without changing the model.
-        if let Err(error) = self.optim.load_record(std::mem::take(&mut saved.record)) {
-            return Err(self.failed(model, CheckpointError::from(error)));
-        }
-        let model = match self.load(model, &saved) {
-            Ok(model) => model,
-            Err((model, error)) => return Err(self.failed(model, error)),
-        };
-        self.step = saved.step;
-        self.evaluations = saved.evaluations;
-        self.watch = Watch::resumed();
-        let event = Event::Resumed {
-            step: self.step,
-            evaluations: &self.evaluations.0,
-            path: &saved.path,
-        };
-        match (self.observer)(event) {
-            Ok(()) => Ok(model),
-            Err(message) => Err(self.failed(model, TrainerError::Observer(message))),
-        }
-    }
-
-    /// The model with the weights of a checkpoint, where they stand.
-    fn load(&self, model: Place<M>, saved: &Saved) -> Loaded<M, T::Error> {
-        let Some(store) = &self.store else {
-            return Ok(model);
-        };
-        let free = matches!(model, Place::Free(_));
-        let (module, loaded) = store.load(saved, model.into_module());
-        if let Err(error) = loaded {
-            return Err((Place::Free(module), error.into()));
-        }
-        if free && saved.position.is_at_rest() {
-            return Ok(Place::Free(module));
-        }
-        // Ids may have come with the weights.
-        let mut held = match Place::Free(module).hold(self.optim) {
-            Ok(held) => held,
-            Err(StepError { module, error }) => return Err((Place::Free(module), error.into())),
-        };
-        match held.resume_at(saved.position.clone()) {
-            Ok(()) => Ok(Place::Held(held)),
-            Err(error) => {
-                let error = CheckpointError::from(error);
-                Err((Place::Held(held), error.into()))
-            }
         }
     }
 
@@ -202,8 +133,8 @@ where
             return Err(self.failed(Place::Held(held), error));
         }
         let rate = self.config.rate(self.step);
-        let task = &*self.task;
-        let objective = |module: &M| task.objective(module, &batch);
+        let (task, batch) = (&*self.task, &batch);
+        let objective = OnBatch { task, batch };
         let report = match self.optim.step_on(rate, &mut held, objective) {
             Ok(report) => report,
             Err(error) => return Err(self.failed(Place::Held(held), error)),
@@ -213,13 +144,16 @@ where
             report: &report,
             lr: rate,
             seconds: start.elapsed().as_secs_f64(),
-            batch: &batch,
+            batch,
         };
         match (self.observer)(event) {
             Ok(()) => {}
             Err(message) => {
                 return Err(self.failed(Place::Held(held), TrainerError::Observer(message)));
             }
+        }
+        if let Err(error) = self.recorder.stepped(rate, &report) {
+            return Err(self.failed(Place::Held(held), error));
         }
         match self.look(&report, &mut held) {
             Ok(()) => Ok(Place::Held(held)),
@@ -265,7 +199,7 @@ where
         let due = step == 0 || ends || every(config.eval_every);
         // A run that was resumed here has done it.
         if due && self.evaluations.last_step() != Some(step) {
-            let evaluated = self.evaluate(model.at_rest())?;
+            let evaluated = self.evaluate(model.shown())?;
             if step > 0 && !evaluated.loss.is_finite() && self.evaluations.began_finite() {
                 return Err(TrainerError::Diverged {
                     step,
@@ -290,6 +224,10 @@ where
             {
                 store.save_best(step, model.at_rest())?;
             }
+            if let (Place::Held(held), Some(last)) = (&mut *model, self.evaluations.0.last()) {
+                let last = (step, last.score, last.loss);
+                self.recorder.evaluated(last, self.optim, held)?;
+            }
         }
         let patient = config
             .patience
@@ -303,11 +241,15 @@ where
         } else {
             None
         };
+        if let Place::Held(held) = model {
+            self.recorder.hash(step, finish.is_some(), held)?;
+        }
         if finish.is_some() || step > 0 && every(config.checkpoint_every) {
+            self.recorder.sync()?;
             self.save(model, finish.is_some())?;
         }
         if finish == Some(Finish::Interrupted) && !due {
-            self.evaluate(model.at_rest())?;
+            self.evaluate(model.shown())?;
         }
         Ok(finish)
     }
@@ -344,7 +286,7 @@ where
         })?;
         if step > 0
             && self.evaluations.last_step() != Some(step)
-            && let Err(error) = self.check_next_batch(model.at_rest())
+            && let Err(error) = self.check_next_batch(model.shown())
         {
             draft.discard();
             return Err(error);
@@ -389,16 +331,17 @@ where
     /// Ends the run, with the best weights if requested.
     fn finish(self, model: Place<M>, finish: Finish) -> Result<Outcome<M>, RunError<M, T::Error>> {
         let best = self.evaluations.best();
+        let bank = model.whole_bank();
         let model = model.into_module();
-        let (model, loaded) = match (&self.store, best) {
+        let ((model, loaded), bank) = match (&self.store, best) {
             (Some(store), Some(best))
                 if self.config.keep_best
                     && finish != Finish::Interrupted
                     && best.step != self.step =>
             {
-                store.load_best(best.step, model)
+                (store.load_best(best.step, model), Vec::new())
             }
-            _ => (model, Ok(())),
+            _ => ((model, Ok(())), bank),
         };
         match loaded {
             Ok(()) => Ok(Outcome {
@@ -407,13 +350,14 @@ where
                 step: self.step,
                 evaluations: self.evaluations.0,
                 best,
+                bank,
             }),
             Err(error) => Err(self.failed(Place::Free(model), error)),
         }
     }
 
     /// The error of a run that ends here. If it diverged and keeps the best, it ends with the best weights.
-    fn failed(
+    pub(super) fn failed(
         &self,
         model: Place<M>,
         error: impl Into<TrainerError<T::Error>>,

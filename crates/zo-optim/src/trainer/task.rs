@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use serde_json::Value;
-use zo_core::Loss;
+use zo_core::{Loss, Objective};
 
 /// What a module is trained for: the batch of each step, the objective on it, and the evaluation on held-out rows.
 ///
@@ -75,16 +75,52 @@ pub trait Task<M> {
     /// What a step minimises. A step evaluates it several times on its batch, each time with different weights; nothing else may differ.
     fn objective(&self, module: &M, batch: &Self::Batch) -> Self::Loss;
 
+    /// The largest number of displacements whose [`losses`](Self::losses) on this batch are evaluated at once: see
+    /// [`Objective::at_once`]. By default 1, and `losses` is not called.
+    fn at_once(&self, batch: &Self::Batch) -> usize {
+        let _ = batch;
+        1
+    }
+
+    /// The objective at `displacements` displacements, which `module` shows at once: see [`Objective::losses`].
+    fn losses(&self, module: &M, batch: &Self::Batch, displacements: usize) -> Vec<Self::Loss> {
+        let _ = displacements;
+        vec![self.objective(module, batch)]
+    }
+
     /// What must stay finite on the next batch if weights are to be saved. By default the objective.
     fn loss(&self, module: &M, batch: &Self::Batch) -> Self::Loss {
         self.objective(module, batch)
     }
 
-    /// How well the module does on held-out rows.
+    /// How well the module does on held-out rows. On the fly ([`Perturbation::OnTheFly`](zo_core::Perturbation::OnTheFly)) it may be one that
+    /// shows updates which are not in its weights yet: read them as the objective does, by `Param::val`.
     ///
     /// # Errors
     /// If it cannot be evaluated.
     fn evaluate(&mut self, module: &M) -> Result<Evaluation<Self::Details>, Self::Error>;
+}
+
+/// The objective of a step.
+pub(super) struct OnBatch<'a, M, T: Task<M>> {
+    pub(super) task: &'a T,
+    pub(super) batch: &'a T::Batch,
+}
+
+impl<M, T: Task<M>> Objective<M> for OnBatch<'_, M, T> {
+    type Loss = T::Loss;
+
+    fn loss(&mut self, module: &M) -> T::Loss {
+        self.task.objective(module, self.batch)
+    }
+
+    fn at_once(&self) -> usize {
+        self.task.at_once(self.batch)
+    }
+
+    fn losses(&mut self, module: &M, displacements: usize) -> Vec<T::Loss> {
+        self.task.losses(module, self.batch, displacements)
+    }
 }
 
 /// How well a module does.

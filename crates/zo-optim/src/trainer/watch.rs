@@ -34,6 +34,8 @@ pub enum RateWarning {
         losses: [f64; 2],
         /// The standard error of their difference.
         error: f64,
+        /// How far updates moved weights in the last steps, as a multiple of the perturbation radius (root mean square), if that is known.
+        kappa: Option<f64>,
     },
     /// The loss on the held-out rows is far above that at the beginning.
     Risen {
@@ -51,11 +53,22 @@ impl fmt::Display for RateWarning {
                 steps,
                 losses: [first, last],
                 error,
-            } => write!(
-                f,
-                "in {steps} steps the loss has not moved beyond its noise ({first:.4} to {last:.4}, standard error {error:.4}): the learning \
-                 rate may be too low; try ten times as much, or let the rate be searched"
-            ),
+                kappa,
+            } => {
+                write!(
+                    f,
+                    "in {steps} steps the loss has not moved beyond its noise ({first:.4} to {last:.4}, standard error {error:.4})"
+                )?;
+                if let Some(kappa) = kappa {
+                    write!(
+                        f,
+                        ", and a step moves weights by {kappa:.1e} of the perturbation radius"
+                    )?;
+                }
+                f.write_str(
+                    ": the learning rate may be too low; try ten times as much, or let the rate be searched",
+                )
+            }
             Self::Risen {
                 steps,
                 losses: [from, to],
@@ -78,6 +91,8 @@ pub(super) struct Watch {
     latest: VecDeque<f64>,
     first: Vec<f64>,
     last: VecDeque<f64>,
+    /// Of the same steps as `last`, where it is known.
+    kappas: VecDeque<f64>,
     steps: usize,
     warned: bool,
     risen: bool,
@@ -181,8 +196,11 @@ impl Watch {
             self.first.push(loss);
         }
         self.last.push_back(loss);
-        if self.last.len() > ENDS {
-            self.last.pop_front();
+        self.kappas.extend(report.kappa);
+        for values in [&mut self.last, &mut self.kappas] {
+            if values.len() > ENDS {
+                values.pop_front();
+            }
         }
         if self.steps < SLOW || !self.steps.is_multiple_of(ENDS) {
             return None;
@@ -190,11 +208,14 @@ impl Watch {
         let [first, last] = [moments(&self.first), moments(self.last.make_contiguous())];
         let error = ((first[1] + last[1]) / ENDS as f64).sqrt();
         self.warned = true;
+        let squares = self.kappas.iter().map(|kappa| kappa * kappa);
+        let square = squares.sum::<f64>() / self.kappas.len() as f64;
         let moved = (first[0] - last[0]).abs();
         (moved <= 2.0 * error).then_some(RateWarning::TooLow {
             steps: self.steps,
             losses: [first[0], last[0]],
             error,
+            kappa: Some(square.sqrt()).filter(|kappa| kappa.is_finite()),
         })
     }
 }
@@ -289,7 +310,10 @@ mod tests {
         let said_of_still = said(&|step| 1.0 + noise(step));
         let [
             RateWarning::TooLow {
-                steps: SLOW, error, ..
+                steps: SLOW,
+                error,
+                kappa,
+                ..
             },
         ] = said_of_still[..]
         else {
@@ -301,6 +325,16 @@ mod tests {
             text.starts_with("in 400 steps the loss has not moved"),
             "{text}"
         );
+        assert_eq!(kappa, None);
+        let mut watch = Watch::default();
+        let moved = |step: usize| StepReport {
+            kappa: Some([0.03, 0.04][step % 2]),
+            ..report(1.0 + noise(step), 0.0)
+        };
+        let text = (0..SLOW).find_map(|step| watch.too_low(&moved(step)));
+        let text = text.unwrap().to_string();
+        let expected = "and a step moves weights by 3.5e-2 of the perturbation radius: the";
+        assert!(text.contains(expected), "{text}");
         let moves = said(&|step| 1.0 - 1e-4 * step as f64 + noise(step));
         assert_eq!(moves, []);
     }

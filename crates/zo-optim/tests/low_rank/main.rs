@@ -10,6 +10,7 @@
 )]
 
 mod bank;
+mod joint;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};

@@ -6,7 +6,7 @@ use burn::module::{Module, ModuleMapper, Param, ParamGroup};
 use burn::tensor::Tensor;
 use zo_optim::prelude::*;
 use zo_optim::trainer::{Finish, Outcome, Task, TrainerConfig};
-use zo_optim::{Loss, OptimizerRecord, Perturbed, RecordError, StepError, ZoError};
+use zo_optim::{Objective, OptimizerRecord, Perturbed, RecordError, StepError, ZoError};
 
 use crate::{Net, Rows, bits, config, names, net, noise, quiet, resuming, run, saving};
 
@@ -38,11 +38,11 @@ impl ZerothOrderOptimizer for Scripted {
         Perturbed::hold(module, &ParamGroup::all(), Perturbation::InPlace)
     }
 
-    fn step_on<M: Module, L: Loss>(
+    fn step_on<M: Module>(
         &mut self,
         _: f64,
         held: &mut Perturbed<M>,
-        _: impl FnMut(&M) -> L,
+        _: impl Objective<M>,
     ) -> Result<StepReport, ZoError> {
         let mut fill = Fill(self.seeds[self.step], 0);
         held.replace(|module| module.map(&mut fill));

@@ -12,6 +12,7 @@ mod logs;
 mod refused;
 mod resume;
 mod search;
+mod trajectory;
 
 use std::convert::Infallible;
 use std::path::Path;

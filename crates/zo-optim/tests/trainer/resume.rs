@@ -13,7 +13,7 @@ use zo_optim::variants::{
 use crate::{Net, Rows, Told, bits, config, half, names, net, quiet, resuming, run, saving};
 
 /// Methods with every kind of state and of position between steps, each with a learning rate.
-fn methods() -> [(&'static str, f64, Method); 19] {
+pub(crate) fn methods() -> [(&'static str, f64, Method); 19] {
     [
         ("mezo", 1e-2, mezo()),
         ("mezo with decay", 1e-2, mezo().with_weight_decay(0.1)),

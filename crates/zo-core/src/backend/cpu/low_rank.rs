@@ -85,7 +85,8 @@ impl Factors {
     /// Those of what a [shaped](Sweep::shaped) sweep adds to the weights, if that is noise of one basis and nothing else.
     pub(crate) fn of(sweep: &Sweep) -> Option<Self> {
         let basis = &sweep.low_rank.first()?.basis;
-        let plain = sweep.terms.is_empty() && sweep.target == Target::Sum;
+        let plain =
+            sweep.terms.is_empty() && sweep.scaled.is_empty() && sweep.target == Target::Sum;
         if !plain || sweep.magnitudes.is_some() || !basis.is_low_rank(&sweep.shape) {
             return None;
         }

@@ -14,18 +14,18 @@ use crate::noise::{LANES, Noise};
 pub(super) type PlainSums = Sums<false, false, false, false, false>;
 pub(super) type KeptSums = Sums<true, false, false, false, false>;
 pub(super) type ChosenSums = Sums<false, true, false, false, false>;
-pub(super) type LowRankSums = Sums<false, false, false, false, true>;
+pub(super) type StructuredSums = Sums<false, false, false, false, true>;
 pub(super) type General = Sums<true, true, true, false, true>;
 pub(super) type ByChance = Sums<true, true, true, true, true>;
 
 /// By sums of noise vectors. Each flag says what may occur: terms on random elements, elements chosen by magnitude, targets that are not
-/// sums, stochastic rounding, terms of low rank.
+/// sums, stochastic rounding, terms of low rank or scaled by a curvature.
 pub(super) struct Sums<
     const KEPT: bool,
     const CHOSEN: bool,
     const AIMED: bool,
     const STOCHASTIC: bool,
-    const LOW_RANK: bool,
+    const STRUCTURED: bool,
 >;
 
 impl<
@@ -34,8 +34,8 @@ impl<
     const CHOSEN: bool,
     const AIMED: bool,
     const STOCHASTIC: bool,
-    const LOW_RANK: bool,
-> Kernel for Chunk<'_, W, Sums<KEPT, CHOSEN, AIMED, STOCHASTIC, LOW_RANK>>
+    const STRUCTURED: bool,
+> Kernel for Chunk<'_, W, Sums<KEPT, CHOSEN, AIMED, STOCHASTIC, STRUCTURED>>
 where
     W: Weight,
 {
@@ -56,11 +56,16 @@ where
                     term.add::<KEPT, true>(&band, &mut from, &mut to);
                 }
             }
-            if LOW_RANK {
+            if STRUCTURED {
                 for product in &sweep.products {
                     product.add_from::<KEPT>(&band, &mut from);
                     if !AIMED || sweep.is_linear() {
                         product.add_to::<KEPT>(&band, &mut to);
+                    }
+                }
+                for scaled in &sweep.scaled {
+                    if !AIMED || sweep.is_linear() || scaled.from != W::Acc::zero() {
+                        scaled.add(&band, &mut from, &mut to);
                     }
                 }
             }
@@ -193,6 +198,12 @@ impl<W: Weight> TypedSweep<W> {
                         if product.estimate == estimate {
                             any = true;
                             product.add_to::<true>(band, &mut gradient);
+                        }
+                    }
+                    for scaled in &self.scaled {
+                        if scaled.estimate == estimate {
+                            any = true;
+                            scaled.add(band, &mut unused, &mut gradient);
                         }
                     }
                     if !any {

@@ -8,6 +8,7 @@ use crate::noise::{self, Noise, TensorKey};
 pub(in crate::backend) mod forms;
 mod low_rank;
 mod rounding;
+mod scaled;
 
 const NOISES: [Noise; 2] = [Noise::Gaussian, Noise::Rademacher];
 

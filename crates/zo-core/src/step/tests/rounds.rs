@@ -167,7 +167,7 @@ fn updates_of_one_step_are_rounded_apart() {
     };
     let tensors = tensors::tensors(&module, &ParamGroup::from_path("a")).unwrap();
     let mut perturbed = Perturbed::new(module, tensors.into());
-    let objective = crate::objective::LossObjective(idle);
+    let objective = crate::objective::Losses(idle);
     let mut at = Evaluator::new(&mut perturbed, objective, 1e-3, 3, false);
     let mut journal = Journal::default();
     let half = Direction::noise(Noise::Rademacher, 1).scaled(1.0 / 256.0);

@@ -1,5 +1,7 @@
 //! Rows of a data set as a model reads them, and the losses they give.
 
+use std::borrow::Cow;
+
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -50,8 +52,10 @@ impl TrainBatch {
     ) -> Result<Self, DatasetError> {
         let examples: Vec<&EncodedExample> =
             rows.iter().map(|row| &dataset.examples[*row]).collect();
-        let batch =
-            |sequences: &[&[u32]]| TokenBatch::new(sequences, pad, PaddingSide::Right, device);
+        let batch = |sequences: &[&[u32]]| match dataset.mask {
+            Some(_) => TokenBatch::new(sequences, pad, PaddingSide::Right, device),
+            None => TokenBatch::sharing(sequences, pad, PaddingSide::Right, device),
+        };
         if let Some(words) = &dataset.words {
             let prompts: Vec<&[u32]> = examples.iter().map(|e| e.prompt()).collect();
             let labels = examples.iter().map(|e| e.label()).collect();
@@ -105,7 +109,7 @@ impl TrainBatch {
         }
         let mean = Tensor::from_data(TensorData::new(mean, [last.len(), total]), device);
         Ok(Self {
-            tokens: TokenBatch::new(&tokens, pad, PaddingSide::Right, device)?,
+            tokens: TokenBatch::sharing(&tokens, pad, PaddingSide::Right, device)?,
             form: Form::Continuations { last, mean, labels },
         })
     }
@@ -114,7 +118,19 @@ impl TrainBatch {
     /// log-probabilities, for multiple choice and generation the negative mean log-probability of the right continuation's tokens, as
     /// MeZO trains them (except that each row weighs the same, not each token).
     pub fn loss(&self, model: &CausalLm) -> Tensor<1> {
-        let scores = self.scores(model);
+        self.loss_of(self.scores(model))
+    }
+
+    /// [`Self::loss`] at as many displacements as `model` is [shown at](zo_core::Objective::losses) at once, by one forward of as many times
+    /// the rows.
+    pub fn losses(&self, model: &CausalLm, displacements: usize) -> Vec<Tensor<1>> {
+        let scores = self.scores_at(model, displacements);
+        let each = scores.chunk(displacements, 0).into_iter();
+        each.map(|scores| self.loss_of(scores)).collect()
+    }
+
+    /// The loss for these scores.
+    fn loss_of(&self, scores: Tensor<2>) -> Tensor<1> {
         match &self.form {
             Form::Words { labels, .. } => option_loss(scores, labels),
             Form::Continuations {
@@ -128,17 +144,30 @@ impl TrainBatch {
     /// A score for each option, `[rows, options]`: their differences are those of the length-averaged log-probabilities. Rows with only
     /// the right continuation have its mean log-probability, `[rows, 1]`.
     pub fn scores(&self, model: &CausalLm) -> Tensor<2> {
+        self.scores_at(model, 1)
+    }
+
+    /// The scores at each displacement, one after the other.
+    fn scores_at(&self, model: &CausalLm, displacements: usize) -> Tensor<2> {
+        let tokens = match displacements {
+            1 => Cow::Borrowed(&self.tokens),
+            _ => Cow::Owned(self.tokens.repeated(displacements)),
+        };
         match &self.form {
             Form::Words {
                 words,
                 gaps: Some(gaps),
                 ..
-            } => model.logits_at(&self.tokens, gaps, words),
-            Form::Words { words, .. } => model.last_logits(&self.tokens, words),
+            } => model.logits_at(&tokens, &gaps.repeat(displacements), words),
+            Form::Words { words, .. } => model.last_logits(&tokens, words),
             Form::Continuations { last, mean, labels } => {
                 let rows = labels.as_ref().map_or(last.len(), Vec::len).max(1);
-                let each = model.log_probs(&self.tokens, last).unsqueeze_dim(1);
-                mean.clone().matmul(each).reshape([rows, last.len() / rows])
+                let [options, total] = mean.dims();
+                let all: Vec<&[u32]> = last.iter().map(Vec::as_slice).collect();
+                let each = model.log_probs(&tokens, &all.repeat(displacements));
+                let each = each.reshape([displacements, total]).transpose();
+                let scores = mean.clone().matmul(each).transpose();
+                scores.reshape([displacements * rows, options / rows])
             }
         }
     }

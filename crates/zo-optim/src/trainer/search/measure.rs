@@ -5,13 +5,14 @@ use burn::tensor::Tensor;
 use zo_core::backend::{Sweep, sweep};
 use zo_core::noise::{TensorKey, derive_seed};
 use zo_core::{
-    Direction, Loss, Noise, Perturbed, Query, StepError, StepReport, ZerothOrderOptimizer, ZoError,
+    Direction, Loss, Noise, Objective, Perturbed, Query, StepError, StepReport,
+    ZerothOrderOptimizer, ZoError,
 };
 use zo_mezo::mezo;
 
 use super::{BeginError, Drifted, RANGE, RatePoint, RateSearch, SearchError};
 use crate::trainer::sample::Sample;
-use crate::trainer::task::Task;
+use crate::trainer::task::{OnBatch, Task};
 
 /// Directions that are probed on a batch, by two losses each, and one without displacement.
 pub(super) const QUERIES: usize = 4;
@@ -42,14 +43,12 @@ impl<M: Module, T: Task<M>, O: ZerothOrderOptimizer> Trial<'_, M, T, O> {
     /// A step on batch `batch`. `None` if the loss or a weight is no longer finite.
     fn step(&mut self, lr: f64, batch: usize) -> Result<Option<StepReport>, SearchError<T::Error>> {
         let batch = self.task.batch(batch).map_err(SearchError::Task)?;
-        let (task, mut forwards) = (&*self.task, 0);
-        let objective = |module: &M| {
-            forwards += 1;
-            task.objective(module, &batch)
+        let (task, batch) = (&*self.task, &batch);
+        let objective = Counted {
+            objective: OnBatch { task, batch },
+            forwards: self.forwards,
         };
-        let stepped = self.optim.step_on(lr, &mut self.held, objective);
-        *self.forwards += forwards;
-        match stepped {
+        match self.optim.step_on(lr, &mut self.held, objective) {
             Ok(report) => Ok((!report.skipped && report.loss().is_finite()).then_some(report)),
             Err(error) if error.is_non_finite() || matches!(error, ZoError::Overflow { .. }) => {
                 Ok(None)
@@ -64,6 +63,30 @@ impl<M: Module, T: Task<M>, O: ZerothOrderOptimizer> Trial<'_, M, T, O> {
         *self.forwards += 1;
         let loss = self.task.objective(self.held.at_rest(), &batch).value();
         Ok(loss.map_err(ZoError::from)?)
+    }
+}
+
+/// An objective whose evaluations are counted, those of a step that fails as well.
+struct Counted<'a, O> {
+    objective: O,
+    forwards: &'a mut usize,
+}
+
+impl<M, O: Objective<M>> Objective<M> for Counted<'_, O> {
+    type Loss = O::Loss;
+
+    fn loss(&mut self, module: &M) -> O::Loss {
+        *self.forwards += 1;
+        self.objective.loss(module)
+    }
+
+    fn at_once(&self) -> usize {
+        self.objective.at_once()
+    }
+
+    fn losses(&mut self, module: &M, displacements: usize) -> Vec<O::Loss> {
+        *self.forwards += displacements;
+        self.objective.losses(module, displacements)
     }
 }
 

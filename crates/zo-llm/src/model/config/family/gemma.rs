@@ -110,11 +110,16 @@ fn write(config: &LlamaConfig, fields: &mut Map<String, Value>) {
     let [global, scaling] = rope_values(config.rope_theta, config.rope_scaling);
     let local = config.rope_local_theta.unwrap_or(LOCAL_THETA);
     let [own, _] = rope_values(local, None);
+    // transformers takes integers alone.
+    let scalar = match config.query_pre_attn_scalar {
+        Some(whole) if whole.fract() == 0.0 => json!(whole as i64),
+        scalar => json!(scalar),
+    };
     fields.remove("hidden_act");
     let values = [
         ("hidden_activation", json!(config.hidden_act.name())),
         ("attention_bias", json!(config.attention_bias)),
-        ("query_pre_attn_scalar", json!(config.query_pre_attn_scalar)),
+        ("query_pre_attn_scalar", scalar),
         (
             "rope_parameters",
             json!({ "full_attention": global, "sliding_attention": own }),

@@ -1,0 +1,185 @@
+//! How a run goes on: from its last checkpoint, from its trajectory, or from both.
+
+use burn::module::Module;
+use zo_core::trajectory::{Replay, Trajectory};
+use zo_core::{Position, StepError, ZerothOrderOptimizer};
+
+use super::checkpoint::{Saved, Store};
+use super::error::{CheckpointError, TrainerError};
+use super::event::Event;
+use super::fingerprint::fingerprint;
+use super::history::Evaluated;
+use super::place::Place;
+use super::run::{Next, Run};
+use super::task::Task;
+use super::trajectory::Recorder;
+use super::watch::Watch;
+
+/// A model with the weights of a checkpoint; if that failed, the model as it is, and the reason.
+type Loaded<M, E> = Result<Place<M>, (Place<M>, TrainerError<E>)>;
+
+/// What an earlier process has left.
+pub(super) struct Earlier {
+    saved: Option<Saved>,
+    trajectory: Option<Trajectory>,
+}
+
+impl Earlier {
+    /// Steps done, and the file that says so.
+    fn end(&self, config: &super::TrainerConfig) -> (usize, std::path::PathBuf) {
+        match (&self.trajectory, &config.trajectory, &self.saved) {
+            (Some(trajectory), Some(config), _) => {
+                (trajectory.steps().count(), config.path.clone())
+            }
+            (_, _, Some(saved)) => (saved.step, saved.path.clone()),
+            _ => Default::default(),
+        }
+    }
+}
+
+impl<M, T, O, F> Run<'_, M, T, O, F>
+where
+    M: Module,
+    T: Task<M>,
+    O: ZerothOrderOptimizer,
+    F: FnMut(Event<'_, T::Batch, T::Details>) -> Result<(), String>,
+{
+    /// Opens the folder of checkpoints and the trajectory, if there are to be any, and reads what they hold.
+    pub(super) fn open(
+        &mut self,
+        model: &mut Place<M>,
+    ) -> Result<Option<Earlier>, CheckpointError> {
+        let config = self.config;
+        let trajectory = config.trajectory.as_ref().filter(|_| config.steps > 0);
+        if config.checkpoint_dir.is_none() && trajectory.is_none() {
+            return Ok(None);
+        }
+        let run = fingerprint(model.at_rest(), config, self.task.fingerprint())?;
+        let mut earlier = Earlier {
+            saved: None,
+            trajectory: None,
+        };
+        if let Some(dir) = &config.checkpoint_dir {
+            let run = run.clone();
+            let mut store =
+                Store::open(dir, &config.trained, run, config.keep_best, config.resume)?;
+            earlier.saved = store.last()?;
+            self.store = Some(store);
+        }
+        if let Some(trajectory) = trajectory {
+            (self.recorder, earlier.trajectory) = Recorder::open(trajectory, run, config.resume)?;
+        }
+        if earlier.saved.is_none() && earlier.trajectory.is_none() {
+            return Ok(None);
+        }
+        let (steps, (step, path)) = (config.steps, earlier.end(config));
+        match step > steps {
+            true => Err(CheckpointError::Beyond { path, step, steps }),
+            false => Ok(Some(earlier)),
+        }
+    }
+
+    /// Goes on where an earlier process ended.
+    pub(super) fn resume(&mut self, model: Place<M>, earlier: Earlier) -> Next<M, T::Error> {
+        let (end, path) = earlier.end(self.config);
+        let Earlier { saved, trajectory } = earlier;
+        // One that the trajectory does not reach, because it was left out for a while, leads to nowhere from which it could go on.
+        let mut model = match saved.filter(|saved| saved.step <= end) {
+            Some(saved) => self.return_to(model, saved)?,
+            None => model,
+        };
+        if let Some(trajectory) = trajectory {
+            model = self.replay(model, &trajectory, end)?;
+        }
+        self.watch = Watch::resumed();
+        let event = Event::Resumed {
+            step: self.step,
+            evaluations: &self.evaluations.0,
+            path: &path,
+        };
+        match (self.observer)(event) {
+            Ok(()) => Ok(model),
+            Err(message) => Err(self.failed(model, TrainerError::Observer(message))),
+        }
+    }
+
+    /// Takes what a checkpoint holds.
+    fn return_to(&mut self, model: Place<M>, mut saved: Saved) -> Next<M, T::Error> {
+        // First whatever is refused without changing the model.
+        if let Err(error) = self.optim.load_record(std::mem::take(&mut saved.record)) {
+            return Err(self.failed(model, CheckpointError::from(error)));
+        }
+        let model = match self.load(model, &saved) {
+            Ok(model) => model,
+            Err((model, error)) => return Err(self.failed(model, error)),
+        };
+        self.step = saved.step;
+        self.evaluations = saved.evaluations;
+        Ok(model)
+    }
+
+    /// Takes again the steps up to `end` that the trajectory holds.
+    fn replay(
+        &mut self,
+        model: Place<M>,
+        trajectory: &Trajectory,
+        end: usize,
+    ) -> Next<M, T::Error> {
+        let mut model = model;
+        if self.step < end {
+            if self.step == 0 {
+                let record = trajectory.header().optimizer.clone();
+                if let Err(error) = self.optim.load_record(record) {
+                    return Err(self.failed(model, CheckpointError::from(error)));
+                }
+            }
+            let mut held = match model.hold(self.optim) {
+                Ok(held) => held,
+                Err(StepError { module, error }) => {
+                    return Err(self.failed(Place::Free(module), error));
+                }
+            };
+            let steps = self.step..end;
+            let replayed =
+                trajectory.replay_on(self.optim, &mut held, steps, Replay::Exact, |_| {});
+            model = Place::Held(held);
+            if let Err(error) = replayed {
+                return Err(self.failed(model, CheckpointError::from(error)));
+            }
+            self.step = end;
+        }
+        let last = self.evaluations.last_step();
+        let evaluations = trajectory.evaluations();
+        let later = evaluations.filter(|(step, ..)| last.is_none_or(|last| *step > last));
+        let later = later.map(|(step, score, loss)| Evaluated { step, score, loss });
+        self.evaluations.0.extend(later);
+        Ok(model)
+    }
+
+    /// The model with the weights of a checkpoint, where they stand.
+    fn load(&self, model: Place<M>, saved: &Saved) -> Loaded<M, T::Error> {
+        let Some(store) = &self.store else {
+            return Ok(model);
+        };
+        let free = matches!(model, Place::Free(_));
+        let (module, loaded) = store.load(saved, model.into_module());
+        if let Err(error) = loaded {
+            return Err((Place::Free(module), error.into()));
+        }
+        if free && saved.position == Position::default() {
+            return Ok(Place::Free(module));
+        }
+        // Ids may have come with the weights.
+        let mut held = match Place::Free(module).hold(self.optim) {
+            Ok(held) => held,
+            Err(StepError { module, error }) => return Err((Place::Free(module), error.into())),
+        };
+        match held.resume_at(saved.position.clone()) {
+            Ok(()) => Ok(Place::Held(held)),
+            Err(error) => {
+                let error = CheckpointError::from(error);
+                Err((Place::Held(held), error.into()))
+            }
+        }
+    }
+}
