@@ -15,7 +15,7 @@ const WRITES: [&str; 7] = [
 ];
 
 /// Who may, how often, and why.
-const MAY: [(&str, usize, &str); 6] = [
+const MAY: [(&str, usize, &str); 7] = [
     (
         "zo-cli/src/bundled.rs",
         1,
@@ -23,8 +23,13 @@ const MAY: [(&str, usize, &str); 6] = [
     ),
     (
         "zo-cli/src/run/folder.rs",
-        1,
-        "claims the folder by its log, which is empty",
+        2,
+        "claims the folder by its log, which is empty; or begins it again",
+    ),
+    (
+        "zo-core/src/trajectory/writer.rs",
+        2,
+        "a log: records are appended, and synced",
     ),
     ("zo-optim/src/logger/csv.rs", 1, "a log: lines are appended"),
     (
