@@ -1,4 +1,4 @@
-use burn::tensor::{DType, Device, Element, ElementConversion, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use half::{bf16, f16};
 
 use super::{Half, Kernel, Matrix, panels};
