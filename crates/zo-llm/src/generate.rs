@@ -9,8 +9,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::model::arrange::arrange;
 use crate::model::attention::LayerCache;
-use crate::model::part::{Part, Past, arrange, ints};
+use crate::model::part::{Part, Past, ints};
 use crate::model::{CausalLm, affine, to_f32};
 use crate::tokenizer::{LmTokenizer, TokenizerError};
 

@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod config;
 
+pub(crate) mod arrange;
 pub(crate) mod attention;
 pub(crate) mod layers;
 pub(crate) mod part;

@@ -1,3 +1,8 @@
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "keys lie in one range or several"
+)]
+
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use super::softmax::Real;

@@ -76,6 +76,8 @@ pub(crate) struct Scope<'a> {
 }
 
 /// What queries see.
+// A forward pass holds a few.
+#[allow(clippy::large_enum_variant)]
 enum Seen {
     /// True where a query must not see a key, `[1 or batch, 1, group * queries, seq]`.
     Mask(Tensor<4, Bool>),

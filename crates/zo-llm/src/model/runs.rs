@@ -137,6 +137,7 @@ impl Runs {
     }
 
     /// Rows of each run, and the rows of the texts up to its end.
+    #[cfg(feature = "flex")]
     pub(crate) fn each_run(&self) -> impl Iterator<Item = (usize, Vec<Range<usize>>)> + '_ {
         let runs = self.runs.iter().enumerate();
         runs.map(|(index, run)| (run.rows.len(), self.keys(index)))
