@@ -75,8 +75,10 @@ fn ends_the_same(name: &str, method: &Method, lr: f64, cuts: impl Fn(usize, usiz
 }
 
 #[test]
-fn cut_off_at_any_byte_a_run_ends_with_the_same_bits() {
-    ends_the_same("mezo", &mezo(), 1e-2, |start, end| (start..=end).collect());
+fn cut_off_within_any_record_a_run_ends_with_the_same_bits() {
+    ends_the_same("mezo", &mezo(), 1e-2, |start, end| {
+        (start..=end).step_by(5).collect()
+    });
 }
 
 #[test]
