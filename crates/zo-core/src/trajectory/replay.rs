@@ -18,7 +18,7 @@ pub enum Replay {
     /// trajectory holds are compared. On the fly only updates are passes, and a step costs one.
     #[default]
     Exact,
-    /// With linear updates added up, hundreds of noise vectors in a pass, and without displacements: tens of times as fast. The weights
+    /// With linear updates added up, hundreds of noise vectors in a pass, and without displacements: much faster. The weights
     /// are the run's up to its roundings: see the page *A run you can prove*.
     Fast,
 }
