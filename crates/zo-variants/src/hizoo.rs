@@ -312,7 +312,7 @@ mod tests {
     /// `1/2 sum_i a_i w_i^2`, with one direction in seven that curves a hundred times as much.
     fn loss(bowl: &Bowl) -> f64 {
         let w = values(bowl);
-        let curves = |i: usize| if i % 7 == 0 { 100.0 } else { 1.0 };
+        let curves = |i: usize| if i.is_multiple_of(7) { 100.0 } else { 1.0 };
         let terms = w.iter().enumerate().map(|(i, w)| 0.5 * curves(i) * w * w);
         terms.sum()
     }
@@ -325,7 +325,7 @@ mod tests {
     fn by_hand(seeds: &[Vec<u64>], lr: f64, epsilon: f64, smoothing: f64) -> [Vec<f64>; 2] {
         let key = TensorKey::new("w");
         let (mut w, mut h) = (vec![1.0; N], vec![1.0; N]);
-        let curves = |i: usize| if i % 7 == 0 { 100.0 } else { 1.0 };
+        let curves = |i: usize| if i.is_multiple_of(7) { 100.0 } else { 1.0 };
         let loss = |w: &[f64]| -> f64 {
             let terms = w.iter().enumerate().map(|(i, w)| 0.5 * curves(i) * w * w);
             terms.sum()
