@@ -155,6 +155,7 @@ impl Columns {
     /// They lie within the result, and no other thread is given any of them.
     #[allow(clippy::mut_from_ref, reason = "the caller keeps columns apart")]
     unsafe fn row(&self, row: usize, start: usize, count: usize) -> &mut [f32] {
+        // SAFETY: the caller keeps to the result, and to columns that nobody else has.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(row * self.1 + start), count) }
     }
 }
