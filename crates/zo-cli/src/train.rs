@@ -315,7 +315,7 @@ fn save(
     bank: &[Banked],
 ) -> Result<PathBuf, Failure> {
     let (mut model, mut tuning) = (Cow::Borrowed(model), Cow::Borrowed(&setup.plan.tuning));
-    if !bank.is_empty() {
+    if setup.plan.adapts && !bank.is_empty() {
         let (adapted, config) = lora::from_bank(model.into_owned(), bank)?;
         (model, tuning) = (Cow::Owned(adapted), Cow::Owned(Tuning::Lora(config)));
     }

@@ -49,6 +49,8 @@ pub(super) struct Plan {
     pub(super) saves: bool,
     /// See [`Built::scale_free`].
     pub(super) scale_free: Option<usize>,
+    /// Whether what is learnt is a LoRA adapter, beside weights that stay.
+    pub(super) adapts: bool,
     pub(super) shared: Shared,
 }
 
@@ -128,8 +130,9 @@ impl Plan {
             rounding: args.rounding,
         };
         let mut built = method.build(&shared, &args.flags)?;
-        let adapts = args.perturb != Some(Perturbation::InPlace) && tuning == Tuning::Full;
-        if let Some(rank) = held_rank(&built.settings).filter(|_| adapts) {
+        let may_adapt = args.perturb != Some(Perturbation::InPlace) && tuning == Tuning::Full;
+        let rank = held_rank(&built.settings).filter(|_| may_adapt);
+        if let Some(rank) = rank {
             // Its parameters are lazy: nothing is drawn.
             let model = CausalLm::new(&args.model.config()?, &device)?;
             shared.trainable = lora::linear_weights(&model, rank);
@@ -211,6 +214,7 @@ impl Plan {
             config,
             saves,
             scale_free,
+            adapts: rank.is_some(),
             shared,
         })
     }
