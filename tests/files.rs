@@ -23,8 +23,8 @@ const MAY: [(&str, usize, &str); 7] = [
     ),
     (
         "zo-cli/src/run/folder.rs",
-        2,
-        "claims the folder by its log, which is empty; or begins it again",
+        1,
+        "claims the folder by its log, which is empty",
     ),
     (
         "zo-core/src/trajectory/writer.rs",

@@ -88,16 +88,7 @@ impl Folder {
                 (path, made)
             }
         };
-        let file = path.join(METRICS);
-        // Of two runs that begin at the same time only one can make it.
-        let metrics = match File::create_new(&file) {
-            Ok(metrics) => Some(metrics),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                let file = METRICS;
-                return Err(FolderError::Taken { path, file });
-            }
-            Err(source) => return Err(io(&file)(source)),
-        };
+        let metrics = Some(new_metrics(&path)?);
         Ok(Self {
             path,
             made,
@@ -135,18 +126,21 @@ impl Folder {
         self.metrics.take()
     }
 
-    /// The folder without the lines and the checkpoints of the run that has just ended there, for that run to begin again.
+    /// The folder without the lines, the trajectory and the checkpoints of the run that has just ended there, for that run to begin again.
     pub(super) fn emptied(self) -> Result<Self, FolderError> {
+        let gone = |path: PathBuf, removed: std::io::Result<()>| match removed {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(io(&path)(error)),
+            _ => Ok(()),
+        };
         let checkpoints = self.path.join("checkpoints");
-        match remove_dir_all(&checkpoints) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(io(&checkpoints)(error));
-            }
-            _ => {}
+        let removed = remove_dir_all(&checkpoints);
+        gone(checkpoints, removed)?;
+        for name in [METRICS, TRAJECTORY] {
+            let file = self.path.join(name);
+            let removed = remove_file(&file);
+            gone(file, removed)?;
         }
-        let file = self.path.join(METRICS);
-        let metrics = File::create(&file).map_err(io(&file))?;
-        let metrics = Some(metrics);
+        let metrics = Some(new_metrics(&self.path)?);
         Ok(Self { metrics, ..self })
     }
 
@@ -161,6 +155,18 @@ impl Folder {
             let _ = remove_dir(dir);
         }
     }
+}
+
+/// Of two runs that begin at the same time only one can make its file of lines.
+fn new_metrics(path: &Path) -> Result<File, FolderError> {
+    let file = path.join(METRICS);
+    File::create_new(&file).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => FolderError::Taken {
+            path: path.to_owned(),
+            file: METRICS,
+        },
+        _ => io(&file)(error),
+    })
 }
 
 /// The folder `out`, made if absent, or without one a folder of its own as [`Folder::claim`] makes it. What is in it may be replaced.
