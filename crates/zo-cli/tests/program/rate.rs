@@ -113,7 +113,7 @@ fn a_run_that_diverges_begins_again_at_a_lower_rate() {
         "--out",
         "a",
     ];
-    let (_, said) = succeeds(
+    let (said, _) = succeeds(
         dir.path(),
         &[&["--eval-rows", "16", "--quiet"], &wild[..]].concat(),
     );

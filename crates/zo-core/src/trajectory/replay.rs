@@ -86,7 +86,9 @@ impl Trajectory {
                     observe(step + 1);
                 }
                 // It looked at the weights; the next step, which would say so, may be missing.
-                Record::Evaluation { .. } if how == Replay::Exact && within(&step) => held.settle(),
+                Record::Evaluation { .. } if how == Replay::Exact && within(&step) => {
+                    held.shown();
+                }
                 Record::Digest { at_rest, digest } if how == Replay::Exact && within(&step) => {
                     if *at_rest {
                         held.settle();

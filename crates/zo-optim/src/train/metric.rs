@@ -168,14 +168,11 @@ mod tests {
         StepReport {
             step: 0,
             queries: projected_gradients.iter().map(query).collect(),
-            loss_unperturbed: None,
             forwards,
             passes: 3,
-            swept: 0,
-            skipped: false,
-            copied: 0,
             seconds_forward: seconds[0],
             seconds_sweep: seconds[1],
+            ..StepReport::default()
         }
     }
 

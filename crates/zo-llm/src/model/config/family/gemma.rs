@@ -26,6 +26,7 @@ pub(super) const GEMMA3: Form = Form {
 /// Every sixth layer sees all of the text.
 const PATTERN: usize = 6;
 const LOCAL_THETA: f64 = 10_000.0;
+const WINDOW: usize = 4096;
 
 /// Base and scaling of the layers without a window, which `rope_parameters` holds apart from those of the others.
 fn rope(fields: &Fields<'_>) -> Result<Rotation, ConfigError> {
@@ -96,7 +97,7 @@ fn read(fields: &Fields<'_>, config: &mut LlamaConfig) -> Result<(), ConfigError
     config.rope_local_theta = Some(local_theta(fields)?);
     config.sliding_window = match fields.has("sliding_window") {
         true => fields.usize("sliding_window")?,
-        false => Some(4096),
+        false => Some(WINDOW),
     };
     let pattern = fields.usize("sliding_window_pattern")?.unwrap_or(PATTERN);
     let kinds = match fields.get("layer_types") {
@@ -126,7 +127,11 @@ fn write(config: &LlamaConfig, fields: &mut Map<String, Value>) {
         ),
         ("rope_scaling", scaling),
         ("rope_local_base_freq", json!(local)),
-        ("sliding_window", json!(config.sliding_window)),
+        // transformers asks for it even where no layer has a window.
+        (
+            "sliding_window",
+            json!(config.sliding_window.unwrap_or(WINDOW)),
+        ),
         ("layer_types", json!(config.layer_type_names())),
     ];
     fields.extend(values.map(|(name, value)| (name.to_owned(), value)));
