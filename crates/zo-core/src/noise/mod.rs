@@ -8,7 +8,7 @@
 //! i = (n tile + k) 64 + lane        lane in 0..64, k in 0..n
 //! ```
 //!
-//! Noise of [low rank](Basis) is made of the same values. [`reference`] is all of it as a program, in one file. On CPU backends the bits are the same at any thread
+//! Noise of [low rank](Basis) is made of the same values. [`mod@reference`] is all of it as a program, in one file. On CPU backends the bits are the same at any thread
 //! count and SIMD width.
 
 pub(crate) mod basis;
