@@ -73,3 +73,13 @@ fn no_block_of_the_docs_is_ignored() {
         assert_eq!(ignored, None, "{}", page.display());
     }
 }
+
+#[test]
+fn the_page_on_trajectories_has_the_bytes_that_are_measured() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap();
+    let page = read("docs/src/trajectory.md");
+    for row in read("crates/zo-optim/tests/trajectories/bytes.md").lines() {
+        assert!(page.contains(row), "the page lacks {row}");
+    }
+}

@@ -243,11 +243,11 @@ fn recorded_runs_replay_to_the_hashes_they_had() {
     }
 }
 
-/// The table of the page *A run you can prove*.
+/// The table of the page *A run you can prove*, which has these rows (`tests/told.rs` of the workspace).
 #[cfg(feature = "flex")]
 #[test]
 fn bytes_per_step_are_those_of_the_page() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/src/trajectory.md");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/trajectories/bytes.md");
     let page = std::fs::read_to_string(page).unwrap();
     let mut missing = String::new();
     for preset in registry().presets() {
@@ -271,5 +271,5 @@ fn bytes_per_step_are_those_of_the_page() {
             missing += &format!("{row}\n");
         }
     }
-    assert!(missing.is_empty(), "the page lacks\n{missing}");
+    assert!(missing.is_empty(), "bytes.md lacks\n{missing}");
 }

@@ -97,7 +97,10 @@ fn a_run_is_rebuilt_from_its_losses() {
             "none",
         ],
     );
-    let base = include_bytes!("../../assets/tiny-opt/model.safetensors");
+    let base = include_bytes!(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/assets/tiny-opt/model.safetensors"
+    ));
     let none = std::fs::read(dir.join("none/model/model.safetensors")).unwrap();
     let values = |file: &[u8]| {
         let tensors = safetensors::SafeTensors::deserialize(file).unwrap();
