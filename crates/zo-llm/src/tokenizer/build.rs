@@ -12,7 +12,7 @@ use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{AddedToken, Encoding, PostProcessor, Token, Tokenizer};
 
 use super::classes::{
-    GPT2, is_gpt2, is_llama, is_of_llama, is_roberta, split_as_gpt2, split_as_llama,
+    is_gpt2, is_llama, is_of_gpt2, is_of_llama, is_roberta, split_as_gpt2, split_as_llama,
 };
 use super::error::TokenizerError;
 use super::sentencepiece::Model;
@@ -65,10 +65,7 @@ impl LmTokenizer {
                 serde_json::from_str(&text).map_err(|error| TokenizerError::load(&json, error))?;
             let mut listed = listed.added_tokens;
             special.yield_ids(listed.iter().map(|claim| claim.id));
-            let gpt2 = match &special.class {
-                Some((class, _)) => GPT2.contains(&class.as_str()),
-                None => config.architecture() == Architecture::Opt,
-            };
+            let gpt2 = is_of_gpt2(&special, config);
             if gpt2 {
                 special.fill();
                 if special.complete {

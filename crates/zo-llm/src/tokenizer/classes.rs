@@ -42,10 +42,23 @@ pub(super) fn is_roberta(special: &Special, config: &ModelConfig) -> bool {
     }
 }
 
-/// Whether a folder's tokenizer is of Llama's class. transformers sets that aside in Mistral's folders.
+/// Whether transformers sets the class that a folder names aside, and does what `tokenizer.json` says.
+fn sets_class_aside(config: &ModelConfig) -> bool {
+    config.architecture() == Architecture::Decoder(Family::Mistral)
+}
+
+/// Whether a folder's tokenizer is of Llama's class.
 pub(super) fn is_of_llama(special: &Special, config: &ModelConfig) -> bool {
     let named = (special.class.as_ref()).is_some_and(|(class, _)| LLAMA.contains(&class.as_str()));
-    named && config.architecture() != Architecture::Decoder(Family::Mistral)
+    named && !sets_class_aside(config)
+}
+
+/// Whether a folder with a `tokenizer.json` is read by GPT-2's class.
+pub(super) fn is_of_gpt2(special: &Special, config: &ModelConfig) -> bool {
+    match &special.class {
+        Some((class, _)) => GPT2.contains(&class.as_str()) && !sets_class_aside(config),
+        None => config.architecture() == Architecture::Opt,
+    }
 }
 
 /// An error if a folder with a `tokenizer.model` alone says that its tokenizer is of a class with rules of its own.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::config::{ModelConfig, OptConfig};
+use crate::model::config::{Family, LlamaConfig, ModelConfig, OptConfig};
 use serde_json::{Map, Value, json};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
@@ -33,6 +33,12 @@ fn folder() -> tempfile::TempDir {
     )
     .unwrap();
     dir
+}
+
+fn mistral(vocab_size: usize) -> ModelConfig {
+    let mut config = LlamaConfig::new(vocab_size, 8, 8, 1, 1, 8);
+    config.family = Family::Mistral;
+    ModelConfig::Llama(config)
 }
 
 fn config(vocab_size: usize) -> ModelConfig {
@@ -209,6 +215,10 @@ fn gpt2s_class_splits_texts_in_its_own_way() {
         assert_eq!(words == [GREAT, GREAT], !own, "{class}");
         let large = load(&dir).encode_word(" GREAT").unwrap();
         assert_eq!(large == [GREAT], !own, "{class}");
+        // In a Mistral folder the class counts for nothing.
+        let mistral = LmTokenizer::from_dir(dir.path(), &mistral(330)).unwrap();
+        let words = mistral.encode_word("great great").unwrap();
+        assert_eq!(words, [GREAT, GREAT], "{class}");
     }
 }
 
