@@ -41,8 +41,8 @@ impl TrajectoryConfig {
     }
 }
 
-/// What can be told of the trajectory in the file `path` without its model; `None` if there is no such file. The settings are those that a
-/// [checkpoint](super::last_checkpoint) would have.
+/// What the trajectory in the file `path` says by itself, without its model; `None` if there is no such file. Its settings are those that a
+/// [checkpoint](super::last_checkpoint) of the run holds.
 ///
 /// # Errors
 /// If it cannot be read.
@@ -71,7 +71,7 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// For a run that depends on `run`; gives the trajectory that it goes on with, if there is one.
+    /// Begins to record a run with the settings `run`; also returns the trajectory that it continues, if there is one.
     pub(super) fn open(
         config: &TrajectoryConfig,
         run: Value,

@@ -192,7 +192,7 @@ fn a_step_takes_as_many_at_once_as_the_objective_allows() {
     assert_eq!(asked(&greedy, 2), [2, 1, 2]);
 }
 
-/// In place, and along noise that is not of low rank, there is no module that stands in two places.
+/// Only a side path can show one module at two displacements: not weights displaced in place, nor noise that is not of low rank.
 #[test]
 fn others_are_evaluated_one_at_a_time() {
     let dense = mezo().with_perturbation(Perturbation::OnTheFly);
