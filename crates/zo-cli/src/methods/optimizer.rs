@@ -8,6 +8,10 @@ use zo_optim::{
 
 use super::{Failure, Flags, Shared};
 
+/// What burn's Adam trains in a hybrid run without `--top`: the last normalization, or a masked model's head.
+#[cfg(feature = "autodiff")]
+const TOP: [&str; 3] = ["decoder.final_layer_norm", "Llama.norm", "Roberta.lm_head"];
+
 /// One of the optimizers that a run can have.
 pub enum AnyOptimizer {
     /// A method of the registry.
@@ -26,7 +30,7 @@ impl AnyOptimizer {
         use burn::module::ParamGroup;
         let top = flags.top.clone();
         let top = top.map_or_else(
-            || ParamGroup::from_any_predicates(vec!["decoder.final_layer_norm", "Llama.norm"]),
+            || ParamGroup::from_any_predicates(TOP.to_vec()),
             ParamGroup::from_predicate,
         );
         let config = zo_optim::variants::HybridConfig::new(top).with_top_rate(flags.top_rate());
@@ -109,5 +113,35 @@ impl ZerothOrderOptimizer for AnyOptimizer {
 
     fn load_record(&mut self, record: OptimizerRecord) -> Result<(), RecordError> {
         each!(self, optimizer => optimizer.load_record(record))
+    }
+}
+
+#[cfg(all(test, feature = "autodiff"))]
+mod tests {
+    use burn::module::ParamGroup;
+    use burn::tensor::Device;
+    use zo_llm::{CausalLm, ModelConfig};
+
+    use super::TOP;
+
+    #[test]
+    fn a_model_of_every_kind_has_a_top() {
+        let sizes = r#""vocab_size": 8, "hidden_size": 4, "num_hidden_layers": 2, "num_attention_heads": 1,
+            "max_position_embeddings": 8, "pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 2"#;
+        let top = ParamGroup::from_any_predicates(TOP.to_vec());
+        for (kind, rest) in [
+            ("opt", r#""ffn_dim": 4, "word_embed_proj_dim": 4"#),
+            ("llama", r#""intermediate_size": 4, "rms_norm_eps": 1e-6"#),
+            ("roberta", r#""intermediate_size": 4"#),
+        ] {
+            let config = format!(r#"{{"model_type": "{kind}", {sizes}, {rest}}}"#);
+            let config = ModelConfig::from_json(&config).unwrap();
+            let model = CausalLm::new(&config, &Device::flex()).unwrap();
+            let found = zo_optim::tensors(&model, &top).unwrap();
+            assert!(
+                found.iter().all(|tensor| !tensor.path.contains("layers")),
+                "{kind}: {found:?}"
+            );
+        }
     }
 }

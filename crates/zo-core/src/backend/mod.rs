@@ -69,23 +69,28 @@ fn is_host(device: &Device) -> bool {
 
 /// The sweep of the CPU kernel on a copy.
 fn in_host_memory<const D: usize>(tensor: Tensor<D>, sweep: &Sweep) -> Tensor<D> {
+    sweep.note_copy();
+    let (device, dtype) = (tensor.device(), tensor.dtype());
+    let mut data = tensor.into_data();
+    sweep_data(&mut data, dtype, sweep);
+    Tensor::from_data(data, (&device, dtype))
+}
+
+/// Not generic, so that the kernels are compiled here, and not again in every crate that takes a step.
+fn sweep_data(data: &mut TensorData, dtype: DType, sweep: &Sweep) {
     fn run<W: cpu::Weight + Element>(data: &mut TensorData, sweep: &Sweep) {
         match data.as_mut_slice::<W>() {
             Ok(weights) => cpu::sweep_slice(weights, sweep),
             Err(error) => unreachable!("the data has the tensor's dtype: {error:?}"),
         }
     }
-    sweep.note_copy();
-    let (device, dtype) = (tensor.device(), tensor.dtype());
-    let mut data = tensor.into_data();
     match dtype {
-        DType::F32 | DType::Flex32 => run::<f32>(&mut data, sweep),
-        DType::F64 => run::<f64>(&mut data, sweep),
-        DType::BF16 => run::<half::bf16>(&mut data, sweep),
-        DType::F16 => run::<half::f16>(&mut data, sweep),
+        DType::F32 | DType::Flex32 => run::<f32>(data, sweep),
+        DType::F64 => run::<f64>(data, sweep),
+        DType::BF16 => run::<half::bf16>(data, sweep),
+        DType::F16 => run::<half::f16>(data, sweep),
         dtype => panic!("a sweep needs a float tensor, not {dtype:?}"),
     }
-    Tensor::from_data(data, (&device, dtype))
 }
 
 /// Whether weights of this dtype can be swept: f32, f64, bf16, f16.

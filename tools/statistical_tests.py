@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs every test of chance with n times the samples and other seeds: distributions, independence, unbiasedness.
 
-    python3 tools/statistics.py                          as in CI
-    python3 tools/statistics.py --samples 10 --seeds 3   ten times the samples, repetition 3 of the seeds
+    python3 tools/statistical_tests.py                          as in CI
+    python3 tools/statistical_tests.py --samples 10 --seeds 3   ten times the samples, repetition 3 of the seeds
 
 Each row says how often a test fails though nothing is wrong. The exit status is 1 if one fails.
 """
