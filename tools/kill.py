@@ -119,15 +119,16 @@ def difference(a, b, place=""):
     """Where two contents part."""
     if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
         return next(difference(a[key], b[key], f"{place}.{key}") for key in a if a[key] != b[key])
-    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        return next(difference(x, y, f"{place}[{at}]") for at, (x, y) in enumerate(zip(a, b)) if x != y)
+    if isinstance(a, list) and isinstance(b, list):
+        both = (difference(x, y, f"{place}[{at}]") for at, (x, y) in enumerate(zip(a, b)) if x != y)
+        return next(both, f"{place} has {len(a)} entries instead of {len(b)}")
     short = lambda value: repr(value)[:200]
     return f"{place} is {short(a)} instead of {short(b)}"
 
 
 def same(what, found, expected):
     if found.keys() != expected.keys():
-        raise Broken(f"{what}: {sorted(found.keys() ^ expected.keys())} are only in one of both")
+        raise Broken(f"{what}: lacks {sorted(expected.keys() - found.keys())}, has {sorted(found.keys() - expected.keys())}")
     for name in found:
         if found[name] != expected[name]:
             raise Broken(f"{what}: {name} differs: {difference(found[name], expected[name])}")

@@ -164,7 +164,9 @@ impl Run {
                 self.sums[2] += report.seconds_sweep;
             }
             Event::Warned { warning, .. } => self.note(warning.to_string()),
-            Event::Resumed { step, .. } => return self.resumed(*step),
+            Event::Resumed {
+                step, evaluated, ..
+            } => return self.resumed(*step, *evaluated),
             _ => {}
         }
         let Some(mut record) = event.record() else {
@@ -264,10 +266,10 @@ impl Run {
     }
 
     /// Continues the lines of an earlier process, up to the step of the checkpoint.
-    fn resumed(&mut self, step: usize) -> Result<(), LogError> {
+    fn resumed(&mut self, step: usize, evaluated: bool) -> Result<(), LogError> {
         let mut lines = JsonLines::new(self.out().join(METRICS));
-        lines.resume(step)?;
-        self.loggers.resume(step)?;
+        lines.resume(step, evaluated)?;
+        self.loggers.resume(step, evaluated)?;
         for line in &lines.read()? {
             self.take_up(line);
             if let Some(note) = line["note"].as_str() {

@@ -53,6 +53,8 @@ pub enum Event<'a> {
         step: usize,
         /// The evaluations so far.
         evaluations: &'a [Evaluated],
+        /// Whether the one after those steps is among them.
+        evaluated: bool,
         /// The checkpoint.
         path: &'a Path,
     },
@@ -97,10 +99,12 @@ impl<'a> Event<'a> {
             trainer::Event::Resumed {
                 step,
                 evaluations,
+                evaluated,
                 path,
             } => Self::Resumed {
                 step,
                 evaluations,
+                evaluated,
                 path,
             },
             trainer::Event::Evaluated { step, evaluation } => Self::Evaluated {
@@ -161,7 +165,12 @@ impl<'a> Event<'a> {
     /// If it cannot be logged.
     pub fn log(&self, logger: &mut (impl Logger + ?Sized)) -> Result<(), LogError> {
         match (self, self.record()) {
-            (Self::Resumed { step, .. }, _) => logger.resume(*step),
+            (
+                Self::Resumed {
+                    step, evaluated, ..
+                },
+                _,
+            ) => logger.resume(*step, *evaluated),
             (_, Some(record)) => logger.log(&record),
             _ => Ok(()),
         }

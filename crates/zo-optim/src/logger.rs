@@ -53,11 +53,12 @@ pub use tensor_board::TensorBoard;
 
 /// Takes what a run reports.
 pub trait Logger {
-    /// The run goes on after `step` steps. Whatever was logged past them by an earlier process is removed: those steps are taken again.
+    /// The run goes on after `step` steps; `evaluated` says whether it goes on after the evaluation there, too. Whatever was logged past
+    /// that by an earlier process is removed: it comes again.
     ///
     /// # Errors
     /// If what is there cannot be read or changed.
-    fn resume(&mut self, step: usize) -> Result<(), LogError>;
+    fn resume(&mut self, step: usize, evaluated: bool) -> Result<(), LogError>;
 
     /// Logs a record.
     ///
@@ -67,8 +68,8 @@ pub trait Logger {
 }
 
 impl<L: Logger + ?Sized> Logger for Box<L> {
-    fn resume(&mut self, step: usize) -> Result<(), LogError> {
-        (**self).resume(step)
+    fn resume(&mut self, step: usize, evaluated: bool) -> Result<(), LogError> {
+        (**self).resume(step, evaluated)
     }
 
     fn log(&mut self, record: &Record) -> Result<(), LogError> {
@@ -76,16 +77,25 @@ impl<L: Logger + ?Sized> Logger for Box<L> {
     }
 }
 
+/// Whether a record of a run stays when it goes on after `step` steps. Records are in order: the first that does not is the end.
+fn stays(at: usize, is_evaluation: bool, (step, evaluated): (usize, bool)) -> bool {
+    at < step || at == step && (evaluated || !is_evaluation)
+}
+
 /// Each logger in turn.
 impl<L: Logger> Logger for Vec<L> {
-    fn resume(&mut self, step: usize) -> Result<(), LogError> {
-        self.iter_mut().try_for_each(|logger| logger.resume(step))
+    fn resume(&mut self, step: usize, evaluated: bool) -> Result<(), LogError> {
+        self.iter_mut()
+            .try_for_each(|logger| logger.resume(step, evaluated))
     }
 
     fn log(&mut self, record: &Record) -> Result<(), LogError> {
         self.iter_mut().try_for_each(|logger| logger.log(record))
     }
 }
+
+/// What the names of scores and losses on held-out rows begin with.
+const EVALUATION: &str = "eval_";
 
 /// Why something is not logged.
 #[derive(Debug, Error)]

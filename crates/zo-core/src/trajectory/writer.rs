@@ -59,15 +59,17 @@ impl TrajectoryWriter {
         if path.exists() {
             return Err(io(std::io::ErrorKind::AlreadyExists.into()));
         }
+        // With the hash of the base weights, so that a process that dies here leaves both or neither.
+        let mut context = Context::new(checksum);
+        let (at_rest, digest) = held.digest()?;
+        bytes.extend(encode(&mut context, &Record::Digest { at_rest, digest })?);
         replace_bytes(path, &bytes).map_err(&io)?;
-        let mut writer = Self {
+        Ok(Self {
             path: path.to_owned(),
             file: append(path).map_err(&io)?,
-            context: Context::new(checksum),
+            context,
             synced: Instant::now(),
-        };
-        writer.digest(held)?;
-        Ok(writer)
+        })
     }
 
     /// [`create`](Self::create) for a session, before its first step.
@@ -162,16 +164,20 @@ impl TrajectoryWriter {
 
     fn write(&mut self, record: &Record) -> Result<(), TrajectoryError> {
         let io = TrajectoryError::io(&self.path);
-        let Some(bytes) = self.context.encode(record) else {
-            let reason = "a step has too many answers for a record (2 million): lower the number of queries, or leave the trajectory out";
-            return Err(TrajectoryError::Unsuitable(reason.to_owned()));
-        };
+        let bytes = encode(&mut self.context, record)?;
         self.file.write_all(&bytes).map_err(io)?;
         match self.synced.elapsed() > SYNC {
             true => self.sync(),
             false => Ok(()),
         }
     }
+}
+
+fn encode(context: &mut Context, record: &Record) -> Result<Vec<u8>, TrajectoryError> {
+    context.encode(record).ok_or_else(|| {
+        let reason = "a step has too many answers for a record (2 million): lower the number of queries, or leave the trajectory out";
+        TrajectoryError::Unsuitable(reason.to_owned())
+    })
 }
 
 fn append(path: &Path) -> std::io::Result<File> {

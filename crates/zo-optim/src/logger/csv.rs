@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use csv::StringRecord;
 use zo_core::replace::replace_bytes;
 
-use super::{LogError, Logger, Record, Value};
+use super::{EVALUATION, LogError, Logger, Record, Value, stays};
 
 /// A table of values separated by commas: a row for each record, a column for each name, the first of them `step`. A value that a record does
 /// not have is empty; of several numbers the mean absolute value is there.
@@ -93,12 +93,16 @@ fn row<'a>(cells: impl Iterator<Item = &'a str>) -> String {
 }
 
 impl Logger for Csv {
-    fn resume(&mut self, step: usize) -> Result<(), LogError> {
+    fn resume(&mut self, step: usize, evaluated: bool) -> Result<(), LogError> {
         let (columns, mut rows) = self.read()?;
-        rows.retain(|row| {
-            let at = row.get(0).and_then(|at| at.parse::<usize>().ok());
-            at.is_some_and(|at| at <= step)
+        let stay = rows.iter().take_while(|row| {
+            let mut cells = row.iter().zip(&columns);
+            let evaluation =
+                cells.any(|(cell, column)| column.starts_with(EVALUATION) && !cell.is_empty());
+            let at = row.get(0).and_then(|at| at.parse().ok());
+            at.is_some_and(|at| stays(at, evaluation, (step, evaluated)))
         });
+        rows.truncate(stay.count());
         self.columns = columns;
         self.write(&rows)
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value as Json;
 use zo_core::replace::replace;
 
-use super::{LogError, Logger, Record};
+use super::{EVALUATION, LogError, Logger, Record, stays};
 
 /// A file with one JSON object per record: see [`Record::to_json`].
 #[derive(Debug)]
@@ -51,14 +51,19 @@ impl JsonLines {
 }
 
 impl Logger for JsonLines {
-    fn resume(&mut self, step: usize) -> Result<(), LogError> {
-        let upto = |line: &Json| line["step"].as_u64().is_some_and(|at| at as usize <= step);
+    fn resume(&mut self, step: usize, evaluated: bool) -> Result<(), LogError> {
+        let upto = |line: &Json| {
+            let evaluation = (line.as_object())
+                .is_some_and(|line| line.keys().any(|name| name.starts_with(EVALUATION)));
+            let at = line["step"].as_u64();
+            at.is_some_and(|at| stays(at as usize, evaluation, (step, evaluated)))
+        };
         let lines = self.read()?;
         // Not every system replaces a file that is open.
         self.file = None;
         let io = LogError::io(&self.path);
         let kept = replace(&self.path, |file| {
-            let mut lines = lines.iter().filter(|line| upto(line));
+            let mut lines = lines.iter().take_while(|line| upto(line));
             lines.try_for_each(|line| writeln!(file, "{line}"))
         });
         let opened = kept.and_then(|()| File::options().append(true).open(&self.path));

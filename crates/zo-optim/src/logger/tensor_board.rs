@@ -12,7 +12,10 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{LogError, Logger, Record};
+use super::{EVALUATION, LogError, Logger, Record, stays};
+
+/// What the tags of values of held-out rows begin with.
+const EVALUATION_TAG: &str = "eval/";
 
 /// Ends the name of a file of ours. TensorBoard looks for `tfevents` in names.
 const SUFFIX: &str = ".zo-optim";
@@ -84,13 +87,13 @@ impl TensorBoard {
 }
 
 impl Logger for TensorBoard {
-    fn resume(&mut self, step: usize) -> Result<(), LogError> {
+    fn resume(&mut self, step: usize, evaluated: bool) -> Result<(), LogError> {
         self.file = None;
         let Some(path) = self.files()?.pop() else {
             return Ok(());
         };
         let written = fs::read(&path).map_err(LogError::io(&path))?;
-        match kept(&written, step) {
+        match kept(&written, (step, evaluated)) {
             // Not even the version is there.
             0 => Ok(()),
             length => {
@@ -113,8 +116,8 @@ impl Logger for TensorBoard {
         }
         let mut summary = Vec::new();
         for (name, number) in record.numbers() {
-            let tag = match name.strip_prefix("eval_") {
-                Some(name) => format!("eval/{name}"),
+            let tag = match name.strip_prefix(EVALUATION) {
+                Some(name) => format!("{EVALUATION_TAG}{name}"),
                 None => format!("train/{name}"),
             };
             let mut value = Vec::new();
@@ -139,11 +142,11 @@ impl Logger for TensorBoard {
     }
 }
 
-/// How many bytes hold whole records of at most `step` steps.
-fn kept(file: &[u8], step: usize) -> usize {
+/// How many bytes hold whole records that stay when the run goes on from there.
+fn kept(file: &[u8], end: (usize, bool)) -> usize {
     let mut length = 0;
     while let Some(event) = unframe(&file[length..])
-        && step_of(event).is_some_and(|at| at <= step as u64)
+        && step_of(event).is_some_and(|at| stays(at as usize, is_evaluation(event), end))
     {
         length += event.len() + 16;
     }
@@ -158,6 +161,13 @@ fn unframe(bytes: &[u8]) -> Option<&[u8]> {
     let (data, rest) = rest.split_at_checked(size)?;
     let whole = *check == masked_crc(length) && *rest.first_chunk()? == masked_crc(data);
     whole.then_some(data)
+}
+
+/// Whether an event that was written here has values of held-out rows. A tag is a field of bytes, number 1, before which its length stands.
+fn is_evaluation(event: &[u8]) -> bool {
+    let tags = event.windows(EVALUATION_TAG.len() + 2);
+    tags.into_iter()
+        .any(|tag| tag[0] == 1 << 3 | 2 && tag[2..] == *EVALUATION_TAG.as_bytes())
 }
 
 /// The step of an event that was written here: its time, then its step, unless that is 0. `None` if it is another program's.

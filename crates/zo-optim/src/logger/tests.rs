@@ -87,15 +87,15 @@ fn lines_are_there_at_once_and_those_past_the_checkpoint_go() {
     // Half a line, of a process that died.
     std::fs::write(&path, text.clone() + "{\"step\": 2").unwrap();
     let mut logger = JsonLines::new(&path);
-    logger.resume(1).unwrap();
+    logger.resume(1, true).unwrap();
     assert_eq!(logger.read().unwrap(), expected[..2]);
     logger.log(&step(2)).unwrap();
     logger.log(&evaluation(2)).unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
     // The same logger may go on, too.
-    logger.resume(2).unwrap();
+    logger.resume(2, true).unwrap();
     assert_eq!(logger.read().unwrap(), expected);
-    logger.resume(0).unwrap();
+    logger.resume(0, true).unwrap();
     assert_eq!(logger.read().unwrap(), expected[..1]);
 }
 
@@ -119,7 +119,7 @@ fn tables_have_a_column_for_each_name() {
 
     std::fs::write(&path, format!("{TABLE}3,half")).unwrap();
     let mut logger = Csv::new(&path);
-    logger.resume(1).unwrap();
+    logger.resume(1, true).unwrap();
     let first = TABLE.find("\n2,").unwrap() + 1;
     assert_eq!(std::fs::read_to_string(&path).unwrap(), TABLE[..first]);
     logger.log(&step(2)).unwrap();
@@ -129,7 +129,7 @@ fn tables_have_a_column_for_each_name() {
     // A run that was not logged so far.
     std::fs::remove_file(&path).unwrap();
     let mut logger = Csv::new(&path);
-    logger.resume(1).unwrap();
+    logger.resume(1, true).unwrap();
     logger.log(&Record::new(2).with("loss", 0.5)).unwrap();
     assert_eq!(
         std::fs::read_to_string(&path).unwrap(),
@@ -142,7 +142,7 @@ fn what_is_not_a_table_of_a_run_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("metrics.csv");
     std::fs::write(&path, "a,b\n1,2\n").unwrap();
-    let error = Csv::new(&path).resume(1).unwrap_err().to_string();
+    let error = Csv::new(&path).resume(1, true).unwrap_err().to_string();
     assert!(
         error.contains("metrics.csv") && error.contains("`step`"),
         "{error}"
@@ -162,7 +162,7 @@ fn errors_name_the_file() {
         Box::new(TensorBoard::new(&inside)),
     ];
     for logger in &mut loggers {
-        for failed in [logger.log(&step(1)), logger.resume(1)] {
+        for failed in [logger.log(&step(1)), logger.resume(1, true)] {
             let error = failed.unwrap_err().to_string();
             assert!(
                 error.contains("a-file") && error.contains("inside"),
@@ -178,7 +178,42 @@ fn several_loggers_are_told_the_same() {
     let [a, b] = ["a", "b"].map(|name| JsonLines::new(dir.path().join(name)));
     let mut both: Vec<Box<dyn Logger>> = vec![Box::new(a), Box::new(b)];
     run(&mut both);
-    both.resume(1).unwrap();
+    both.resume(1, true).unwrap();
     let [a, b] = ["a", "b"].map(|name| std::fs::read_to_string(dir.path().join(name)).unwrap());
     assert_eq!((a.lines().count(), &a), (2, &b));
+}
+
+/// A process died between the log and whatever remembers that the evaluation is done.
+#[test]
+fn an_evaluation_that_comes_again_is_there_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let size = || {
+        let files = std::fs::read_dir(dir.path()).unwrap();
+        let sizes = files.map(|file| file.unwrap().metadata().unwrap().len());
+        sizes.sum::<u64>()
+    };
+    let json = dir.path().join("metrics.jsonl");
+    let csv = dir.path().join("metrics.csv");
+    let make: [&dyn Fn() -> Box<dyn Logger>; 3] = [
+        &|| Box::new(JsonLines::new(&json)),
+        &|| Box::new(Csv::new(&csv)),
+        &|| Box::new(TensorBoard::new(dir.path())),
+    ];
+    for make in make {
+        let before = size();
+        let mut logger = make();
+        for record in [evaluation(0), step(1), step(2)] {
+            logger.log(&record).unwrap();
+        }
+        let without = size() - before;
+        logger.log(&evaluation(2)).unwrap();
+        let whole = size() - before;
+        let mut logger = make();
+        logger.resume(2, true).unwrap();
+        assert_eq!(size() - before, whole, "it is done");
+        logger.resume(2, false).unwrap();
+        assert_eq!(size() - before, without, "it comes again");
+        logger.log(&evaluation(2)).unwrap();
+        assert_eq!(size() - before, whole);
+    }
 }

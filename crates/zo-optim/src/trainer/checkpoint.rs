@@ -100,7 +100,7 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// Reads the last checkpoint, except for its weights, and removes what a process that died had no time to.
+    /// Reads the last checkpoint, except for its weights.
     pub(super) fn last(&mut self) -> Result<Option<Saved>, CheckpointError> {
         let Some(path) = latest(self.dir)? else {
             return Ok(None);
@@ -117,7 +117,6 @@ impl<'a> Store<'a> {
         let record = OptimizerRecord::load(path.join(OPTIMIZER))?;
         let best = state.evaluations.best().map(|best| best.step);
         self.last = Some((state.step, best));
-        self.prune(&[])?;
         Ok(Some(Saved {
             path,
             step: state.step,
@@ -126,6 +125,14 @@ impl<'a> Store<'a> {
             position: state.position,
             ids: state.ids,
         }))
+    }
+
+    /// Removes what a process that died had no time to. `best` is the step of the best evaluation, which the trajectory may know of and the last
+    /// checkpoint not. Says whether its weights are there.
+    pub(super) fn resumed(&self, best: Option<usize>) -> Result<bool, CheckpointError> {
+        let best = best.map(best_name);
+        self.prune(best.as_slice())?;
+        Ok(best.is_none_or(|best| self.dir.join(best).exists()))
     }
 
     /// Puts the weights of `saved` in place of the model's. If it fails, some are replaced and others are not.

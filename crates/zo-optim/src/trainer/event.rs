@@ -19,6 +19,8 @@ pub enum Event<'a, B = (), D = ()> {
         step: usize,
         /// The evaluations so far.
         evaluations: &'a [Evaluated],
+        /// Whether the one after those steps is among them.
+        evaluated: bool,
         /// The checkpoint.
         path: &'a Path,
     },
@@ -63,7 +65,9 @@ impl<B, D> Event<'_, B, D> {
     /// If it cannot be logged.
     pub fn log(&self, logger: &mut (impl Logger + ?Sized)) -> Result<(), LogError> {
         match *self {
-            Self::Resumed { step, .. } => logger.resume(step),
+            Self::Resumed {
+                step, evaluated, ..
+            } => logger.resume(step, evaluated),
             Self::Evaluated { step, evaluation } => {
                 let record = Record::new(step)
                     .with("eval_score", evaluation.score)

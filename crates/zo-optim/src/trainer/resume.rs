@@ -91,15 +91,34 @@ where
         if let Some(trajectory) = trajectory {
             model = self.replay(model, &trajectory, end)?;
         }
+        if let Err(error) = self.keep_best(&mut model) {
+            return Err(self.failed(model, error));
+        }
         self.watch = Watch::resumed();
         let event = Event::Resumed {
             step: self.step,
             evaluations: &self.evaluations.0,
+            evaluated: self.evaluations.last_step() == Some(self.step),
             path: &path,
         };
         match (self.observer)(event) {
             Ok(()) => Ok(model),
             Err(message) => Err(self.failed(model, TrainerError::Observer(message))),
+        }
+    }
+
+    /// Sees to it that the weights of the best evaluation are there.
+    fn keep_best(&mut self, model: &mut Place<M>) -> Result<(), CheckpointError> {
+        let Some(store) = &mut self.store else {
+            return Ok(());
+        };
+        let best = self.evaluations.best().filter(|_| self.config.keep_best);
+        let best = best.map(|best| best.step);
+        match (store.resumed(best)?, best) {
+            // The weights stand there. Those of an earlier step are gone only if there is a better one to come: a power cut took it from the
+            // trajectory.
+            (false, Some(step)) if step == self.step => store.save_best(step, model.at_rest()),
+            _ => Ok(()),
         }
     }
 

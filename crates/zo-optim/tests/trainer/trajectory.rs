@@ -262,3 +262,50 @@ fn no_steps_and_refused_runs_leave_no_trajectory() {
     assert_eq!(error.step, 0);
     assert!(error.error.to_string().contains("none/run"), "{error}");
 }
+
+/// The trajectory knows of a better evaluation than the last checkpoint does.
+#[test]
+fn the_best_weights_outlive_the_process_that_evaluated_them() {
+    let [(_, lr, method), ..] = methods();
+    let (dir, alone) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let checkpoints = dir.path().join("checkpoints");
+    let keeping = TrainerConfig {
+        eval_every: 1,
+        keep_best: true,
+        // So large that the last weights are not the best.
+        lr: 12.0 * lr,
+        ..plan(lr)
+    };
+    let whole = saving(keeping.clone(), alone.path());
+    let whole = run(net(1), &mut build(&method), &whole, quiet).unwrap();
+    let best = whole.best.unwrap().step;
+    assert!(best > 2 && best < STEPS - 1, "{best}");
+    let config = TrainerConfig {
+        checkpoint_every: best - 1,
+        ..saving(recording(keeping, dir.path()), &checkpoints)
+    };
+    let dies_in = |step: usize| {
+        move |event: Told<'_>| match event {
+            Event::Stepped { report, .. } if report.step as usize == step => {
+                Err("the plug".to_owned())
+            }
+            _ => Ok(()),
+        }
+    };
+    run(net(1), &mut build(&method), &config, dies_in(best)).unwrap_err();
+    std::fs::create_dir(checkpoints.join(best_name(0))).unwrap();
+    let resuming = resuming(&config);
+    run(net(1), &mut build(&method), &resuming, dies_in(best + 1)).unwrap_err();
+    // The first is the best that the checkpoint knows of.
+    let left = [best_name(best - 1), best_name(best)];
+    let left = left.into_iter().chain([format!("step-{:06}", best - 1)]);
+    assert_eq!(names(&checkpoints), left.collect::<Vec<_>>());
+
+    let end = run(net(1), &mut build(&method), &resuming, quiet).unwrap();
+    assert_eq!(end.best, whole.best);
+    assert!(bits(&end.model) == bits(&whole.model));
+}
+
+fn best_name(step: usize) -> String {
+    format!("best-{step:06}")
+}

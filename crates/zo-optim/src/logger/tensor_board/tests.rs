@@ -73,7 +73,7 @@ fn a_run_goes_on_after_the_steps_it_has_done() {
     for (step, kept) in [(300, 177), (299, 40 + 45), (0, 40 + 45)] {
         fs::write(&path, &whole).unwrap();
         let mut logger = logger(dir.path());
-        logger.resume(step).unwrap();
+        logger.resume(step, true).unwrap();
         assert_eq!(file(dir.path()), whole[..kept], "{step}");
         logger.log(&record).unwrap();
         let all = file(dir.path());
@@ -83,13 +83,13 @@ fn a_run_goes_on_after_the_steps_it_has_done() {
     // A record that is only half there, or damaged, goes too.
     for damage in [&whole[..170], &[&whole[..175], &[0, 0]].concat()] {
         fs::write(&path, damage).unwrap();
-        logger(dir.path()).resume(300).unwrap();
+        logger(dir.path()).resume(300, true).unwrap();
         assert_eq!(file(dir.path()), whole[..85]);
     }
     // Nothing is left of a file that is not one of ours.
     fs::write(&path, "something else").unwrap();
     let mut logger = logger(dir.path());
-    logger.resume(300).unwrap();
+    logger.resume(300, true).unwrap();
     log_three(&mut logger);
     assert_eq!(file(dir.path()), whole);
 }
