@@ -15,6 +15,7 @@ import os
 import pathlib
 import random
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -73,6 +74,8 @@ def main():
     parser.add_argument("command", nargs="+")
     args = parser.parse_args()
     ends, counts = threading.Event(), collections.Counter()
+    # So that the namespaces are removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as folder:
         agent = pathlib.Path(folder, "agent")
         agent.write_text(AGENT.format(b=NAMES[1]))

@@ -104,6 +104,9 @@ pub(super) struct Run<'a, M, T, O, F> {
     of: PhantomData<M>,
 }
 
+/// Shards of a batch, and their shares of its rows.
+type Weighed<B> = Vec<(B, f64)>;
+
 /// What becomes of a model in a step, or between two.
 pub(super) type Next<M, E> = Result<Place<M>, RunError<M, E>>;
 
@@ -175,7 +178,7 @@ where
     pub(super) fn batches(
         &mut self,
         shards: std::ops::Range<usize>,
-    ) -> Result<Vec<(T::Batch, f64)>, TrainerError<T::Error>> {
+    ) -> Result<Weighed<T::Batch>, TrainerError<T::Error>> {
         let (step, all) = (self.step, self.team.all_shards());
         if !self.team.has_shards() {
             let batch = self.task.batch(step).map_err(TrainerError::Task)?;
