@@ -16,6 +16,7 @@ use crate::exit::{Usage, exit};
 use crate::generate::{self, GenerateArgs};
 use crate::methods;
 use crate::predict::{self, PredictArgs};
+use crate::ranks::launched;
 use crate::train::{self, TrainArgs};
 use crate::trajectory::{self, DiffArgs, ReplayArgs, VerifyArgs};
 
@@ -70,7 +71,12 @@ fn run(argv: Vec<OsString>) -> Result<(), Box<dyn Error>> {
         Some(own) => expand(own, &TrainArgs::command(), argv, 2).map_err(Usage::of)?,
         None => argv,
     };
-    match Zo::parse_from(argv).command {
+    let command = Zo::parse_from(argv).command;
+    if launched() > 1 && !matches!(command, Command::Train(_)) {
+        let usage = "mpirun has started several processes, and only zo train shares its work among them: start this command without mpirun";
+        return Err(Usage(usage.to_owned()).into());
+    }
+    match command {
         Command::Train(args) => train::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Predict(args) => predict::run(&args),

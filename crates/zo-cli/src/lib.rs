@@ -24,6 +24,7 @@ pub mod methods;
 pub mod model;
 pub mod plot;
 pub mod predict;
+pub mod ranks;
 pub mod reward;
 pub mod run;
 pub mod task;

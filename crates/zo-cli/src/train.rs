@@ -20,15 +20,17 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use burn::module::Module;
 use clap::{CommandFactory, Parser};
 use serde_json::json;
 use zo_llm::dataset::evaluate;
-use zo_llm::finetune::{Event, FinetuneError, Finish, Outcome, RunError, finetune};
+use zo_llm::finetune::{Event, FinetuneError, Finish, Outcome, RunError, finetune_on};
 use zo_llm::tuning::lora;
 use zo_llm::{CausalLm, Tuning};
 use zo_optim::Banked;
+use zo_optim::ranks::Communicator;
 
 use crate::TRAJECTORY;
 use crate::card::card;
@@ -37,6 +39,7 @@ use crate::dashboard;
 use crate::exit::{Interrupted, Usage, exit, text};
 use crate::methods;
 use crate::output::write;
+use crate::ranks::{self, Ranks};
 use crate::run::{Folder, Run};
 
 pub use self::args::TrainArgs;
@@ -93,12 +96,24 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         print!("{}", methods::help());
         return Ok(());
     }
+    let ranks = Ranks::join(Duration::from_secs(args.rank_timeout))?;
+    let trained = train(args, ranks.communicator());
+    ranks.end(trained)
+}
+
+/// Trains with other ranks, if there are any.
+fn train(args: &TrainArgs, ranks: &dyn Communicator) -> Result<(), Failure> {
+    let args = &ranks::resolved(args, ranks.size())?;
     // Everything that can be wrong is found before a file is touched.
     let (mut setup, mut model) = setup(args)?;
+    setup.ranks = ranks.size();
     if args.dry_run {
         return dry::run(args, setup, model);
     }
     let stop = stop_on_ctrl_c()?;
+    if ranks.rank() > 0 {
+        return follow(args, setup, model, ranks, &stop);
+    }
     let mut folder = match &args.out {
         Some(out) if args.resume => Folder::of_resumed(out),
         out => Folder::claim(out.as_deref())?,
@@ -109,7 +124,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let (steps, task) = (setup.plan.config.steps, &setup.rows.about.name);
     let title = format!("{} on {task}, {steps} steps", args.method);
     loop {
-        let (run, outcome) = attempt(args, &mut setup, &title, model, folder, &stop)?;
+        let (run, outcome) = attempt((args, ranks), &mut setup, &title, model, folder, &stop)?;
         match outcome {
             Ok(outcome) => return done(args, &setup, run, &title, outcome),
             Err(failed) if !run.has_begun() => {
@@ -129,9 +144,43 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     }
 }
 
+/// The part of a rank that writes nothing.
+fn follow(
+    args: &TrainArgs,
+    mut setup: Setup,
+    model: CausalLm,
+    ranks: &dyn Communicator,
+    stop: &AtomicBool,
+) -> Result<(), Failure> {
+    let Setup { plan, rows, .. } = &mut setup;
+    // Where it would be; a run that is resumed may have something there.
+    let out = args.out.clone().unwrap_or_default();
+    if plan.saves {
+        plan.config.checkpoint_dir = Some(out.join(CHECKPOINTS));
+    }
+    if let Some(trajectory) = &mut plan.config.trajectory {
+        trajectory.path = out.join(TRAJECTORY);
+    }
+    let done = finetune_on(
+        ranks,
+        model,
+        &mut plan.optimizer,
+        [&rows.train, &rows.dev],
+        &plan.config,
+        &plan.device,
+        stop,
+        |_| Ok(()),
+    );
+    match done {
+        Ok(done) if done.finish == Finish::Interrupted => Err(Interrupted.into()),
+        Ok(_) => Ok(()),
+        Err(failed) => Err(failed.error.into()),
+    }
+}
+
 /// The run at the rate that `setup` has.
 fn attempt(
-    args: &TrainArgs,
+    (args, ranks): (&TrainArgs, &dyn Communicator),
     setup: &mut Setup,
     title: &str,
     model: CausalLm,
@@ -161,7 +210,8 @@ fn attempt(
         }
         run.observe(&event).map_err(|e| e.to_string())
     };
-    let outcome = finetune(
+    let outcome = finetune_on(
+        ranks,
         model,
         &mut plan.optimizer,
         [&rows.train, &rows.dev],

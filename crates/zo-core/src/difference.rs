@@ -34,16 +34,6 @@ impl Difference {
         }
     }
 
-    /// How many directions an objective can measure at once that evaluates so many displacements at once.
-    pub(crate) fn queries(self, at_once: usize) -> usize {
-        let queries = match self {
-            Self::Central => at_once / 2,
-            Self::OneSided | Self::OnePoint => at_once,
-            Self::Exact => 1,
-        };
-        queries.max(1)
-    }
-
     /// Measures the derivative along each of these directions at the current weights.
     ///
     /// # Errors
@@ -69,7 +59,7 @@ impl Difference {
                 along.collect::<Result<_, ZoError>>()?
             }
             Self::Central => {
-                let losses = oracle.losses_at(&displaced(&[1.0, -1.0]), false)?;
+                let losses = oracle.losses_of_pairs(&displaced(&[1.0, -1.0]))?;
                 let both = losses.chunks_exact(2).map(|both| [both[0], both[1]]);
                 both.map(|[plus, minus]| ([plus, minus], (plus - minus) / (2.0 * epsilon)))
                     .collect()

@@ -1,5 +1,6 @@
 //! The losses of one step, measured by moving the module.
 
+mod apart;
 mod joint;
 
 use std::sync::Arc;
@@ -45,6 +46,8 @@ pub(crate) struct Evaluator<'a, M, O> {
     forwards: usize,
     evaluations: usize,
     forward_time: Duration,
+    /// Whether the module went past a displacement before its loss was known, and was not finite.
+    went_past: bool,
     trial: Option<Trial>,
 }
 
@@ -84,7 +87,18 @@ impl<'a, M: Module, O: Numbers<M>> Evaluator<'a, M, O> {
             forwards: 0,
             evaluations: 0,
             forward_time: Duration::ZERO,
+            went_past: false,
         }
+    }
+
+    /// Whether a step whose loss is not finite can be skipped: not if a replay, which stops there, would round the weights in another way.
+    pub(crate) fn can_skip(&self) -> bool {
+        !self.went_past
+    }
+
+    /// Whether the losses of several queries are evaluated together, by this process or with others.
+    pub(crate) fn measures_together(&self) -> bool {
+        self.at_once() > 1 || self.objective.part(false).1 > 1
     }
 
     pub(crate) fn tensors(&self) -> Arc<[TensorInfo]> {
@@ -231,6 +245,29 @@ impl<'a, M: Module, O: Numbers<M>> Evaluator<'a, M, O> {
         })
     }
 
+    /// The losses at these displacements, `at_once` of them in one evaluation where they can be.
+    fn losses_by(
+        &mut self,
+        at_once: usize,
+        displacements: &[Direction],
+        candidates: bool,
+    ) -> Result<Vec<f64>, ZoError> {
+        if displacements.len() > 1 && self.objective.part(candidates).1 > 1 {
+            return self.apart(at_once, displacements, candidates);
+        }
+        let mut losses = Vec::with_capacity(displacements.len());
+        for some in displacements.chunks(at_once) {
+            if let Some(found) = self.jointly(some, candidates)? {
+                losses.extend(found);
+                continue;
+            }
+            for displacement in some {
+                losses.push(worst(self.loss_at(displacement), candidates)?);
+            }
+        }
+        Ok(losses)
+    }
+
     /// Evaluates the objective where the module stands.
     fn evaluate<T>(
         &mut self,
@@ -268,23 +305,25 @@ impl<M: Module, O: Numbers<M>> Oracle for Evaluator<'_, M, O> {
         displacements: &[Direction],
         candidates: bool,
     ) -> Result<Vec<f64>, ZoError> {
-        let mut losses = Vec::with_capacity(displacements.len());
-        for some in displacements.chunks(self.at_once()) {
-            if let Some(found) = self.jointly(some, candidates)? {
-                losses.extend(found);
-                continue;
-            }
-            for displacement in some {
-                losses.push(worst(self.loss_at(displacement), candidates)?);
-            }
-        }
-        Ok(losses)
+        self.losses_by(self.at_once(), displacements, candidates)
+    }
+
+    fn losses_of_pairs(&mut self, displacements: &[Direction]) -> Result<Vec<f64>, ZoError> {
+        let pairs = self.at_once() / 2;
+        self.losses_by((2 * pairs).max(1), displacements, false)
     }
 
     fn losses_from_here(
         &mut self,
         displacements: &[Direction],
     ) -> Result<(f64, Vec<f64>), ZoError> {
+        if self.loss_here.is_none() && self.objective.part(false).1 > 1 {
+            let with_here = [&[Direction::zero()], displacements].concat();
+            let mut losses = self.apart(self.at_once(), &with_here, false)?;
+            let here = losses.remove(0);
+            self.note_loss_here(here);
+            return Ok((here, losses));
+        }
         let some = displacements.len().min(self.at_once() - 1);
         let (some, others) = displacements.split_at(some);
         let with_here = [&[Direction::zero()], some].concat();

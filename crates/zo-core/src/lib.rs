@@ -82,7 +82,7 @@ pub use mask::{Dense, Observation, SelectContext, SparsityMask};
 pub use masked::MaskedDirection;
 pub use method::Method;
 pub use noise::{Basis, BasisKind, Held, Noise, TensorKey};
-pub use objective::Objective;
+pub use objective::{Objective, Share};
 pub use on_the_fly::Perturbation;
 pub use optimizer::{Session, ZerothOrderOptimizer};
 pub use part::Needs;

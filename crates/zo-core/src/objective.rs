@@ -89,6 +89,35 @@ pub trait Objective<M> {
         let _ = displacements;
         vec![self.loss(module)]
     }
+
+    /// The other processes that take the same step on the same weights, if the losses are evaluated together: see [`Share`]. By default none.
+    fn share(&self) -> Option<&dyn Share> {
+        None
+    }
+
+    /// From now on, losses are those of the rows of shard `shard`, from 0, of the [shards that are evaluated here](Share::shards).
+    fn select(&mut self, shard: usize) {
+        let _ = shard;
+    }
+}
+
+/// Processes that hold the same weights, take the same steps with the same seeds, and evaluate the losses of a step together. Each evaluates
+/// its shards of the batch's rows, at its part of the displacements; [`gather`](Self::gather) gives all of them all losses, in one order and so
+/// with the same bits. Where weights are displaced in place, each walks through all displacements.
+pub trait Share {
+    /// The part of a step's displacements whose losses are evaluated here, from 0, and the number of parts: of those that a sampler compares as
+    /// `candidates`, or of those that queries measure. Part k takes evaluation k, and every so-many-th from there.
+    fn part(&self, candidates: bool) -> (usize, usize);
+
+    /// Shards of the batch whose losses are evaluated here, one after the other: at least 1.
+    fn shards(&self) -> usize;
+
+    /// What the process evaluated, shard by shard with equally many numbers each, becomes what all of them evaluated: for each of `parts` parts
+    /// the sums over the shards of the whole batch, weighed by their rows. All processes call it with equally many numbers.
+    ///
+    /// # Errors
+    /// If another process has failed, or cannot be reached.
+    fn gather(&self, own: &[f64], parts: usize) -> Result<Vec<f64>, ObjectiveError>;
 }
 
 impl<M, L: Loss, F: FnMut(&M) -> L> Objective<M> for F {
@@ -113,6 +142,28 @@ pub(crate) trait Numbers<M> {
         Ok(vec![self.loss(module)?])
     }
 
+    /// See [`Share::part`].
+    fn part(&self, candidates: bool) -> (usize, usize) {
+        let _ = candidates;
+        (0, 1)
+    }
+
+    /// See [`Share::shards`].
+    fn shards(&self) -> usize {
+        1
+    }
+
+    /// What is evaluated here: for each shard the losses at `displacements` displacements, which `module` shows at once.
+    fn own(&mut self, module: &M, displacements: usize) -> Result<Vec<f64>, ObjectiveError> {
+        self.losses(module, displacements)
+    }
+
+    /// See [`Share::gather`].
+    fn gather(&self, own: Vec<f64>, parts: usize) -> Result<Vec<f64>, ObjectiveError> {
+        let _ = parts;
+        Ok(own)
+    }
+
     /// Whether tangents are requested by the ids of parameters.
     fn finds_by_id(&self) -> bool {
         false
@@ -134,9 +185,30 @@ pub(crate) trait Numbers<M> {
 /// One that gives losses.
 pub(crate) struct Losses<O>(pub(crate) O);
 
+impl<O> Losses<O> {
+    /// What `evaluate` gives for each shard that is evaluated here.
+    fn of_shards<M: Module>(
+        &mut self,
+        mut evaluate: impl FnMut(&mut O) -> Result<Vec<f64>, ObjectiveError>,
+    ) -> Result<Vec<f64>, ObjectiveError>
+    where
+        O: Objective<M>,
+    {
+        let shards = Numbers::<M>::shards(self);
+        let mut all = Vec::new();
+        for shard in 0..shards {
+            self.0.select(shard);
+            all.extend(evaluate(&mut self.0)?);
+        }
+        Ok(all)
+    }
+}
+
 impl<M: Module, O: Objective<M>> Numbers<M> for Losses<O> {
     fn loss(&mut self, module: &M) -> Result<f64, ObjectiveError> {
-        self.0.loss(module).value()
+        let own = self.own(module, 1)?;
+        let all = Numbers::<M>::gather(self, own, 1)?;
+        all.first().copied().ok_or(ObjectiveError::NotScalar(0))
     }
 
     fn at_once(&self) -> usize {
@@ -144,13 +216,39 @@ impl<M: Module, O: Objective<M>> Numbers<M> for Losses<O> {
     }
 
     fn losses(&mut self, module: &M, displacements: usize) -> Result<Vec<f64>, ObjectiveError> {
-        let losses = self.0.losses(module, displacements).into_iter();
-        let losses: Vec<f64> = losses.map(Loss::value).collect::<Result<_, _>>()?;
-        let (found, expected) = (losses.len(), displacements);
-        if found != expected {
-            return Err(ObjectiveError::Count { found, expected });
+        let own = self.own(module, displacements)?;
+        Numbers::<M>::gather(self, own, 1)
+    }
+
+    fn part(&self, candidates: bool) -> (usize, usize) {
+        let share = self.0.share();
+        share.map_or((0, 1), |share| share.part(candidates))
+    }
+
+    fn shards(&self) -> usize {
+        self.0.share().map_or(1, Share::shards)
+    }
+
+    fn own(&mut self, module: &M, displacements: usize) -> Result<Vec<f64>, ObjectiveError> {
+        self.of_shards::<M>(|objective| {
+            if displacements == 1 {
+                return Ok(vec![objective.loss(module).value()?]);
+            }
+            let losses = objective.losses(module, displacements).into_iter();
+            let losses: Vec<f64> = losses.map(Loss::value).collect::<Result<_, _>>()?;
+            let (found, expected) = (losses.len(), displacements);
+            if found != expected {
+                return Err(ObjectiveError::Count { found, expected });
+            }
+            Ok(losses)
+        })
+    }
+
+    fn gather(&self, own: Vec<f64>, parts: usize) -> Result<Vec<f64>, ObjectiveError> {
+        match self.0.share() {
+            Some(share) => share.gather(&own, parts),
+            None => Ok(own),
         }
-        Ok(losses)
     }
 
     #[cfg(feature = "autodiff")]
@@ -159,7 +257,15 @@ impl<M: Module, O: Objective<M>> Numbers<M> for Losses<O> {
         module: &M,
         tangent: &Tangent<'_>,
     ) -> Result<(f64, f64), ObjectiveError> {
-        crate::backward::derivative(module, tangent, &mut |module: &M| self.0.loss(module))
+        let own = self.of_shards::<M>(|objective| {
+            let mut loss = |module: &M| objective.loss(module);
+            let (loss, derivative) = crate::backward::derivative(module, tangent, &mut loss)?;
+            Ok(vec![loss, derivative])
+        })?;
+        match Numbers::<M>::gather(self, own, 1)?[..] {
+            [loss, derivative] => Ok((loss, derivative)),
+            _ => Err(ObjectiveError::NoDerivative),
+        }
     }
 
     #[cfg(not(feature = "autodiff"))]

@@ -36,6 +36,14 @@ pub(crate) trait Oracle: Weights {
             .collect()
     }
 
+    /// L(theta + displacement) for each of these, of which each two belong together: if several are evaluated at once, then both.
+    ///
+    /// # Errors
+    /// As [`loss_at`](Self::loss_at).
+    fn losses_of_pairs(&mut self, displacements: &[Direction]) -> Result<Vec<f64>, ZoError> {
+        self.losses_at(displacements, false)
+    }
+
     /// L(theta), evaluated at most once in a step.
     ///
     /// # Errors

@@ -92,9 +92,14 @@ impl ZeroOrder {
             ..
         } = &mut self.method;
         let mut left = settings.queries;
+        // The order of evaluations is that of queries one at a time, which a replay takes: those that evaluate before they are measured
+        // are measured before the next is drawn.
+        let evaluates = sampler.is_some() || noise.forwards() > 0;
         while left > 0 {
-            // One, unless the objective evaluates several displacements at once.
-            let together = settings.difference.queries(at.at_once()).min(left);
+            let together = match !evaluates && at.measures_together() {
+                true => left,
+                false => 1,
+            };
             let mut sample = || {
                 let mut context = SampleContext::new(seeds, &mut **noise, at);
                 match sampler {
@@ -181,6 +186,14 @@ impl ZeroOrder {
                 let skip = self.settings().non_finite == NonFinite::Skip;
                 if !(skip && error.is_non_finite()) {
                     return Err(error);
+                }
+                if !at.can_skip() {
+                    let parts =
+                        "`NonFinite::Skip`, and queries or candidates that are split in place";
+                    let reason = format!(
+                        "{error}; a replay of the step would round the weights in another way. Use `Perturbation::OnTheFly`, or split rows"
+                    );
+                    return Err(ConfigError::incompatible(parts, reason).into());
                 }
                 true
             }

@@ -14,6 +14,7 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::Device;
 use zo_core::{StepReport, ZerothOrderOptimizer};
 use zo_optim::logger::{LogError, Logger, Record};
+use zo_optim::ranks::{Alone, Communicator};
 use zo_optim::trainer;
 
 use crate::dataset::{Dataset, Evaluation};
@@ -28,7 +29,8 @@ pub use reward::{Reward, RewardError, RowAnswer};
 pub use task::RowsError;
 pub use zo_optim::trainer::{
     CheckpointError, Evaluated, Finish, FoundEpsilon, FoundRate, RatePoint, RateSearch,
-    RateWarning, SavedRun, Schedule, TrajectoryConfig, UnknownSchedule, last_checkpoint, last_step,
+    RateWarning, SavedRun, Schedule, Split, TrajectoryConfig, UnknownSchedule, last_checkpoint,
+    last_step,
 };
 
 /// What stopped a fine-tuning run.
@@ -73,7 +75,7 @@ pub enum Event<'a> {
         lr: f64,
         /// Its wall-clock time in seconds, batching included.
         seconds: f64,
-        /// Tokens in the batch with and without padding, for one forward.
+        /// Tokens in the batch with and without padding, for one forward; of the shards that were evaluated here.
         tokens: [usize; 2],
     },
     /// The losses say something of the learning rate.
@@ -115,13 +117,18 @@ impl<'a> Event<'a> {
                 report,
                 lr,
                 seconds,
-                batch,
-            } => Self::Stepped {
-                report,
-                lr,
-                seconds,
-                tokens: batch.tokens(),
-            },
+                batches,
+            } => {
+                let tokens = batches.iter().map(StepBatch::tokens);
+                let add =
+                    |sum: [usize; 2], tokens: [usize; 2]| [sum[0] + tokens[0], sum[1] + tokens[1]];
+                Self::Stepped {
+                    report,
+                    lr,
+                    seconds,
+                    tokens: tokens.fold([0, 0], add),
+                }
+            }
             trainer::Event::Warned { step, warning } => Self::Warned { step, warning },
             trainer::Event::Saved { step, path } => Self::Saved { step, path },
             _ => return None,
@@ -190,6 +197,37 @@ pub fn finetune<O: ZerothOrderOptimizer>(
     config: &FinetuneConfig,
     device: &Device,
     stop: &AtomicBool,
+    observer: impl FnMut(Event<'_>) -> Result<(), String>,
+) -> Result<Outcome, RunError> {
+    let ranks = &Alone;
+    finetune_on(
+        ranks,
+        model,
+        optim,
+        [train, dev],
+        config,
+        device,
+        stop,
+        observer,
+    )
+}
+
+/// [`finetune`] on several [ranks](zo_optim::ranks): [`trainer::fit_on`]. Each has the same model and rows, on a device of its choice.
+///
+/// # Errors
+/// As [`finetune`]. What ends one rank ends all, with its number and the reason.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "those of `finetune`, and the ranks"
+)]
+pub fn finetune_on<O: ZerothOrderOptimizer>(
+    ranks: &dyn Communicator,
+    model: CausalLm,
+    optim: &mut O,
+    [train, dev]: [&Dataset; 2],
+    config: &FinetuneConfig,
+    device: &Device,
+    stop: &AtomicBool,
     mut observer: impl FnMut(Event<'_>) -> Result<(), String>,
 ) -> Result<Outcome, RunError> {
     let checked = config.validate().map_err(FinetuneError::from);
@@ -200,6 +238,7 @@ pub fn finetune<O: ZerothOrderOptimizer>(
     let mut task = match task {
         Ok(task) => task,
         Err(error) => {
+            ranks.fail(&error.to_string());
             return Err(RunError {
                 model,
                 step: 0,
@@ -209,7 +248,8 @@ pub fn finetune<O: ZerothOrderOptimizer>(
         }
     };
     let observe = |event: trainer::Event<'_, _, _>| Event::of(&event).map_or(Ok(()), &mut observer);
-    trainer::fit(model, optim, &mut task, &config.trainer(), stop, observe)
+    let config = config.trainer();
+    trainer::fit_on(ranks, model, optim, &mut task, &config, stop, observe)
 }
 
 /// Finds a learning rate for [`finetune`] with these rows and settings: see [`trainer::find_rate`]. `begin` returns the model that the run will

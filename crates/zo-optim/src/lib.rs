@@ -75,6 +75,7 @@
 pub mod backpropagation;
 pub mod config;
 pub mod logger;
+pub mod ranks;
 #[cfg(feature = "train")]
 pub mod train;
 pub mod trainer;

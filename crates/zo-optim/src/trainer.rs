@@ -11,8 +11,11 @@
 //!
 //! With a [trajectory](TrajectoryConfig) it goes on from the step at which it ended, checkpoints or not.
 //!
+//! [`fit_on`] is the same loop on several [ranks](crate::ranks), which [share](Split) the losses of each step.
+//!
 //! The example `quickstart` is a whole training script, `resume` stops a run and goes on with it.
 
+mod begin;
 mod checkpoint;
 mod config;
 mod error;
@@ -24,9 +27,12 @@ mod place;
 mod resume;
 mod run;
 mod sample;
+mod saving;
 mod schedule;
 mod search;
+mod split;
 mod task;
+mod team;
 mod trajectory;
 mod watch;
 mod weights;
@@ -38,12 +44,13 @@ pub use event::Event;
 pub use fingerprint::digest;
 pub use history::Evaluated;
 pub use outcome::{Finish, Outcome, RunError};
-pub use run::fit;
+pub use run::{fit, fit_on};
 pub use schedule::{Schedule, UnknownSchedule};
 pub use search::{
     BeginError, Drifted, FoundEpsilon, FoundRate, RadiusPoint, RatePoint, RateSearch, SearchError,
     find_epsilon, find_rate,
 };
+pub use split::Split;
 pub use task::{Evaluation, Task, task};
 pub use trajectory::{TrajectoryConfig, last_step};
 pub use watch::RateWarning;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{ArgAction, Parser};
 use serde_json::Value;
-use zo_llm::finetune::{Objective, Schedule};
+use zo_llm::finetune::{Objective, Schedule, Split};
 use zo_llm::task::Kind;
 use zo_optim::{Perturbation, Rounding};
 
@@ -14,6 +14,7 @@ use crate::data::DataArgs;
 use crate::exit::Usage;
 use crate::methods::Flags;
 use crate::model::ModelArgs;
+use crate::ranks::Way;
 use crate::run::Log;
 use crate::tune::TuneArgs;
 use crate::values;
@@ -108,6 +109,33 @@ pub struct TrainArgs {
     /// Put rows of similar length into a batch, to reduce padding
     #[arg(long, help_heading = "Training", default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
     pub group_by_length: bool,
+    /// What ranks share, if mpirun has started several: rows, and the displacements of queries and candidates [default: rows]
+    #[arg(
+        long,
+        help_heading = "Ranks",
+        value_name = "WAYS",
+        value_delimiter = ','
+    )]
+    pub split: Vec<Way>,
+    /// Shards of each batch, whose losses are summed in their order: the bits of a run depend on them, and not on how many ranks evaluate them [default: as many as there are ranks if they share rows, else 1]
+    #[arg(long, help_heading = "Ranks")]
+    pub shards: Option<usize>,
+    /// Steps between comparisons of the weights of all ranks; 0 for only the beginning and the end
+    #[arg(
+        long,
+        help_heading = "Ranks",
+        default_value_t = 100,
+        value_name = "STEPS"
+    )]
+    pub compare_every: usize,
+    /// Seconds that ranks wait for each other at most: longer than a step, an evaluation or a checkpoint takes
+    #[arg(
+        long,
+        help_heading = "Ranks",
+        default_value_t = 600,
+        value_name = "SECONDS"
+    )]
+    pub rank_timeout: u64,
     /// Steps between evaluations; 0 for only the beginning and the end [default: as before with --resume; else a tenth of the steps for the bundled model, and 0 for others]
     #[arg(long, help_heading = "Evaluation")]
     pub eval_every: Option<usize>,
@@ -156,6 +184,16 @@ impl TrainArgs {
     pub(super) fn queries_of(&self, method: &Value) -> usize {
         let configured = method["queries"].as_u64().map(|queries| queries as usize);
         configured.or(self.queries).unwrap_or(1)
+    }
+
+    /// How the losses of a step are divided among ranks.
+    pub(super) fn split(&self) -> Split {
+        Split {
+            shards: self.shards.unwrap_or(1),
+            queries: self.split.contains(&Way::Queries),
+            candidates: self.split.contains(&Way::Candidates),
+            compare_every: self.compare_every,
+        }
     }
 
     /// What a step minimises.

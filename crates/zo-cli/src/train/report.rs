@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use zo_llm::Tuning;
 use zo_llm::batches::Order;
-use zo_llm::finetune::{Evaluated, FinetuneConfig, Finish, FoundEpsilon, FoundRate};
+use zo_llm::finetune::{Evaluated, FinetuneConfig, Finish, FoundEpsilon, FoundRate, Split};
 
 use super::args::TrainArgs;
 use super::back_off::Abandoned;
@@ -86,6 +86,10 @@ pub(super) struct Report<'a> {
     queries: usize,
     order: Order,
     group_by_length: bool,
+    /// Shards of a batch, and what ranks share.
+    split: Split,
+    /// Processes that took the steps together.
+    ranks: usize,
     /// Steps requested; `steps` are those that were done.
     max_steps: usize,
     eval_every: usize,
@@ -158,6 +162,7 @@ impl<'a> Report<'a> {
             resume: _,
             trajectory: _,
             trained: _,
+            split,
             method,
         } = &setup.plan.config;
         let lora = match &setup.plan.tuning {
@@ -207,6 +212,8 @@ impl<'a> Report<'a> {
             queries: args.queries_of(method),
             order: *order,
             group_by_length: *group_by_length,
+            split: *split,
+            ranks: setup.ranks,
             max_steps: *steps,
             eval_every: *eval_every,
             keep_best: *keep_best,

@@ -8,6 +8,7 @@ use super::args::TrainArgs;
 use super::rate::Searched;
 use super::setup::Plan;
 use crate::data::in_full;
+use crate::ranks::Way;
 use crate::run::Log;
 
 /// What a run is, in the order in which a person would say it. Folders and files are written in full.
@@ -59,6 +60,10 @@ pub(super) struct Resolved<'a> {
     perturb: String,
     unbalanced: bool,
     group_by_length: bool,
+    split: Option<&'a [Way]>,
+    shards: usize,
+    compare_every: usize,
+    rank_timeout: u64,
     eval_every: usize,
     keep_best: bool,
     patience: Option<usize>,
@@ -155,6 +160,10 @@ impl<'a> Resolved<'a> {
             perturb: plan.shared.perturbation.to_string(),
             unbalanced: args.unbalanced,
             group_by_length: config.group_by_length,
+            split: (!args.split.is_empty()).then_some(&args.split),
+            shards: config.split.shards,
+            compare_every: config.split.compare_every,
+            rank_timeout: args.rank_timeout,
             eval_every: config.eval_every,
             keep_best: config.keep_best,
             patience: config.patience,
@@ -320,5 +329,6 @@ mod tests {
             "--log",
             "csv,tensorboard",
         ]);
+        again(&["--split", "queries,candidates", "--shards", "2"]);
     }
 }

@@ -68,6 +68,8 @@ pub(super) struct Setup {
     pub(super) radius: Option<FoundEpsilon>,
     /// Attempts that diverged, with `--back-off`.
     pub(super) abandoned: Vec<Abandoned>,
+    /// Processes that train together.
+    pub(super) ranks: usize,
 }
 
 impl Plan {
@@ -197,6 +199,7 @@ impl Plan {
             resume: args.resume,
             trajectory: records.then(|| TrajectoryConfig::new(TRAJECTORY)),
             trained: shared.trainable.clone(),
+            split: args.split(),
             method: json!({
                 "name": method.name, "settings": settings, "epsilon": epsilon, "demonstrations": demonstrations,
             }),
@@ -354,6 +357,7 @@ fn prepared(args: &TrainArgs) -> Result<(Setup, CausalLm), Box<dyn Error>> {
         found: None,
         radius: None,
         abandoned: Vec::new(),
+        ranks: 1,
     };
     Ok((setup, model))
 }

@@ -48,6 +48,14 @@ impl Trajectory {
         parse(path, &file).map(|(trajectory, _)| trajectory)
     }
 
+    /// What the file `path` would hold if these were its bytes: those of a run on another machine.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); `path` is named in them.
+    pub fn of_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<Self, TrajectoryError> {
+        parse(path.as_ref(), bytes).map(|(trajectory, _)| trajectory)
+    }
+
     /// What it says of its run.
     pub fn header(&self) -> &Header {
         &self.header

@@ -21,7 +21,7 @@ use encode::Encoder;
 pub use super::split::Split;
 pub use encode::{Demonstration, Encoding};
 pub use error::DatasetError;
-pub use evaluate::{Evaluation, evaluate, evaluate_rows};
+pub use evaluate::{Evaluation, SharedError, evaluate, evaluate_on, evaluate_rows};
 pub use example::{EncodedExample, Sequence};
 pub use predict::{Prediction, predict};
 pub use train_batch::{TrainBatch, option_loss, predictions};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zo_core::ConfigError;
 
-use zo_optim::trainer::{Schedule, TrainerConfig, TrajectoryConfig};
+use zo_optim::trainer::{Schedule, Split, TrainerConfig, TrajectoryConfig};
 
 use super::reward::Reward;
 use crate::batches::Order;
@@ -90,6 +90,8 @@ pub struct FinetuneConfig {
     /// The parameters that the optimizer trains: checkpoints hold these and no others. Choose them by path: ids are new in each process.
     /// Default all.
     pub trained: ParamGroup,
+    /// How the losses of a step are divided among ranks. Default not at all.
+    pub split: Split,
     /// What the optimizer is: its name and settings, in a form of your choice. Checkpoints remember it, so that a run is not resumed with
     /// another one. Default null: only what the optimizer's record says of itself is checked.
     pub method: Value,
@@ -121,6 +123,7 @@ impl Default for FinetuneConfig {
             resume: false,
             trajectory: None,
             trained: ParamGroup::all(),
+            split: Split::default(),
             method: Value::Null,
         }
     }
@@ -161,6 +164,7 @@ impl FinetuneConfig {
             resume: self.resume,
             trajectory: self.trajectory.clone(),
             trained: self.trained.clone(),
+            split: self.split,
             method: self.method.clone(),
         }
     }
@@ -188,6 +192,12 @@ impl FinetuneConfig {
             "at least 1 row",
         )?;
         ConfigError::check(
+            "shards",
+            self.split.shards,
+            self.split.shards <= self.batch,
+            "at most batch: each shard has a row",
+        )?;
+        ConfigError::check(
             "objective",
             "reward",
             self.objective != Objective::Reward || self.reward.is_some(),
@@ -210,8 +220,9 @@ mod tests {
         FinetuneConfig::default().validate().unwrap();
         good.validate().unwrap();
         type Spoil = fn(&mut FinetuneConfig);
-        let spoiled: [(&str, Spoil); 16] = [
+        let spoiled: [(&str, Spoil); 17] = [
             ("batch", |c| c.batch = 0),
+            ("shards", |c| c.split.shards = 17),
             ("objective", |c| c.objective = Objective::Reward),
             ("micro_batch", |c| c.micro_batch = Some(0)),
             ("micro_batch", |c| c.micro_batch = Some(17)),

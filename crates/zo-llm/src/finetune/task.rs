@@ -4,13 +4,16 @@ use burn::tensor::Device;
 use serde_json::{Value, json};
 use thiserror::Error;
 use zo_core::ObjectiveError;
+use zo_optim::ranks::{Communicator, RankError};
 use zo_optim::trainer::{self, Task};
 
 use super::config::{FinetuneConfig, Objective};
 use super::objective::{LossValue, StepBatch};
 use super::reward::{RewardError, answers};
 use crate::batches::{BatchSampler, BatchSizeError};
-use crate::dataset::{Dataset, DatasetError, Evaluation, Split, evaluate, evaluate_rows};
+use crate::dataset::{
+    Dataset, DatasetError, Evaluation, SharedError, Split, evaluate, evaluate_on, evaluate_rows,
+};
 use crate::model::CausalLm;
 
 /// What is wrong with the rows of a run.
@@ -26,6 +29,18 @@ pub enum RowsError {
     /// The held-out rows have no reward.
     #[error(transparent)]
     Reward(RewardError),
+    /// Another rank, which evaluates some of the rows, is gone.
+    #[error(transparent)]
+    Rank(RankError),
+}
+
+impl From<SharedError> for RowsError {
+    fn from(error: SharedError) -> Self {
+        match error {
+            SharedError::Dataset(error) => Self::Dataset(error),
+            SharedError::Rank(error) => Self::Rank(error),
+        }
+    }
 }
 
 /// Rows to train on, rows held out, and how both are used.
@@ -63,6 +78,14 @@ impl<'a> LmTask<'a> {
 }
 
 impl LmTask<'_> {
+    /// The rows of batch number `step`.
+    fn rows(&mut self, step: usize) -> Vec<usize> {
+        if self.batches.drawn() != step {
+            self.batches = self.batches.clone().after(step);
+        }
+        self.batches.next_batch()
+    }
+
     /// The reward of the answers to the rows `rows` of a split: NaN if the model has no answer to one of them.
     fn reward(
         &self,
@@ -110,11 +133,25 @@ impl Task<CausalLm> for LmTask<'_> {
     }
 
     fn batch(&mut self, step: usize) -> Result<StepBatch, RowsError> {
-        if self.batches.drawn() != step {
-            self.batches = self.batches.clone().after(step);
-        }
-        let rows = self.batches.next_batch();
+        let rows = self.rows(step);
         Ok(StepBatch::new(self.train, rows, self.config, self.device)?)
+    }
+
+    fn shard(
+        &mut self,
+        step: usize,
+        shard: usize,
+        shards: usize,
+    ) -> Result<Option<(StepBatch, f64)>, RowsError> {
+        let rows = self.rows(step);
+        let (all, border) = (rows.len(), |shard| shard * rows.len() / shards);
+        let rows = rows[border(shard)..border(shard + 1)].to_vec();
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let share = rows.len() as f64 / all as f64;
+        let batch = StepBatch::new(self.train, rows, self.config, self.device)?;
+        Ok(Some((batch, share)))
     }
 
     fn objective(&self, model: &CausalLm, batch: &StepBatch) -> Result<LossValue, ObjectiveError> {
@@ -160,14 +197,41 @@ impl Task<CausalLm> for LmTask<'_> {
 
     fn evaluate(&mut self, model: &CausalLm) -> Result<trainer::Evaluation<Evaluation>, RowsError> {
         let (batch, pad) = (self.config.eval_batch, self.config.pad);
-        let mut details = evaluate(model, self.dev, batch, pad, self.device)?;
+        let details = evaluate(model, self.dev, batch, pad, self.device)?;
+        self.rewarded(details)
+    }
+
+    fn evaluate_on(
+        &mut self,
+        model: &CausalLm,
+        ranks: &dyn Communicator,
+    ) -> Result<trainer::Evaluation<Evaluation>, RowsError> {
+        let (batch, pad) = (self.config.eval_batch, self.config.pad);
+        let details = evaluate_on(ranks, model, self.dev, batch, pad, self.device)?;
+        // A reward may be a program: one rank asks it, and its answer counts for all.
+        match ranks.rank() {
+            0 => self.rewarded(details),
+            _ => Ok(evaluated(details)),
+        }
+    }
+}
+
+impl LmTask<'_> {
+    fn rewarded(
+        &self,
+        mut details: Evaluation,
+    ) -> Result<trainer::Evaluation<Evaluation>, RowsError> {
         let rows: Vec<usize> = (0..self.dev.len()).collect();
         let reward = self.reward(Split::Dev, &rows, &details);
         details.reward = reward.map_err(RowsError::Reward)?;
-        Ok(trainer::Evaluation {
-            score: details.score(),
-            loss: details.loss,
-            details,
-        })
+        Ok(evaluated(details))
+    }
+}
+
+fn evaluated(details: Evaluation) -> trainer::Evaluation<Evaluation> {
+    trainer::Evaluation {
+        score: details.score(),
+        loss: details.loss,
+        details,
     }
 }

@@ -78,6 +78,42 @@ fn best_name(step: usize) -> String {
     format!("best-{step:06}")
 }
 
+impl Saved {
+    /// Reads the last checkpoint in the folder `dir`, except for its weights, if it is there and of the run that depends on `run`. Changes nothing.
+    pub(super) fn last(dir: &Path, run: &Value) -> Result<Option<Self>, CheckpointError> {
+        let Some(path) = dir.exists().then(|| latest(dir)).transpose()?.flatten() else {
+            return Ok(None);
+        };
+        let state = read_state(&path)?;
+        if let Some([field, saved, asked]) = difference("", &state.run, run) {
+            return Err(CheckpointError::Differs {
+                path,
+                field,
+                saved,
+                asked,
+            });
+        }
+        let record = OptimizerRecord::load(path.join(OPTIMIZER))?;
+        Ok(Some(Self {
+            path,
+            step: state.step,
+            evaluations: state.evaluations,
+            record,
+            position: state.position,
+            ids: state.ids,
+        }))
+    }
+
+    /// Puts its weights in place of the model's. If it fails, some are replaced and others are not.
+    pub(super) fn load<M: Module>(
+        &self,
+        model: M,
+        trained: &ParamGroup,
+    ) -> (M, Result<(), CheckpointError>) {
+        weights::read(&self.path.join(WEIGHTS), model, trained, &self.ids)
+    }
+}
+
 impl<'a> Store<'a> {
     /// The folder `dir` (made if absent) for the run that depends on `run`. `resume` says whether it may hold a checkpoint.
     pub(super) fn open(
@@ -102,29 +138,12 @@ impl<'a> Store<'a> {
 
     /// Reads the last checkpoint, except for its weights.
     pub(super) fn last(&mut self) -> Result<Option<Saved>, CheckpointError> {
-        let Some(path) = latest(self.dir)? else {
+        let Some(saved) = Saved::last(self.dir, &self.run)? else {
             return Ok(None);
         };
-        let state = read_state(&path)?;
-        if let Some([field, saved, asked]) = difference("", &state.run, &self.run) {
-            return Err(CheckpointError::Differs {
-                path,
-                field,
-                saved,
-                asked,
-            });
-        }
-        let record = OptimizerRecord::load(path.join(OPTIMIZER))?;
-        let best = state.evaluations.best().map(|best| best.step);
-        self.last = Some((state.step, best));
-        Ok(Some(Saved {
-            path,
-            step: state.step,
-            evaluations: state.evaluations,
-            record,
-            position: state.position,
-            ids: state.ids,
-        }))
+        let best = saved.evaluations.best().map(|best| best.step);
+        self.last = Some((saved.step, best));
+        Ok(Some(saved))
     }
 
     /// Removes what a process that died had no time to. `best` is the step of the best evaluation, which the trajectory may know of and the last
@@ -133,15 +152,6 @@ impl<'a> Store<'a> {
         let best = best.map(best_name);
         self.prune(best.as_slice())?;
         Ok(best.is_none_or(|best| self.dir.join(best).exists()))
-    }
-
-    /// Puts the weights of `saved` in place of the model's. If it fails, some are replaced and others are not.
-    pub(super) fn load<M: Module>(
-        &self,
-        saved: &Saved,
-        model: M,
-    ) -> (M, Result<(), CheckpointError>) {
-        weights::read(&saved.path.join(WEIGHTS), model, self.trained, &saved.ids)
     }
 
     /// Puts the weights of the best evaluation, after `step` steps, in place of the model's. If it fails, some are replaced and others are

@@ -8,6 +8,7 @@ use serde_json::Value;
 use zo_core::ConfigError;
 
 use super::schedule::Schedule;
+use super::split::Split;
 use super::trajectory::TrajectoryConfig;
 
 /// How long, how fast and how often. All fields have defaults, in code and in JSON.
@@ -43,6 +44,8 @@ pub struct TrainerConfig {
     /// The parameters that the optimizer trains: checkpoints hold only these. Choose them by path: ids are new in each process.
     /// Default all.
     pub trained: ParamGroup,
+    /// How the losses of a step are divided among ranks. Default not at all.
+    pub split: Split,
     /// What the optimizer is: its name and settings, in a form of your choice. Checkpoints remember it, so that a run is not resumed with
     /// another one. Default null: only what the optimizer's record says of itself is checked.
     pub method: Value,
@@ -63,6 +66,7 @@ impl Default for TrainerConfig {
             resume: false,
             trajectory: None,
             trained: ParamGroup::all(),
+            split: Split::default(),
             method: Value::Null,
         }
     }
@@ -122,6 +126,12 @@ impl TrainerConfig {
             self.resume,
             saves || self.trajectory.is_some() || !self.resume,
             "false without a checkpoint_dir or a trajectory to go on from",
+        )?;
+        ConfigError::check(
+            "shards",
+            self.split.shards,
+            self.split.shards > 0,
+            "at least 1",
         )
     }
 }
@@ -139,7 +149,7 @@ mod tests {
         TrainerConfig::default().validate().unwrap();
         good.validate().unwrap();
         type Spoil = fn(&mut TrainerConfig);
-        let spoiled: [(&str, Spoil); 9] = [
+        let spoiled: [(&str, Spoil); 10] = [
             ("lr", |c| c.lr = f64::NAN),
             ("lr", |c| c.lr = -1e-6),
             ("lr", |c| c.lr = f64::INFINITY),
@@ -153,6 +163,7 @@ mod tests {
                 (c.checkpoint_every, c.checkpoint_dir) = (5, None);
             }),
             ("resume", |c| (c.resume, c.checkpoint_dir) = (true, None)),
+            ("shards", |c| c.split.shards = 0),
         ];
         for (name, spoil) in spoiled {
             let mut config = good.clone();

@@ -6,6 +6,8 @@ use thiserror::Error;
 use zo_core::trajectory::{ReplayError, TrajectoryError};
 use zo_core::{ConfigError, RecordError, ZoError};
 
+use crate::ranks::RankError;
+
 /// What stopped a run; `E` is the error of its [`Task`](super::Task).
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -67,6 +69,9 @@ pub enum TrainerError<E: std::error::Error + 'static> {
         /// The mean loss of the last steps.
         to: f64,
     },
+    /// The ranks of the run cannot go on together.
+    #[error(transparent)]
+    Rank(#[from] RankError),
     /// The observer asked to stop.
     #[error("{0}")]
     Observer(String),

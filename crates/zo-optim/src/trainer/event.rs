@@ -39,8 +39,8 @@ pub enum Event<'a, B = (), D = ()> {
         lr: f64,
         /// Its wall-clock time in seconds, including making the batch.
         seconds: f64,
-        /// Its batch.
-        batch: &'a B,
+        /// Its batch: the shards that were evaluated here, usually one, the whole.
+        batches: &'a [B],
     },
     /// The losses say something of the learning rate.
     Warned {

@@ -9,6 +9,7 @@ use zo_core::noise::derive_seed;
 use super::config::TrainerConfig;
 use super::error::CheckpointError;
 use super::schedule::Schedule;
+use super::split::Split;
 use super::weights::{file_dtype, visit};
 
 /// How many values are looked at of a parameter that does not train.
@@ -19,7 +20,7 @@ pub(super) const PARAMETERS: &str = "parameters";
 
 /// Everything that the bits of a run depend on and that can be known: its settings, the parameters of its model, and what its task says of
 /// itself. Where checkpoints and the trajectory are and how often they are written is not part of it, nor is the number of steps at a constant rate, which
-/// may be raised.
+/// may be raised, nor how many ranks there are and what they share: only the number of shards is.
 pub(super) fn fingerprint<M: Module>(
     model: &M,
     config: &TrainerConfig,
@@ -35,6 +36,10 @@ pub(super) fn fingerprint<M: Module>(
         checkpoint_every: 0,
         resume: false,
         trajectory: None,
+        split: Split {
+            shards: config.split.shards,
+            ..Split::default()
+        },
         ..config.clone()
     };
     let settings = serde_json::to_value(&settings).map_err(CheckpointError::Settings)?;

@@ -1,19 +1,20 @@
 //! How a run goes on: from its last checkpoint, from its trajectory, or from both.
 
 use burn::module::Module;
-use zo_core::trajectory::{Replay, Trajectory};
+use serde_json::Value;
+use zo_core::trajectory::{Replay, Trajectory, TrajectoryError};
 use zo_core::{Position, StepError, ZerothOrderOptimizer};
 
 use super::checkpoint::{Saved, Store};
 use super::error::{CheckpointError, TrainerError};
 use super::event::Event;
-use super::fingerprint::fingerprint;
 use super::history::Evaluated;
 use super::place::Place;
 use super::run::{Next, Run};
 use super::task::Task;
 use super::trajectory::Recorder;
 use super::watch::Watch;
+use crate::ranks::RankError;
 
 /// A model with the weights of a checkpoint; if that failed, the model as it is, and the reason.
 type Loaded<M, E> = Result<Place<M>, (Place<M>, TrainerError<E>)>;
@@ -44,17 +45,32 @@ where
     O: ZerothOrderOptimizer,
     F: FnMut(Event<'_, T::Batch, T::Details>) -> Result<(), String>,
 {
-    /// Opens the folder of checkpoints and the trajectory, if there are to be any, and reads what they hold.
-    pub(super) fn open(
-        &mut self,
-        model: &mut Place<M>,
-    ) -> Result<Option<Earlier>, CheckpointError> {
+    /// Opens the folder of checkpoints and the trajectory of the run that depends on `run`, if there are to be any, and reads what they hold.
+    pub(super) fn open(&mut self, run: Value) -> Result<Option<Earlier>, TrainerError<T::Error>> {
         let config = self.config;
-        let trajectory = config.trajectory.as_ref().filter(|_| config.steps > 0);
-        if config.checkpoint_dir.is_none() && trajectory.is_none() {
+        let earlier = match (self.team.writes(), config.resume) {
+            (true, _) => self.own(run.clone())?,
+            (false, true) => self.seen(&run)?,
+            (false, false) => return Ok(None),
+        };
+        let earlier = match config.resume && !self.team.is_alone() {
+            true => self.of_first(earlier)?,
+            false => earlier,
+        };
+        if earlier.saved.is_none() && earlier.trajectory.is_none() {
             return Ok(None);
         }
-        let run = fingerprint(model.at_rest(), config, self.task.fingerprint())?;
+        let (steps, (step, path)) = (config.steps, earlier.end(config));
+        match step > steps {
+            true => Err(CheckpointError::Beyond { path, step, steps }.into()),
+            false => Ok(Some(earlier)),
+        }
+    }
+
+    /// What an earlier process has left, for the rank that goes on writing it.
+    fn own(&mut self, run: Value) -> Result<Earlier, CheckpointError> {
+        let config = self.config;
+        let trajectory = config.trajectory.as_ref().filter(|_| config.steps > 0);
         let mut earlier = Earlier {
             saved: None,
             trajectory: None,
@@ -69,14 +85,52 @@ where
         if let Some(trajectory) = trajectory {
             (self.recorder, earlier.trajectory) = Recorder::open(trajectory, run, config.resume)?;
         }
-        if earlier.saved.is_none() && earlier.trajectory.is_none() {
-            return Ok(None);
+        Ok(earlier)
+    }
+
+    /// The checkpoint of the run, if this rank can see it.
+    fn seen(&self, run: &Value) -> Result<Earlier, CheckpointError> {
+        let dir = self.config.checkpoint_dir.as_ref();
+        let saved = dir.map(|dir| Saved::last(dir, run)).transpose()?.flatten();
+        Ok(Earlier {
+            saved,
+            trajectory: None,
+        })
+    }
+
+    /// What rank 0 goes on from: its trajectory, and its checkpoint if all ranks can see it.
+    fn of_first(&mut self, mut earlier: Earlier) -> Result<Earlier, TrainerError<T::Error>> {
+        let path = self.config.trajectory.as_ref().map(|config| &config.path);
+        let recorded = match (path, &earlier.trajectory) {
+            (Some(path), Some(_)) => std::fs::read(path)
+                .map_err(|source| TrajectoryError::Io {
+                    path: path.clone(),
+                    source,
+                })
+                .map_err(CheckpointError::from)?,
+            _ => Vec::new(),
+        };
+        let recorded = self.team.broadcast(&recorded)?;
+        if let (false, false, Some(path)) = (self.team.writes(), recorded.is_empty(), path) {
+            let trajectory =
+                Trajectory::of_bytes(path, &recorded).map_err(CheckpointError::from)?;
+            earlier.trajectory = Some(trajectory);
         }
-        let (steps, (step, path)) = (config.steps, earlier.end(config));
-        match step > steps {
-            true => Err(CheckpointError::Beyond { path, step, steps }),
-            false => Ok(Some(earlier)),
+        let step = earlier
+            .saved
+            .as_ref()
+            .map_or(-1.0, |saved| saved.step as f64);
+        let steps = self.team.each(step)?;
+        if let Some(rank) = steps.iter().position(|step| *step != steps[0]) {
+            // Replayed from the beginning, a trajectory leads to the same place.
+            if earlier.trajectory.is_none() {
+                let saved = earlier.saved.as_ref().map(|saved| saved.path.display());
+                let path = saved.map_or_else(|| "of rank 0".to_owned(), |path| path.to_string());
+                return Err(RankError::Checkpoint { rank, path }.into());
+            }
+            earlier.saved = None;
         }
+        Ok(earlier)
     }
 
     /// Goes on where an earlier process ended.
@@ -109,15 +163,18 @@ where
 
     /// Sees to it that the weights of the best evaluation are there.
     fn keep_best(&mut self, model: &mut Place<M>) -> Result<(), CheckpointError> {
-        let Some(store) = &mut self.store else {
-            return Ok(());
-        };
         let best = self.evaluations.best().filter(|_| self.config.keep_best);
         let best = best.map(|best| best.step);
-        match (store.resumed(best)?, best) {
-            // The weights stand there. Those of an earlier step are gone only if there is a better one to come: a power cut took it from the
-            // trajectory.
-            (false, Some(step)) if step == self.step => store.save_best(step, model.at_rest()),
+        let here = best == Some(self.step);
+        if here {
+            // As when it was found: on all ranks, of which one saves it.
+            model.at_rest();
+        }
+        match &mut self.store {
+            // Those of an earlier step are gone only if there is a better one to come: a power cut took it from the trajectory.
+            Some(store) if !store.resumed(best)? && here => {
+                store.save_best(self.step, model.at_rest())
+            }
             _ => Ok(()),
         }
     }
@@ -177,11 +234,8 @@ where
 
     /// The model with the weights of a checkpoint, where they stand.
     fn load(&self, model: Place<M>, saved: &Saved) -> Loaded<M, T::Error> {
-        let Some(store) = &self.store else {
-            return Ok(model);
-        };
         let free = matches!(model, Place::Free(_));
-        let (module, loaded) = store.load(saved, model.into_module());
+        let (module, loaded) = saved.load(model.into_module(), &self.config.trained);
         if let Err(error) = loaded {
             return Err((Place::Free(module), error.into()));
         }

@@ -1,22 +1,24 @@
 //! The loop itself.
 
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use burn::module::Module;
-use zo_core::{Loss, Perturbed, StepError, StepReport, ZerothOrderOptimizer, ZoError};
+use zo_core::{ConfigError, Perturbed, StepError, StepReport, ZerothOrderOptimizer};
 
 use super::checkpoint::Store;
 use super::config::TrainerConfig;
-use super::error::{CheckpointError, TrainerError};
+use super::error::TrainerError;
 use super::event::Event;
 use super::history::{Evaluated, History};
 use super::outcome::{Finish, Outcome, RunError};
 use super::place::Place;
 use super::task::{OnBatch, Task};
-use super::trajectory::{self, Recorder};
+use super::team::Team;
+use super::trajectory::Recorder;
 use super::watch::Watch;
+use crate::ranks::{Alone, Communicator};
 
 /// Trains `model` for `task`, and evaluates it before, after, and in between as often as requested.
 ///
@@ -42,11 +44,33 @@ pub fn fit<M: Module, T: Task<M>, O: ZerothOrderOptimizer>(
     stop: &AtomicBool,
     observer: impl FnMut(Event<'_, T::Batch, T::Details>) -> Result<(), String>,
 ) -> Result<Outcome<M>, RunError<M, T::Error>> {
+    fit_on(&Alone, model, optim, task, config, stop, observer)
+}
+
+/// [`fit`] on several [ranks](crate::ranks), which share the losses of each step as [`config.split`](TrainerConfig::split) says. Each calls it with its
+/// own copy of everything, on a device of its choice. Before the first step they find out whether they are to do the same run; every so many
+/// steps, whether their weights are still the same.
+///
+/// Rank 0 writes the trajectory and the checkpoints, and ends with the best weights if those are kept; the others need no folder, unless the run
+/// resumes from a checkpoint. All observers are told the same, apart from details of evaluations. A rank on which `stop` becomes true stops all
+/// after the same step.
+///
+/// # Errors
+/// As [`fit`]. What ends one rank ends all, with its number and the reason.
+pub fn fit_on<M: Module, T: Task<M>, O: ZerothOrderOptimizer>(
+    ranks: &dyn Communicator,
+    model: M,
+    optim: &mut O,
+    task: &mut T,
+    config: &TrainerConfig,
+    stop: &AtomicBool,
+    observer: impl FnMut(Event<'_, T::Batch, T::Details>) -> Result<(), String>,
+) -> Result<Outcome<M>, RunError<M, T::Error>> {
     let mut run = Run {
         optim,
         task,
         config,
-        stop,
+        team: Team::new(ranks, config.split, stop),
         observer,
         store: None,
         recorder: Recorder::default(),
@@ -69,7 +93,7 @@ pub(super) struct Run<'a, M, T, O, F> {
     pub(super) optim: &'a mut O,
     pub(super) task: &'a mut T,
     pub(super) config: &'a TrainerConfig,
-    stop: &'a AtomicBool,
+    pub(super) team: Team<'a>,
     pub(super) observer: F,
     pub(super) store: Option<Store<'a>>,
     pub(super) recorder: Recorder,
@@ -79,6 +103,9 @@ pub(super) struct Run<'a, M, T, O, F> {
     pub(super) watch: Watch,
     of: PhantomData<M>,
 }
+
+/// Shards of a batch, and their shares of its rows.
+type Weighed<B> = Vec<(B, f64)>;
 
 /// What becomes of a model in a step, or between two.
 pub(super) type Next<M, E> = Result<Place<M>, RunError<M, E>>;
@@ -90,38 +117,12 @@ where
     O: ZerothOrderOptimizer,
     F: FnMut(Event<'_, T::Batch, T::Details>) -> Result<(), String>,
 {
-    /// Finds anything wrong before the first step and before a file is written, and goes on from the last checkpoint, if there is one.
-    fn prepare(&mut self, model: M) -> Next<M, T::Error> {
-        let mut model = Place::Free(model);
-        if let Err(error) = self.config.validate() {
-            return Err(self.failed(model, error));
-        }
-        if self.config.steps > 0 {
-            model = self.hold(model)?;
-        }
-        if let Err(error) = trajectory::check(self.config.trajectory.as_ref(), self.optim) {
-            return Err(self.failed(model, error));
-        }
-        match self.open(&mut model) {
-            Ok(None) => Ok(model),
-            Ok(Some(earlier)) => self.resume(model, earlier),
-            Err(error) => Err(self.failed(model, error)),
-        }
-    }
-
-    pub(super) fn hold(&mut self, model: Place<M>) -> Next<M, T::Error> {
-        match model.hold(self.optim) {
-            Ok(held) => Ok(Place::Held(held)),
-            Err(StepError { module, error }) => Err(self.failed(Place::Free(module), error)),
-        }
-    }
-
     /// One step on the next batch.
     fn step(&mut self, model: Place<M>) -> Next<M, T::Error> {
         let start = Instant::now();
-        let batch = match self.task.batch(self.step) {
-            Ok(batch) => batch,
-            Err(error) => return Err(self.failed(model, TrainerError::Task(error))),
+        let batches = match self.batches(self.team.own_shards()) {
+            Ok(batches) => batches,
+            Err(error) => return Err(self.failed(model, error)),
         };
         let mut held = match model.hold(self.optim) {
             Ok(held) => held,
@@ -133,18 +134,30 @@ where
             return Err(self.failed(Place::Held(held), error));
         }
         let rate = self.config.rate(self.step);
-        let (task, batch) = (&*self.task, &batch);
-        let objective = OnBatch { task, batch };
+        let (batches, weights): (Vec<_>, Vec<_>) = batches.into_iter().unzip();
+        self.team.weigh(weights);
+        let objective = OnBatch {
+            task: &*self.task,
+            batches: &batches,
+            shard: 0,
+            team: (self.team.has_shards() || !self.team.is_alone()).then_some(&self.team),
+        };
         let report = match self.optim.step_on(rate, &mut held, objective) {
             Ok(report) => report,
-            Err(error) => return Err(self.failed(Place::Held(held), error)),
+            Err(error) => {
+                let error = match self.team.failure() {
+                    Some(failed) => failed.into(),
+                    None => TrainerError::from(error),
+                };
+                return Err(self.failed(Place::Held(held), error));
+            }
         };
         self.step += 1;
         let event = Event::Stepped {
             report: &report,
             lr: rate,
             seconds: start.elapsed().as_secs_f64(),
-            batch,
+            batches: &batches,
         };
         match (self.observer)(event) {
             Ok(()) => {}
@@ -159,6 +172,30 @@ where
             Ok(()) => Ok(Place::Held(held)),
             Err(error) => Err(self.failed(Place::Held(held), error)),
         }
+    }
+
+    /// These shards of the next batch, and their shares of its rows.
+    pub(super) fn batches(
+        &mut self,
+        shards: std::ops::Range<usize>,
+    ) -> Result<Weighed<T::Batch>, TrainerError<T::Error>> {
+        let (step, all) = (self.step, self.team.all_shards());
+        if !self.team.has_shards() {
+            let batch = self.task.batch(step).map_err(TrainerError::Task)?;
+            return Ok(vec![(batch, 1.0)]);
+        }
+        let mut batches = Vec::with_capacity(shards.len());
+        for shard in shards {
+            let batch = self
+                .task
+                .shard(step, shard, all)
+                .map_err(TrainerError::Task)?;
+            batches.push(batch.ok_or_else(|| {
+                let expected = "1: this task does not divide its batches, or has fewer rows; implement `Task::shard`, or share queries";
+                ConfigError::setting("shards", all, expected)
+            })?);
+        }
+        Ok(batches)
     }
 
     /// What the step says of the learning rate.
@@ -218,11 +255,12 @@ where
                 (self.observer)(event).map_err(TrainerError::Observer)?;
             }
             let best = self.evaluations.best().map(|best| best.step);
-            if let Some(store) = &mut self.store
-                && config.keep_best
-                && best == Some(step)
-            {
-                store.save_best(step, model.at_rest())?;
+            if config.keep_best && best == Some(step) {
+                // On all ranks, of which one saves it: that may round the weights.
+                let module = model.at_rest();
+                if let Some(store) = &mut self.store {
+                    store.save_best(step, module)?;
+                }
             }
             if let (Place::Held(held), Some(last)) = (&mut *model, self.evaluations.0.last()) {
                 let last = (step, last.score, last.loss);
@@ -236,12 +274,13 @@ where
             Some(Finish::Done)
         } else if !patient {
             Some(Finish::EarlyStopped)
-        } else if self.stop.load(Ordering::Relaxed) {
+        } else if self.team.stops() {
             Some(Finish::Interrupted)
         } else {
             None
         };
         if let Place::Held(held) = model {
+            self.team.compare(step, finish.is_some(), held)?;
             self.recorder.hash(step, finish.is_some(), held)?;
         }
         if finish.is_some() || step > 0 && every(config.checkpoint_every) {
@@ -257,75 +296,20 @@ where
     /// Evaluates the model and tells the observer.
     fn evaluate(&mut self, module: &M) -> Result<Evaluated, TrainerError<T::Error>> {
         let step = self.step;
-        let evaluation = self.task.evaluate(module).map_err(TrainerError::Task)?;
+        let evaluation = match self.team.is_alone() {
+            true => self.task.evaluate(module),
+            false => self.task.evaluate_on(module, self.team.ranks()),
+        };
+        let evaluation = evaluation.map_err(TrainerError::Task)?;
         let event = Event::Evaluated {
             step,
             evaluation: &evaluation,
         };
         (self.observer)(event).map_err(TrainerError::Observer)?;
-        Ok(Evaluated {
-            step,
-            score: evaluation.score,
-            loss: evaluation.loss,
-        })
-    }
-
-    /// Writes a checkpoint, if there is a folder for it, and tells the observer. The model stands where it stood before, unless
-    /// this fails or the run `ends`: nothing goes on from there.
-    fn save(&mut self, model: &mut Place<M>, ends: bool) -> Result<(), TrainerError<T::Error>> {
-        let step = self.step;
-        // A run that was resumed here has it, and must not look at the next batch: that would move the model.
-        let Some(store) = self.store.as_ref().filter(|store| !store.has(step)) else {
-            return Ok(());
-        };
-        let (module, position) = model.stored();
-        let stood = position.clone();
-        let optim = &*self.optim;
-        let draft = store.draft(step, &self.evaluations, (module, position), || {
-            optim.record()
-        })?;
-        if step > 0
-            && self.evaluations.last_step() != Some(step)
-            && let Err(error) = self.check_next_batch(model.shown())
-        {
-            draft.discard();
-            return Err(error);
-        }
-        let Some(store) = &mut self.store else {
-            return Ok(());
-        };
-        let path = store.publish(draft)?;
-        if !ends
-            && let Place::Held(held) = model
-            && held.stored().1 != stood
-        {
-            // The next batch was looked at from the weights. Going back to where the module stood would round it; what was written has
-            // the bits.
-            let mut read = Ok(());
-            held.replace(|module| {
-                let (module, result) = store.reload(&path, module);
-                read = result;
-                module
-            });
-            read?;
-            held.resume_at(stood).map_err(CheckpointError::from)?;
-        }
-        (self.observer)(Event::Saved { step, path: &path }).map_err(TrainerError::Observer)
-    }
-
-    /// Finds out whether the weights are worth a checkpoint: those whose loss is not finite must not replace good ones.
-    fn check_next_batch(&mut self, module: &M) -> Result<(), TrainerError<T::Error>> {
-        let (step, rows) = (self.step, "the next batch");
-        let batch = self.task.batch(step).map_err(TrainerError::Task)?;
-        match self
-            .task
-            .loss(module, &batch)
-            .value()
-            .map_err(ZoError::from)?
-        {
-            loss if loss.is_finite() => Ok(()),
-            loss => Err(TrainerError::Diverged { step, rows, loss }),
-        }
+        // Another device may find another one, and what follows must be the same everywhere.
+        let found = [evaluation.score, evaluation.loss];
+        let [score, loss] = self.team.of_first(found)?;
+        Ok(Evaluated { step, score, loss })
     }
 
     /// Ends the run, with the best weights if requested.
@@ -363,6 +347,7 @@ where
         error: impl Into<TrainerError<T::Error>>,
     ) -> RunError<M, T::Error> {
         let (model, error) = (model.into_module(), error.into());
+        self.team.fail(&error);
         let keeps = self.config.keep_best && error.is_divergence();
         let best = self.evaluations.best().filter(|_| keeps);
         let (model, best) = match (&self.store, best) {

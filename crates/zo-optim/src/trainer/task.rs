@@ -3,7 +3,10 @@
 use std::convert::Infallible;
 
 use serde_json::Value;
-use zo_core::{Loss, Objective};
+use zo_core::{Loss, Objective, Share};
+
+use super::team::Team;
+use crate::ranks::Communicator;
 
 /// What a module is trained for: the batch of each step, the objective on it, and the evaluation on held-out rows.
 ///
@@ -72,6 +75,22 @@ pub trait Task<M> {
     /// If there is none.
     fn batch(&mut self, step: usize) -> Result<Self::Batch, Self::Error>;
 
+    /// Shard `shard`, from 0, of the `shards` that [batch](Self::batch) number `step` is divided into, and the share of the batch's rows that is in
+    /// it: for [runs on several ranks](super::Split). The objective of the batch must be the sum of those of its shards, each times its share.
+    /// By default `None`: batches are not divided.
+    ///
+    /// # Errors
+    /// If there is no batch.
+    fn shard(
+        &mut self,
+        step: usize,
+        shard: usize,
+        shards: usize,
+    ) -> Result<Option<(Self::Batch, f64)>, Self::Error> {
+        let _ = (step, shard, shards);
+        Ok(None)
+    }
+
     /// What a step minimises. A step evaluates it several times on its batch, each time with different weights; nothing else may differ.
     fn objective(&self, module: &M, batch: &Self::Batch) -> Self::Loss;
 
@@ -99,27 +118,59 @@ pub trait Task<M> {
     /// # Errors
     /// If it cannot be evaluated.
     fn evaluate(&mut self, module: &M) -> Result<Evaluation<Self::Details>, Self::Error>;
+
+    /// [`evaluate`](Self::evaluate) with other ranks, which hold the same weights and call it as well: each may look at some of the held-out rows, if
+    /// they then tell each other. Score and loss count as rank 0 finds them. By default each evaluates all.
+    ///
+    /// # Errors
+    /// If it cannot be evaluated.
+    fn evaluate_on(
+        &mut self,
+        module: &M,
+        ranks: &dyn Communicator,
+    ) -> Result<Evaluation<Self::Details>, Self::Error> {
+        let _ = ranks;
+        self.evaluate(module)
+    }
 }
 
 /// The objective of a step.
 pub(super) struct OnBatch<'a, M, T: Task<M>> {
     pub(super) task: &'a T,
-    pub(super) batch: &'a T::Batch,
+    /// The shards that are evaluated here: at least one.
+    pub(super) batches: &'a [T::Batch],
+    pub(super) shard: usize,
+    /// If others are evaluated elsewhere, or one after the other.
+    pub(super) team: Option<&'a Team<'a>>,
+}
+
+impl<M, T: Task<M>> OnBatch<'_, M, T> {
+    fn batch(&self) -> &T::Batch {
+        &self.batches[self.shard]
+    }
 }
 
 impl<M, T: Task<M>> Objective<M> for OnBatch<'_, M, T> {
     type Loss = T::Loss;
 
     fn loss(&mut self, module: &M) -> T::Loss {
-        self.task.objective(module, self.batch)
+        self.task.objective(module, self.batch())
     }
 
     fn at_once(&self) -> usize {
-        self.task.at_once(self.batch)
+        self.task.at_once(self.batch())
     }
 
     fn losses(&mut self, module: &M, displacements: usize) -> Vec<T::Loss> {
-        self.task.losses(module, self.batch, displacements)
+        self.task.losses(module, self.batch(), displacements)
+    }
+
+    fn share(&self) -> Option<&dyn Share> {
+        self.team.map(|team| team as &dyn Share)
+    }
+
+    fn select(&mut self, shard: usize) {
+        self.shard = shard;
     }
 }
 

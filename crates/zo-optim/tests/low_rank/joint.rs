@@ -327,3 +327,48 @@ fn what_is_wrong_with_losses_is_said() {
     let error = on_the_fly(method).step_on(1e-2, Blind).unwrap_err();
     assert!(matches!(error, ZoError::Unread), "{error}");
 }
+
+/// A replay asks for one loss at a time: the answers are in the order in which it does, and end where a step that is skipped did.
+#[test]
+fn what_was_evaluated_at_once_is_recorded_in_the_order_of_a_replay() {
+    let dir = tempfile::tempdir().unwrap();
+    let gv = mezo_gv().with_noise(Lozo::new()).with_queries(2);
+    let skipping = lozo().with_queries(3).with_non_finite(NonFinite::Skip);
+    // The second of the displacements at once is not finite, in each step.
+    let nan = |k: usize, groups: usize| if k == 1 && groups > 2 { f64::NAN } else { 0.0 };
+    let one_sided = lozo().with_queries(5).with_difference(Difference::OneSided);
+    for (name, method, added) in [
+        ("gv", gv, Rows::new(4, &Asked::default()).added),
+        (
+            "one-sided",
+            one_sided,
+            Rows::new(3, &Asked::default()).added,
+        ),
+        ("skipping", skipping, nan),
+    ] {
+        let (mut session, path) = (on_the_fly(&method), dir.path().join(name));
+        let nothing = serde_json::Value::Null;
+        let writer = trajectory::TrajectoryWriter::of_session(&path, &mut session, nothing);
+        let (mut writer, asked) = (writer.unwrap(), Asked::default());
+        for step in 0..6 {
+            let mut rows = Rows::new(4, &asked);
+            if step > 3 {
+                rows.added = added;
+            }
+            let report = session.step_on(1e-2, rows).unwrap();
+            assert_eq!(report.skipped, name == "skipping" && step > 3);
+            writer.step(1e-2, &report).unwrap();
+            writer.digest_session(&mut session).unwrap();
+        }
+        assert!(asked.borrow().iter().any(|at_once| *at_once > 1), "{name}");
+        let recorded = trajectory::Trajectory::read(&path).unwrap();
+        let mut optim = method
+            .clone()
+            .with_perturbation(Perturbation::OnTheFly)
+            .with_epsilon(0.1)
+            .init()
+            .unwrap();
+        let replayed = recorded.replay(net(), &mut optim, 6, trajectory::Replay::Exact);
+        assert_eq!(replayed.unwrap().digests, 7, "{name}");
+    }
+}

@@ -9,6 +9,7 @@ mod diverged;
 mod first_order;
 mod killed;
 mod logs;
+mod ranks;
 mod refused;
 mod resume;
 mod search;
@@ -139,6 +140,19 @@ impl Task<Net> for Rows {
         Ok((0..4).map(|i| (7 * step as u64 + 3 * i) % 20).collect())
     }
 
+    fn shard(
+        &mut self,
+        step: usize,
+        shard: usize,
+        shards: usize,
+    ) -> Result<Option<(Vec<u64>, f64)>, NoRows> {
+        let batch = self.batch(step)?;
+        let border = |shard: usize| shard * batch.len() / shards;
+        let rows = &batch[border(shard)..border(shard + 1)];
+        let share = rows.len() as f64 / batch.len() as f64;
+        Ok((!rows.is_empty()).then(|| (rows.to_vec(), share)))
+    }
+
     fn objective(&self, net: &Net, batch: &Vec<u64>) -> Tensor<1> {
         net.loss(batch)
     }
@@ -208,9 +222,11 @@ fn a_run_takes_two_passes_per_step_and_lowers_the_loss() {
     let (mut steps, mut evaluated) = (0, Vec::new());
     let observe = |event: Told<'_>| {
         match event {
-            Event::Stepped { report, batch, .. } => {
+            Event::Stepped {
+                report, batches, ..
+            } => {
                 assert_eq!((report.forwards, report.passes, report.copied), (2, 2, 0));
-                assert_eq!(batch[0], 7 * steps % 20);
+                assert_eq!(batches[0][0], 7 * steps % 20);
                 steps += 1;
             }
             Event::Evaluated { step, evaluation } => evaluated.push((step, evaluation.loss)),

@@ -1,6 +1,9 @@
 //! How well a model does on a data set.
 
 use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use zo_optim::ranks::{Communicator, RankError, exchange};
 
 use super::train_batch::{chosen, predictions};
 use super::{Dataset, DatasetError, EncodedExample, Sequence, TrainBatch};
@@ -80,6 +83,173 @@ pub fn evaluate_rows(
     pad: u32,
     device: &Device,
 ) -> Result<Evaluation, DatasetError> {
+    let buckets = dataset.length_buckets_of(rows, batch);
+    let mut found = Vec::with_capacity(rows.len());
+    for places in &buckets {
+        found.extend(evaluate_bucket(
+            model, dataset, rows, places, batch, pad, device,
+        )?);
+    }
+    Ok(tally(dataset, rows, found))
+}
+
+/// [`evaluate`] with other ranks, which hold the same weights and call it as well. Each evaluates some batches, and all find the same, bit for
+/// bit what one would find.
+///
+/// # Errors
+/// As there, and if another rank is gone.
+pub fn evaluate_on(
+    ranks: &dyn Communicator,
+    model: &CausalLm,
+    dataset: &Dataset,
+    batch: usize,
+    pad: u32,
+    device: &Device,
+) -> Result<Evaluation, SharedError> {
+    let rows: Vec<usize> = (0..dataset.len()).collect();
+    let buckets = dataset.length_buckets_of(&rows, batch);
+    let mine = buckets.iter().skip(ranks.rank()).step_by(ranks.size());
+    let mut own = Vec::new();
+    for places in mine {
+        own.extend(evaluate_bucket(
+            model, dataset, &rows, places, batch, pad, device,
+        )?);
+    }
+    let own = serde_json::to_vec(&own).map_err(unreadable)?;
+    let all = exchange(ranks, &own)?;
+    let mut all = all
+        .iter()
+        .map(|found| {
+            Ok(serde_json::from_slice::<Vec<Row>>(found)
+                .map_err(unreadable)?
+                .into_iter())
+        })
+        .collect::<Result<Vec<_>, RankError>>()?;
+    let size = all.len();
+    let in_order = buckets.iter().enumerate().flat_map(|(number, places)| {
+        let found = all[number % size].by_ref().take(places.len());
+        found.collect::<Vec<_>>()
+    });
+    let found = in_order.collect();
+    Ok(tally(dataset, &rows, found))
+}
+
+fn unreadable(error: serde_json::Error) -> RankError {
+    RankError::Library(format!("the results of rows do not arrive whole: {error}"))
+}
+
+/// Why rows could not be evaluated with other ranks.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SharedError {
+    /// A batch could not be built, or generation failed.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// Another rank is gone.
+    #[error(transparent)]
+    Rank(#[from] RankError),
+}
+
+/// What was found for a row.
+#[derive(Debug, Serialize, Deserialize)]
+struct Row {
+    /// Its place among the rows.
+    place: usize,
+    /// The option chosen, if options are.
+    option: Option<usize>,
+    /// The answer generated, if answers are.
+    answer: Option<String>,
+    right: bool,
+    f1: f64,
+    /// What it adds to the sum of losses: bits, for JSON has no NaN. That of a batch is its first row's.
+    loss: u64,
+}
+
+impl Row {
+    fn new(place: usize) -> Self {
+        Self {
+            place,
+            option: None,
+            answer: None,
+            right: false,
+            f1: 0.0,
+            loss: 0.0_f64.to_bits(),
+        }
+    }
+
+    fn choosing(place: usize, example: &EncodedExample, option: Option<usize>) -> Self {
+        Self {
+            option,
+            right: option.is_some_and(|option| example.is_right(option)),
+            ..Self::new(place)
+        }
+    }
+}
+
+/// What `model` makes of the rows at `places` of `rows`, which are one batch.
+fn evaluate_bucket(
+    model: &CausalLm,
+    dataset: &Dataset,
+    rows: &[usize],
+    places: &[usize],
+    batch: usize,
+    pad: u32,
+    device: &Device,
+) -> Result<Vec<Row>, DatasetError> {
+    let bucket: Vec<usize> = places.iter().map(|place| rows[*place]).collect();
+    let examples: Vec<_> = bucket.iter().map(|row| &dataset.examples[*row]).collect();
+    let mut found = Vec::with_capacity(places.len());
+    if dataset.kind == Kind::MultipleChoice {
+        // The number of options each row has.
+        for (place, example) in places.iter().zip(&examples) {
+            let scores = option_scores(model, &example.sequences, batch, pad, device)?;
+            let mut row = Row::choosing(*place, example, chosen(&scores));
+            row.loss = (-f64::from(scores[example.label()])).to_bits();
+            found.push(row);
+        }
+        return Ok(found);
+    }
+    let ready = TrainBatch::new(dataset, &bucket, pad, device)?;
+    let loss;
+    if dataset.kind == Kind::Classification {
+        let scores = ready.scores(model);
+        let labels: Vec<usize> = examples.iter().map(|e| e.label()).collect();
+        let mean = super::option_loss(scores.clone(), &labels).into_scalar::<f32>();
+        loss = f64::from(mean) * bucket.len() as f64;
+        for ((place, example), option) in places.iter().zip(&examples).zip(predictions(scores)) {
+            found.push(Row::choosing(*place, example, option));
+        }
+    } else {
+        let scores: Vec<f32> = ready.scores(model).into_data().iter().collect();
+        loss = -scores.iter().map(|score| f64::from(*score)).sum::<f64>();
+        found.extend(places.iter().map(|place| Row::new(*place)));
+        // Whatever a model with non-finite scores writes is not its answer.
+        let finite = found.iter_mut().zip(&examples).zip(&scores);
+        let finite: Vec<_> = finite
+            .filter_map(|(row, score)| (!score.is_nan()).then_some(row))
+            .collect();
+        if !finite.is_empty() {
+            let prompts: Vec<&[u32]> = finite.iter().map(|(_, e)| e.prompt()).collect();
+            let (tokenizer, generation) = (&dataset.tokenizer, &dataset.generation);
+            let texts = generate(model, tokenizer, &prompts, generation, device)?;
+            for ((row, example), text) in finite.into_iter().zip(texts) {
+                let answer = strip(&text.text).to_owned();
+                if let Answer::Text { references } = &example.answer {
+                    row.right = exact_match(&answer, references);
+                    row.f1 = f1(&answer, references);
+                }
+                row.answer = Some(answer);
+            }
+        }
+    }
+    if let Some(first) = found.first_mut() {
+        first.loss = loss.to_bits();
+    }
+    Ok(found)
+}
+
+/// What the rows come to, found in this order.
+fn tally(dataset: &Dataset, rows: &[usize], found: Vec<Row>) -> Evaluation {
     let generates = dataset.kind == Kind::Generation;
     let mut evaluation = Evaluation::default();
     if generates {
@@ -88,62 +258,19 @@ pub fn evaluate_rows(
         evaluation.predictions = vec![None; rows.len()];
     }
     let (mut right, mut sum, mut f1_sum) = (0.0, 0.0, 0.0);
-    for places in dataset.length_buckets_of(rows, batch) {
-        let bucket: Vec<usize> = places.iter().map(|place| rows[*place]).collect();
-        let examples: Vec<_> = bucket.iter().map(|row| &dataset.examples[*row]).collect();
-        let mut choose = |place: usize, example: &EncodedExample, option: Option<usize>| {
-            evaluation.predictions[place] = option;
-            let is_right = option.is_some_and(|option| example.is_right(option));
-            right += f64::from(u8::from(is_right));
-            evaluation.not_finite += usize::from(option.is_none());
+    for row in found {
+        right += f64::from(u8::from(row.right));
+        sum += f64::from_bits(row.loss);
+        f1_sum += row.f1;
+        let silent = if generates {
+            row.answer.is_none()
+        } else {
+            row.option.is_none()
         };
-        if dataset.kind == Kind::MultipleChoice {
-            // The number of options each row has.
-            for (place, example) in places.iter().zip(&examples) {
-                let scores = option_scores(model, &example.sequences, batch, pad, device)?;
-                choose(*place, example, chosen(&scores));
-                sum -= f64::from(scores[example.label()]);
-            }
-            continue;
-        }
-        let ready = TrainBatch::new(dataset, &bucket, pad, device)?;
-        if dataset.kind == Kind::Classification {
-            let scores = ready.scores(model);
-            let labels: Vec<usize> = examples.iter().map(|e| e.label()).collect();
-            let loss = super::option_loss(scores.clone(), &labels).into_scalar::<f32>();
-            sum += f64::from(loss) * bucket.len() as f64;
-            for ((place, example), option) in places.iter().zip(&examples).zip(predictions(scores))
-            {
-                choose(*place, example, option);
-            }
-            continue;
-        }
-        let scores: Vec<f32> = ready.scores(model).into_data().iter().collect();
-        sum -= scores.iter().map(|score| f64::from(*score)).sum::<f64>();
-        // Whatever a model with non-finite scores writes is not its answer.
-        let finite = places.iter().zip(&examples).zip(&scores);
-        let finite: Vec<_> = finite
-            .filter_map(|(row, score)| (!score.is_nan()).then_some(row))
-            .collect();
-        evaluation.not_finite += places.len() - finite.len();
-        if finite.is_empty() {
-            continue;
-        }
-        let prompts: Vec<&[u32]> = finite.iter().map(|(_, e)| e.prompt()).collect();
-        let texts = generate(
-            model,
-            &dataset.tokenizer,
-            &prompts,
-            &dataset.generation,
-            device,
-        )?;
-        for ((place, example), text) in finite.into_iter().zip(texts) {
-            let answer = strip(&text.text).to_owned();
-            if let Answer::Text { references } = &example.answer {
-                right += f64::from(u8::from(exact_match(&answer, references)));
-                f1_sum += f1(&answer, references);
-            }
-            evaluation.answers[*place] = Some(answer);
+        evaluation.not_finite += usize::from(silent);
+        match generates {
+            true => evaluation.answers[row.place] = row.answer,
+            false => evaluation.predictions[row.place] = row.option,
         }
     }
     let count = match evaluation.not_finite {
@@ -159,7 +286,7 @@ pub fn evaluate_rows(
         evaluation.macro_f1 = Some(macro_f1(&labels, &evaluation.predictions));
         evaluation.matthews = Some(matthews(&labels, &evaluation.predictions));
     }
-    Ok(evaluation)
+    evaluation
 }
 
 /// The mean log-probability of each continuation, `batch` sequences at a time.

@@ -102,7 +102,7 @@ fn what_was_saved_is_read_and_what_is_old_is_removed() {
     assert_eq!((saved.step, &saved.evaluations), (8, &second));
     assert_eq!(saved.record, record(8));
     let model = toy(1.0, 0.0);
-    let (model, result) = other.load(&saved, model);
+    let (model, result) = saved.load(model, &trained);
     result.unwrap();
     assert_eq!(factor_of(&model), 8.0);
     let (model, result) = other.load_best(7, model);

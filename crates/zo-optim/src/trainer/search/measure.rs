@@ -45,7 +45,12 @@ impl<M: Module, T: Task<M>, O: ZerothOrderOptimizer> Trial<'_, M, T, O> {
         let batch = self.task.batch(batch).map_err(SearchError::Task)?;
         let (task, batch) = (&*self.task, &batch);
         let objective = Counted {
-            objective: OnBatch { task, batch },
+            objective: OnBatch {
+                task,
+                batches: std::slice::from_ref(batch),
+                shard: 0,
+                team: None,
+            },
             forwards: self.forwards,
         };
         match self.optim.step_on(lr, &mut self.held, objective) {
