@@ -2,7 +2,7 @@
 """What a step takes on many ranks, from measured message times and stated step times: the tables of docs/src/many-machines.md.
 
     python3 docs/reference/ranks.py
-    python3 docs/reference/ranks.py --hop-us 25 --gbit 10 --jitter 0.05
+    python3 docs/reference/ranks.py --hop-us 25 --gbit 100 --jitter 0.05
 
 A step is the evaluations of its losses, which ranks share; passes over the weights, which each makes by itself; and the exchange of losses. The
 exchange takes `hop-us` for each doubling of the ranks, and the time in which their bytes arrive. Each rank's own time varies by `jitter` (the
@@ -66,7 +66,7 @@ def normal(quantile):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hop-us", type=float, default=25.0, help="microseconds of a message between two ranks")
+    parser.add_argument("--hop-us", type=float, default=100.0, help="microseconds of a message between two ranks")
     parser.add_argument("--gbit", type=float, default=10.0, help="gigabits per second of a rank's link")
     parser.add_argument("--jitter", type=float, default=0.03, help="by which a rank's time varies")
     parser.add_argument("--steps", type=int, default=200)
