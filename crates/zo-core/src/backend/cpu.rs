@@ -15,8 +15,8 @@ use std::marker::PhantomData;
 use rayon::prelude::*;
 
 use self::few::{Along, Pair};
-use self::low_rank::Product;
 pub(crate) use self::low_rank::{Factors, coordinates};
+use self::low_rank::{Product, sweep_thin};
 use self::magnitude::Threshold;
 use self::scaled::TypedScaled;
 pub(crate) use self::scaled::multiply;
@@ -38,6 +38,9 @@ pub(crate) fn sweep_slice<W: Weight>(weights: &mut [W], sweep: &Sweep) {
 pub(crate) fn sweep_slice_at<W: Weight>(level: SimdLevel, weights: &mut [W], sweep: &Sweep) {
     let sweep = TypedSweep::new(sweep);
     let case = sweep.case();
+    if matches!(case, Case::Thin) {
+        return sweep_thin(level, weights, &sweep);
+    }
     // Each case is a function of its own: in one large function the compiler does worse on all of them.
     let run = |(chunk, weights): (usize, &mut [W])| {
         let (chunk, sweep) = (chunk as u64, &sweep);
@@ -53,6 +56,7 @@ pub(crate) fn sweep_slice_at<W: Weight>(level: SimdLevel, weights: &mut [W], swe
             Case::Sums => level.run(Chunk::<W, PlainSums>::new(chunk, weights, sweep)),
             Case::KeptSums => level.run(Chunk::<W, KeptSums>::new(chunk, weights, sweep)),
             Case::ChosenSums => level.run(Chunk::<W, ChosenSums>::new(chunk, weights, sweep)),
+            Case::Thin => unreachable!("goes by rows of its matrix"),
             Case::Structured => level.run(Chunk::<W, StructuredSums>::new(chunk, weights, sweep)),
             Case::General => level.run(Chunk::<W, General>::new(chunk, weights, sweep)),
             Case::Stochastic => level.run(Chunk::<W, ByChance>::new(chunk, weights, sweep)),
@@ -131,6 +135,8 @@ enum Case {
     KeptSums,
     /// On elements chosen by magnitude.
     ChosenSums,
+    /// Noise of low rank in one basis, and nothing else.
+    Thin,
     /// With noise of low rank, or scaled by a curvature.
     Structured,
     /// Any of these at once, or a target that is not a sum.
@@ -149,7 +155,13 @@ impl<W: Weight> TypedSweep<W> {
         if !(self.products.is_empty() && self.scaled.is_empty()) {
             let kept = kept || self.products.iter().any(|product| product.keep.is_some());
             return match (&self.target, &self.threshold) {
-                (TypedTarget::Sum, None) if !kept => Case::Structured,
+                (TypedTarget::Sum, None) if !kept => {
+                    let alone = self.terms.is_empty() && self.scaled.is_empty();
+                    match alone && self.products.len() == 1 {
+                        true => Case::Thin,
+                        false => Case::Structured,
+                    }
+                }
                 _ => Case::General,
             };
         }

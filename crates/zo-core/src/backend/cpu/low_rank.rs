@@ -3,12 +3,15 @@
 use num_traits::{MulAdd, Zero};
 use rayon::prelude::*;
 
+use super::moves::{Between, Rows, move_by};
+use super::round::Nearest;
 use super::sums::BandSums;
 use super::weight::{Acc, Arithmetic, Weight};
-use super::{TypedKeep, sweep_slice};
+use super::{TypedKeep, TypedSweep, sweep_slice};
 use crate::backend::{LowRankTerm, Sweep, SweepTerm, Target};
-use crate::noise::rows::{BAND, Band, CHUNK_ROWS, Row};
-use crate::noise::{Basis, LANES, TensorKey};
+use crate::noise::rows::{BAND, Band, CHUNK_ROWS, lanes};
+use crate::noise::simd::Kernel;
+use crate::noise::{Basis, LANES, SimdLevel, TensorKey};
 
 /// The sum of the terms of one basis (of one estimate, on one choice of elements): `L R`, before and after the move.
 pub(super) struct Product<W: Weight> {
@@ -174,31 +177,86 @@ impl<W: Weight> Product<W> {
         {
             keep.stream.keeps(band, keep.last, &mut keeps);
         }
-        let first = (band.chunk as usize * CHUNK_ROWS + band.start) * LANES;
-        let (mut i, mut j) = (first / self.columns, first % self.columns);
+        let mut place = self.place(band.chunk, band.start);
         for (sums, keeps) in sums[..band.rows].iter_mut().zip(&keeps) {
-            let mut product = [W::Acc::zero(); LANES];
-            let mut lane = 0;
-            // Padding beyond the last row stays 0.
-            while lane < band.lanes && i < self.rows {
-                let count = (self.columns - j).min(band.lanes - lane);
-                self.row(
-                    &left[i * self.rank..][..self.rank],
-                    j,
-                    &mut product[lane..][..count],
-                );
-                (lane, j) = (lane + count, j + count);
-                if j == self.columns {
-                    (i, j) = (i + 1, 0);
-                }
+            let product = self.next(left, &mut place, band.lanes);
+            for lane in 0..band.lanes {
+                let product = match KEPT {
+                    true => product[lane] * W::noise(keeps[lane]),
+                    false => product[lane],
+                };
+                sums[lane] = sums[lane] + product;
             }
-            add_row::<W, KEPT>(sums, &product, keeps, band.lanes);
         }
+    }
+
+    /// Row and column of the first element of a row of weights.
+    #[inline(always)]
+    fn place(&self, chunk: u64, row: usize) -> [usize; 2] {
+        let first = (chunk as usize * CHUNK_ROWS + row) * LANES;
+        [first / self.columns, first % self.columns]
+    }
+
+    /// The product at a row of weights, the first being at `place`, which moves on. Padding beyond the last row of the matrix is 0.
+    #[inline(always)]
+    fn next(&self, left: &[W::Acc], place: &mut [usize; 2], lanes: usize) -> Acc<W> {
+        let [i, j] = place;
+        let mut product = [W::Acc::zero(); LANES];
+        let mut lane = 0;
+        while lane < lanes && *i < self.rows {
+            let left = &left[*i * self.rank..][..self.rank];
+            let count = (self.columns - *j).min(lanes - lane);
+            self.part(left, *j, &mut product[lane..][..count]);
+            (lane, *j) = (lane + count, *j + count);
+            if *j == self.columns {
+                (*i, *j) = (*i + 1, 0);
+            }
+        }
+        product
+    }
+
+    /// All lanes of a row of both products, from column `j` on.
+    #[inline(always)]
+    fn both(&self, left: [&[W::Acc]; 2], j: usize, from: &mut Acc<W>, to: &mut Acc<W>) {
+        let mut k = 0;
+        while k < self.rank {
+            k += match self.rank - k {
+                4.. => self.terms::<4>(left, [k, j], from, to),
+                2.. => self.terms::<2>(left, [k, j], from, to),
+                _ => self.terms::<1>(left, [k, j], from, to),
+            };
+        }
+    }
+
+    /// Adds `N` terms from number `k` on; returns N. One long loop over a known number of lanes: short ones are unrolled before they can be
+    /// vectorised.
+    #[inline(always)]
+    fn terms<const N: usize>(
+        &self,
+        [a, b]: [&[W::Acc]; 2],
+        [k, j]: [usize; 2],
+        from: &mut Acc<W>,
+        to: &mut Acc<W>,
+    ) -> usize {
+        let mut right = [&self.right[..LANES]; N];
+        for (n, right) in right.iter_mut().enumerate() {
+            *right = &self.right[(k + n) * self.columns + j..][..LANES];
+        }
+        let (a, b) = (&a[k..][..N], &b[k..][..N]);
+        for lane in 0..LANES {
+            let (mut x, mut y) = (from[lane], to[lane]);
+            for n in 0..N {
+                x = MulAdd::mul_add(a[n], right[n][lane], x);
+                y = MulAdd::mul_add(b[n], right[n][lane], y);
+            }
+            (from[lane], to[lane]) = (x, y);
+        }
+        N
     }
 
     /// Part of a row of the product, from column `j` on.
     #[inline(always)]
-    fn row(&self, left: &[W::Acc], j: usize, product: &mut [W::Acc]) {
+    fn part(&self, left: &[W::Acc], j: usize, product: &mut [W::Acc]) {
         for (left, right) in left.iter().zip(self.right.chunks_exact(self.columns)) {
             let right = &right[j..][..product.len()];
             for (sum, right) in product.iter_mut().zip(right) {
@@ -208,21 +266,81 @@ impl<W: Weight> Product<W> {
     }
 }
 
-#[inline(always)]
-fn add_row<W: Weight, const KEPT: bool>(
-    sums: &mut Acc<W>,
-    product: &Acc<W>,
-    keeps: &Row,
-    lanes: usize,
-) {
-    let lanes = sums[..lanes].iter_mut().zip(product).zip(keeps);
-    for ((sum, product), keep) in lanes {
-        *sum = *sum
-            + if KEPT {
-                *product * W::noise(*keep)
-            } else {
-                *product
-            };
+/// Columns that are moved in several rows before the next: their part of the right factor stays in the first-level cache.
+const COLUMNS: usize = 512;
+/// Elements of the rows that a thread takes at once, at least.
+const ELEMENTS: usize = 1 << 17;
+
+/// The sweep along one product and nothing else: the passes of a step with noise of low rank. Goes by rows and columns of the matrix, and not by
+/// chunks, so that the right factor is not read anew for each row.
+pub(super) fn sweep_thin<W: Weight>(level: SimdLevel, weights: &mut [W], sweep: &TypedSweep<W>) {
+    let product = &sweep.products[0];
+    let rows = ELEMENTS.div_ceil(product.columns);
+    let parts = weights.par_chunks_mut(rows * product.columns);
+    parts.enumerate().for_each(|(part, weights)| {
+        let (first, nothing) = (part * rows, vec![W::Acc::zero(); product.rank]);
+        level.run(Thin {
+            first,
+            weights,
+            sweep,
+            nothing: &nothing,
+        });
+    });
+}
+
+/// On cache lines of its own: a register of 64 bytes is one.
+#[repr(align(64))]
+struct Aligned<T>(T);
+
+/// Some rows of the matrix, from number `first` on.
+struct Thin<'a, W: Weight> {
+    first: usize,
+    weights: &'a mut [W],
+    sweep: &'a TypedSweep<W>,
+    /// A row of the left factor of zero.
+    nothing: &'a [W::Acc],
+}
+
+impl<W: Weight> Kernel for Thin<'_, W> {
+    #[inline(always)]
+    fn run(self) {
+        let (sweep, lanes) = (self.sweep, lanes());
+        let product = &sweep.products[0];
+        let (columns, rank) = (product.columns, product.rank);
+        for start in (0..columns).step_by(COLUMNS) {
+            let end = columns.min(start + COLUMNS);
+            for (row, weights) in self.weights.chunks_mut(columns).enumerate() {
+                let at = (self.first + row) * rank;
+                let mut left = [self.nothing; 2];
+                if let Some(from) = &product.from {
+                    left[0] = &from[at..][..rank];
+                }
+                if let Some(to) = &product.to {
+                    left[1] = &to[at..][..rank];
+                }
+                let mut rows = Rows::new(&mut weights[start..end]);
+                for k in 0..rows.len() {
+                    let j = start + k * LANES;
+                    let mut sums = Aligned([[W::Acc::zero(); LANES]; 2]);
+                    let [from, to] = &mut sums.0;
+                    let count = columns - j;
+                    if count >= LANES {
+                        product.both(left, j, from, to);
+                    } else {
+                        product.part(left[0], j, &mut from[..count]);
+                        product.part(left[1], j, &mut to[..count]);
+                    }
+                    for lane in 0..LANES {
+                        // As in a longer sum, where a zero has no sign.
+                        from[lane] = from[lane] + W::Acc::zero();
+                        to[lane] = to[lane] + W::Acc::zero();
+                    }
+                    let [from, to] = &sums.0;
+                    move_by(rows.row(k), lanes, sweep, Nearest, &Between { from, to });
+                }
+                rows.finish();
+            }
+        }
     }
 }
 
