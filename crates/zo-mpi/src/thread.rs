@@ -160,7 +160,7 @@ impl<'a> Waiting<'a> {
         }
     }
 
-    /// Looks around, now and then; the reason if there is no point in waiting on.
+    /// Checks now and then whether another rank has failed or fallen silent; if so, why to stop waiting.
     fn ends(&mut self) -> Option<RankError> {
         self.looks += 1;
         // Most waits are short. Later, others may need the processor.

@@ -85,7 +85,7 @@ pub enum RankError {
     },
     /// The weights of a rank are not those of rank 0.
     #[error(
-        "after {step} step(s) the weights of rank {rank} are no longer those of rank 0: their devices compute noise or updates differently. Use \
+        "after {step} step(s) the weights of rank {rank} differ from those of rank 0: their devices compute noise or updates differently. Use \
          one kind of device for all ranks (noise and updates are the same on all CPUs), and resume"
     )]
     Weights {

@@ -80,7 +80,7 @@ pub trait Task<M> {
     /// By default `None`: batches are not divided.
     ///
     /// # Errors
-    /// If there is no batch.
+    /// If the batch cannot be made.
     fn shard(
         &mut self,
         step: usize,

@@ -275,8 +275,10 @@ const ELEMENTS: usize = 1 << 17;
 /// chunks, so that the right factor is not read anew for each row.
 pub(super) fn sweep_thin<W: Weight>(level: SimdLevel, weights: &mut [W], sweep: &TypedSweep<W>) {
     let product = &sweep.products[0];
-    let rows = ELEMENTS.div_ceil(product.columns);
-    let parts = weights.par_chunks_mut(rows * product.columns);
+    // A tensor may have no elements.
+    let columns = product.columns.max(1);
+    let rows = ELEMENTS.div_ceil(columns);
+    let parts = weights.par_chunks_mut(rows * columns);
     parts.enumerate().for_each(|(part, weights)| {
         let (first, nothing) = (part * rows, vec![W::Acc::zero(); product.rank]);
         level.run(Thin {

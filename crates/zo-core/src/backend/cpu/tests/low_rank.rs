@@ -13,8 +13,8 @@ use crate::selection::{Choice, Elements, Selection};
 
 const KEY: TensorKey = TensorKey(0x1234_5678_9abc_def0);
 
-/// Narrower than a row of lanes, as wide, wider, of more than one chunk, and of more than two dimensions.
-const SHAPES: [&[usize]; 7] = [
+/// Narrower than a row of lanes, as wide, wider, of more than one chunk, of more than two dimensions, and more than a thread takes at once.
+const SHAPES: [&[usize]; 8] = [
     &[5, 4],
     &[64, 64],
     &[9, 65],
@@ -22,11 +22,12 @@ const SHAPES: [&[usize]; 7] = [
     &[200, 70],
     &[20, 3, 11],
     &[131, 257],
+    &[300, 460],
 ];
 
 fn bases() -> Vec<Basis> {
     let kinds = [BasisKind::Lozo, BasisKind::Subzero];
-    let bases = kinds.map(|kind| [1, 3].map(|rank| Basis::new(kind, rank, 77)));
+    let bases = kinds.map(|kind| [1, 3, 7].map(|rank| Basis::new(kind, rank, 77)));
     bases.concat()
 }
 
@@ -60,6 +61,14 @@ fn sum(shape: &[usize], basis: &Basis, terms: &[(u64, f64)]) -> Vec<f32> {
 
 fn bits(weights: &[f32]) -> Vec<u32> {
     weights.iter().map(|w| w.to_bits()).collect()
+}
+
+#[test]
+fn a_tensor_may_have_no_elements() {
+    let held = Held::new([(KEY, Vec::new())]);
+    let direction = Direction::held(&bases()[0], held);
+    let to = Sweep::between(0, KEY, &all(&Direction::zero()), &all(&direction));
+    sweep_slice::<f32>(&mut [], &to.shaped(&[0]));
 }
 
 #[test]
