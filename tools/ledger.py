@@ -8,7 +8,7 @@
     python3 tools/ledger.py plot results/bundled.csv docs/src/images/ledger.svg      the same as a picture
 
 `run` takes the methods below, each at three learning rates, three times apart, around the rate that is stated here beforehand, with the seeds 0, 1
-and 2, and appends what is not in the file yet: it may be stopped and started again. What follows `--` goes to every run. First-order Adam needs a
+and 2 (`--factors`, `--seeds`: others), and appends what is not in the file yet: it may be stopped and started again. What follows `--` goes to every run. First-order Adam needs a
 program with the feature `autodiff`, and counts three forwards a step, its backward pass being two. Needs nothing but Python.
 """
 
@@ -117,8 +117,8 @@ def run(args):
         if args.only and name not in args.only:
             continue
         middle = default_rate(args.zo, flags, args.more)
-        rates = [rounded(middle * factor) for factor in FACTORS]
-        todo += [(name, flags, of_step, seed, lr) for lr in rates for seed in SEEDS if (name, str(seed), lr) not in known]
+        rates = [rounded(middle * factor) for factor in args.factors]
+        todo += [(name, flags, of_step, seed, lr) for lr in rates for seed in args.seeds if (name, str(seed), lr) not in known]
     with ThreadPoolExecutor(args.jobs) as pool:
         for done in as_completed([pool.submit(one, args, *each) for each in todo]):
             row = done.result()
@@ -218,6 +218,8 @@ def main():
     runs.add_argument("--forwards", type=int, nargs="+", default=[2000, 4000])
     runs.add_argument("--only", nargs="+", help="names of methods")
     runs.add_argument("--jobs", type=int, default=1, help="runs side by side, of one thread each (default 1, with all threads)")
+    runs.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    runs.add_argument("--factors", type=float, nargs="+", default=FACTORS, help="rates as multiples of the one that is stated beforehand")
     one_more = commands.add_parser("again")
     one_more.add_argument("zo")
     one_more.add_argument("file", type=Path)

@@ -122,6 +122,7 @@ impl<'a, M: Module, O: Numbers<M>> Evaluator<'a, M, O> {
     ) -> Result<(), ZoError> {
         let tensors = self.tensors();
         fits::check(&change, &tensors, |number| factors[number].is_some(), self)?;
+        self.perturbed.check_quantized(&change, factors, rounding)?;
         self.perturbed.update(change, factors, rounding);
         (self.updated, self.loss_here) = (true, None);
         Ok(())

@@ -81,6 +81,24 @@ impl MaskedDirection {
         Self::zero().plus(factor, self)
     }
 
+    /// What it is on the tensors whose numbers are `kept`.
+    #[must_use]
+    pub(crate) fn on(&self, kept: impl Fn(usize) -> bool) -> Self {
+        let part = |part: &Part| {
+            let choices = part.mask.0.iter().enumerate();
+            let choices = choices.map(|(number, choice)| choice.filter(|_| kept(number)));
+            let mask = Selection(choices.collect());
+            let moves = mask.0.iter().any(Option::is_some);
+            moves.then(|| Part {
+                mask: Arc::new(mask),
+                direction: part.direction.clone(),
+            })
+        };
+        Self {
+            parts: self.parts.iter().filter_map(part).collect(),
+        }
+    }
+
     /// Whether tensor number `tensor` takes part in it.
     pub(crate) fn covers(&self, tensor: usize) -> bool {
         self.parts

@@ -21,7 +21,7 @@ use crate::bank;
 use crate::error::{ConfigError, ZoError};
 use crate::masked::MaskedDirection;
 use crate::side_path::SidePath;
-use crate::tensors::TensorInfo;
+use crate::tensors::{TensorInfo, check_writable};
 
 pub(crate) use joint::Joint;
 
@@ -37,7 +37,7 @@ pub enum Perturbation {
     /// update alone: they never drift, and a step that fails before its update leaves every bit as it was. Costs a transient the size of a
     /// tensor, and generates the noise of that tensor anew at each use; with noise of low rank neither, where a layer takes the
     /// [side path](crate::SidePath). In a [`Session`](crate::Session), updates along such noise add up in its thin factors, and the weights are
-    /// written at a refresh alone.
+    /// written at a refresh alone; quantized weights, which cannot be written, can be trained so if there is none.
     ///
     /// What reads weights other than by [`Param::val`] (module visitors and mappers, [`Param::base`], `*param`) sees `theta`: an objective
     /// must not do so.
@@ -52,6 +52,9 @@ impl Perturbation {
     /// # Errors
     /// Names the first that cannot.
     pub(crate) fn check(self, tensors: &[TensorInfo]) -> Result<(), ZoError> {
+        if self == Self::InPlace {
+            check_writable(tensors)?;
+        }
         let carried = |tensor: &&TensorInfo| tensor.trainable && tensor.is_reparameterized();
         match tensors.iter().find(carried) {
             Some(tensor) if self == Self::OnTheFly => {
@@ -134,6 +137,11 @@ impl<M: Module> OnTheFly<M> {
     /// Whether they may.
     pub(crate) fn banks(&self) -> bool {
         self.banks
+    }
+
+    /// The module is about to be written: lets go of the clone that shares its weights. Whether there was one.
+    pub(crate) fn hide(&mut self) -> bool {
+        self.view.take().is_some()
     }
 
     /// The updates that wait.
@@ -254,7 +262,7 @@ impl Displaced {
         let elements = base.shape().num_elements() as u64;
         self.swept.fetch_add(elements, Ordering::Relaxed);
         // The parameter holds the base as well, so the kernel writes elsewhere.
-        sweep(base, to.clone())
+        sweep(base.dequantize(), to.clone())
     }
 }
 

@@ -1,6 +1,7 @@
 //! A module that remembers where it stands.
 
 mod passes;
+mod quantized;
 mod summed;
 mod waiting;
 
@@ -19,7 +20,7 @@ use crate::masked::MaskedDirection;
 use crate::on_the_fly::{Joint, OnTheFly, Perturbation};
 use crate::position::Pending;
 use crate::report::StepReport;
-use crate::tensors::{TensorInfo, tensors};
+use crate::tensors::{TensorInfo, tensors_to_show};
 
 /// A module displaced from its weights `theta` by a known [`MaskedDirection`].
 ///
@@ -94,7 +95,7 @@ impl<M: Module> Perturbed<M> {
         trainable: &ParamGroup,
         perturbation: Perturbation,
     ) -> Result<Self, StepError<M>> {
-        let found = tensors(&module, trainable).and_then(|tensors| {
+        let found = tensors_to_show(&module, trainable).and_then(|tensors| {
             perturbation.check(&tensors)?;
             Ok(tensors)
         });
@@ -137,7 +138,9 @@ impl<M: Module> Perturbed<M> {
     #[doc(hidden)]
     pub fn replace(&mut self, change: impl FnOnce(M) -> M) {
         self.settle();
+        self.hide();
         self.module = self.module.take().map(change);
+        self.show();
     }
 
     /// From now on, updates that are [linear](Change::Linear) wait for the next move and are made in its pass, as in a
@@ -339,6 +342,7 @@ impl<M: Module> Perturbed<M> {
         // Which elements a mask by magnitude has chosen is lost once their weights have changed.
         let chosen = self.displacement.depends_on_weights();
         let to_nearest = rounding.is_none() || !self.half_precision();
+        let keeps = self.keeps_quantized();
         match (change, &mut self.mode) {
             (Change::Linear(direction), _)
                 if !decays
@@ -361,7 +365,9 @@ impl<M: Module> Perturbed<M> {
                 if let Some(sum) = on_the_fly.banked(false, &direction, tensors) {
                     on_the_fly.set_bank(sum);
                     self.show();
-                } else if let Some(sum) = on_the_fly.banked(true, &direction, tensors) {
+                } else if let Some(sum) = on_the_fly.banked(true, &direction, tensors)
+                    && !keeps
+                {
                     // The first update of another basis.
                     self.fold();
                     if let Mode::OnTheFly(on_the_fly) = &mut self.mode {
@@ -385,10 +391,13 @@ impl<M: Module> Perturbed<M> {
         self.tensors.iter().any(|t| t.trainable && half(t))
     }
 
-    /// The module, back at `theta` within rounding.
+    /// The module, back at `theta` within rounding. Quantized weights carry what they have learnt as LoRA adapters.
     #[doc(hidden)]
     pub fn restore(mut self) -> M {
         self.settle();
-        self.module.take().expect("no pass is under way")
+        let learnt = self.bank();
+        self.hide();
+        let module = self.module.take().expect("no pass is under way");
+        quantized::adapt(module, learnt)
     }
 }

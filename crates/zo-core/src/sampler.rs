@@ -56,6 +56,11 @@ pub trait PerturbationSampler: DynClone + erased_serde::Serialize + Send {
         false
     }
 
+    /// Whether it is one basis for the whole run, so that what is learnt can stay beside weights that cannot be written. By default not.
+    fn holds_one_basis(&self) -> bool {
+        false
+    }
+
     /// What it requires of the other parts. By default nothing.
     fn needs(&self) -> Needs {
         Needs::default()

@@ -271,11 +271,13 @@ impl ZeroOrder {
 
 impl ZerothOrderOptimizer for ZeroOrder {
     fn hold<M: Module>(&self, module: M) -> Result<Perturbed<M>, StepError<M>> {
-        Perturbed::hold(
-            module,
-            &self.settings().trainable,
-            self.settings().perturbation,
-        )
+        let Settings {
+            trainable,
+            perturbation,
+            ..
+        } = self.settings();
+        let held = Perturbed::hold(module, trainable, *perturbation)?;
+        held.along(self.method.noise.holds_one_basis())
     }
 
     fn step_on<M: Module>(

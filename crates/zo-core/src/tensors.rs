@@ -52,6 +52,11 @@ impl TensorInfo {
         self.kind == Kind::Reparameterized
     }
 
+    /// Whether its values are quantized: they are read, and never written.
+    pub(crate) fn is_quantized(&self) -> bool {
+        matches!(self.dtype, DType::QFloat(_))
+    }
+
     /// The number of elements.
     pub fn elements(&self) -> usize {
         self.shape.num_elements()
@@ -94,7 +99,7 @@ pub(crate) fn visit_values_of<M: Module>(
             if !(self.wanted)(number) {
                 return;
             }
-            let flat = param.val().reshape([-1]);
+            let flat = param.val().dequantize().reshape([-1]);
             let [n] = flat.dims();
             for first in (0..n).step_by(PART) {
                 let part = flat.clone().slice(first..(first + PART).min(n));
@@ -139,6 +144,29 @@ pub(crate) fn samples<M: Module>(module: &M, most: usize) -> Vec<Vec<f64>> {
 /// - If one that is cannot be perturbed (quantized, or on an autodiff device).
 /// - If parameters cannot be told apart: two with one module path, or a module whose mappers meet other parameters than its visitors.
 pub fn tensors<M: Module>(module: &M, group: &ParamGroup) -> Result<Vec<TensorInfo>, ZoError> {
+    let tensors = tensors_to_show(module, group)?;
+    check_writable(&tensors)?;
+    Ok(tensors)
+}
+
+/// An error if a tensor that trains is quantized.
+pub(crate) fn check_writable(tensors: &[TensorInfo]) -> Result<(), ZoError> {
+    let quantized = |tensor: &&TensorInfo| tensor.trainable && tensor.is_quantized();
+    match tensors.iter().find(quantized) {
+        None => Ok(()),
+        Some(tensor) => {
+            let reason = "is quantized, and too coarse for updates to be written: leave it out with a parameter group, dequantize it, or train it \
+                          on the fly along noise of low rank whose subspace is held (`Perturbation::OnTheFly`, `Interval::Never`)";
+            Err(ZoError::parameter(&tensor.path, reason))
+        }
+    }
+}
+
+/// [`tensors`] that are displaced without being written: they may be quantized.
+pub(crate) fn tensors_to_show<M: Module>(
+    module: &M,
+    group: &ParamGroup,
+) -> Result<Vec<TensorInfo>, ZoError> {
     let watch = Watch::new(module);
     let mut collector = Collector {
         group,
@@ -158,9 +186,9 @@ pub fn tensors<M: Module>(module: &M, group: &ParamGroup) -> Result<Vec<TensorIn
     }
     check_identity(&tensors, &watch.mapped)?;
     for tensor in tensors.iter().filter(|tensor| tensor.trainable) {
-        if !is_supported(tensor.dtype) {
+        if !is_supported(tensor.dtype) && !tensor.is_quantized() {
             let reason = format!(
-                "has dtype {:?}, which cannot be perturbed: leave it out with a parameter group, or dequantize it",
+                "has dtype {:?}, which cannot be perturbed: leave it out with a parameter group",
                 tensor.dtype
             );
             return Err(ZoError::parameter(&tensor.path, reason));

@@ -134,17 +134,17 @@ impl Tuning {
                 let mut cache = vec![LayerCache::default(); model.depth()];
                 let part = Part::new([&tokens[..]].into_iter(), &device);
                 model.run_part(&part, true, Some(&mut cache));
-                let like = model.head();
+                let dtype = model.dtype();
                 for (slot, layer) in model.tunable().prefixes.into_iter().zip(cache) {
                     let keys = layer.of_one_sequence(&part);
-                    *slot = keys.map(|keys| Prefix::new(keys, like.dtype()));
+                    *slot = keys.map(|keys| Prefix::new(keys, dtype));
                 }
             }
             Self::Prompt { length } => {
                 let tokens = tokens(*length, &model, seed);
                 let scale = model.embedding_scale();
                 let tunable = model.tunable();
-                let table = tunable.embedding.weight.val();
+                let table = tunable.embedding.weight.val().dequantize();
                 let dtype = table.dtype();
                 let ids: Vec<i32> = tokens.iter().map(|token| *token as i32).collect();
                 let ids = TensorData::from(ids.as_slice());

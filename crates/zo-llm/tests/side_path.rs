@@ -4,8 +4,9 @@
 
 mod common;
 
-use burn::module::ParamGroup;
-use burn::tensor::{DType, Device, Tensor};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamGroup, Quantizer};
+use burn::tensor::quantization::{Calibration, QuantValue};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use common::{CASES, Golden, golden};
 use zo_core::testing::flat;
 use zo_core::{Method, Perturbation, Session, StepReport, ZeroOrder, ZerothOrderOptimizer};
@@ -211,4 +212,82 @@ fn a_bank_that_is_never_folded_is_a_lora_adapter() {
     assert!(error.to_string().contains("parameter group"), "{error}");
     let error = lora::from_bank(model(case), &[]).unwrap_err();
     assert!(error.to_string().contains("is empty"), "{error}");
+}
+
+/// The numbers of quantized weights.
+#[derive(Default)]
+struct Quantized(Vec<TensorData>);
+
+impl ModuleVisitor for Quantized {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if matches!(param.dtype(), DType::QFloat(_)) {
+            self.0.push(param.base().into_data());
+        }
+    }
+}
+
+fn quantized(model: &CausalLm) -> Vec<TensorData> {
+    let mut found = Quantized::default();
+    model.visit(&mut found);
+    found.0
+}
+
+struct Dequantize;
+
+impl ModuleMapper for Dequantize {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(Tensor::dequantize)
+    }
+}
+
+/// Linear layers, and then embeddings and tied heads as well, quantized by burn: their bits stay, the steps are those beside the numbers they stand
+/// for, and the model that leaves the session has learnt what the session had.
+#[test]
+fn quantized_bases_keep_their_bits_and_learn() {
+    let scheme = Device::default().settings().quantization.scheme;
+    let tables = || {
+        let names = vec![
+            "_proj.weight",
+            "fc1.weight",
+            "fc2.weight",
+            "embed_tokens.weight",
+        ];
+        ParamGroup::from_any_predicates(names)
+    };
+    for case in CASES {
+        let linear = lora::linear_weights(&model(case), 2);
+        for group in [linear, tables()] {
+            let scheme = scheme.with_value(QuantValue::Q8S);
+            let mut quantizer = Quantizer::new(Calibration::MinMax, scheme);
+            let start = model(case).quantize_weights_group(&mut quantizer, group.clone());
+            let (batch, bits) = (batch(case), quantized(&start));
+            assert!(!bits.is_empty());
+            let dense = start.clone().map(&mut Dequantize);
+            let noise = Lozo::new().with_interval(Interval::Never);
+            let method = Method::new().with_noise(noise).with_trainable(group);
+            let before = loss(&start, &batch);
+            let mut beside = session(&method, Perturbation::OnTheFly, start);
+            let mut written = session(&method, Perturbation::OnTheFly, dense);
+            let run = |session: &mut _| steps(session, &batch, 0.05, 6);
+            let reports = run(&mut beside).into_iter().zip(run(&mut written));
+            for (here, there) in reports {
+                assert_eq!((here.passes, here.copied), (0, 0));
+                let [a, b] = [&here, &there].map(|report| report.queries[0].loss_plus);
+                assert!((a - b).abs() <= 2e-4 * b.abs(), "{case}: {a} {b}");
+            }
+            assert_eq!(quantized(beside.stored().0), bits, "{case}");
+            let shown = loss(beside.model(), &batch);
+            assert!(
+                (shown - before).abs() > 1e-4 * before.abs(),
+                "{case}: it has learnt"
+            );
+            let (_, model) = beside.into_parts();
+            assert_eq!(quantized(&model), bits, "{case}");
+            let after = loss(&model, &batch);
+            assert!(
+                (after - shown).abs() <= 2e-5 * shown.abs(),
+                "{case}: {after} {shown}"
+            );
+        }
+    }
 }

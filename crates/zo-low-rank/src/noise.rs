@@ -103,6 +103,10 @@ macro_rules! noise {
                 true
             }
 
+            fn holds_one_basis(&self) -> bool {
+                self.interval == Interval::Never
+            }
+
             fn validate(&self) -> Result<(), ConfigError> {
                 check(self.rank, self.interval)
             }

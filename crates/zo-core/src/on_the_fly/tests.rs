@@ -368,9 +368,12 @@ fn adapters_beside_a_quantized_base() {
     let (in_place, flying) = (factors(InPlace), factors(OnTheFly));
     assert!(in_place.iter().all(|b| *b != 0.0));
     near(&in_place, &flying, 1e-5);
-    let mut optim = optimizer(settings(OnTheFly, ParamGroup::all()));
+    let mut optim = optimizer(settings(InPlace, ParamGroup::all()));
     let error = optim.step(1e-2, start, loss).unwrap_err();
-    assert!(error.to_string().contains("dtype"), "{error}");
+    assert!(error.to_string().contains("is quantized"), "{error}");
+    let mut optim = optimizer(settings(OnTheFly, ParamGroup::all()));
+    let error = optim.step(1e-2, error.module, loss).unwrap_err();
+    assert!(error.to_string().contains("of its own"), "{error}");
 }
 
 /// Visitors see theta, whatever the displacement: the loss would be the same twice, and the model never learn.

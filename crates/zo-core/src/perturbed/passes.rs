@@ -65,6 +65,7 @@ impl<M: Module> Perturbed<M> {
         self.swept += moving
             .map(|(tensor, _)| tensor.elements() as u64)
             .sum::<u64>();
+        let shown = self.hide();
         let module = self.module.take().expect("no pass is under way");
         self.module = Some(module.map(&mut Pass {
             path: Vec::new(),
@@ -73,6 +74,9 @@ impl<M: Module> Perturbed<M> {
             tensors: &self.tensors,
             custom,
         }));
+        if shown {
+            self.show();
+        }
         self.passes += 1;
         self.busy += start.elapsed();
     }

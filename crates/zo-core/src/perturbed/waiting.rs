@@ -87,7 +87,15 @@ impl<M: Module> Perturbed<M> {
         Ok(())
     }
 
-    /// Shows the module where it stands, after the bank has changed.
+    /// Lets go of what is shown, before the module is written. Whether anything was.
+    pub(super) fn hide(&mut self) -> bool {
+        match &mut self.mode {
+            Mode::OnTheFly(on_the_fly) => on_the_fly.hide(),
+            _ => false,
+        }
+    }
+
+    /// Shows the module where it stands, after the bank or the module has changed.
     pub(super) fn show(&mut self) {
         if let (Mode::OnTheFly(on_the_fly), Some(module)) = (&mut self.mode, &self.module) {
             on_the_fly.move_to(module, &self.tensors, &self.displacement);
@@ -108,17 +116,19 @@ impl<M: Module> Perturbed<M> {
         }
     }
 
-    /// Writes what is in the bank or the sum, in one pass. Call it at no displacement.
+    /// Writes what is in the bank or the sum, in one pass: all but what is of quantized weights. Call it at no displacement.
     pub(super) fn fold(&mut self) {
         let Mode::OnTheFly(on_the_fly) = &mut self.mode else {
             self.fold_sum();
             return;
         };
-        let bank = on_the_fly.bank().clone();
+        let quantized = |number: usize| self.tensors[number].is_quantized();
+        let bank = on_the_fly.bank().on(|number| !quantized(number));
         if bank.is_zero() {
             return;
         }
-        on_the_fly.set_bank(MaskedDirection::zero());
+        let kept = on_the_fly.bank().on(quantized);
+        on_the_fly.set_bank(kept);
         self.show();
         let zero = MaskedDirection::zero();
         self.pass(None, |number, tensor| {

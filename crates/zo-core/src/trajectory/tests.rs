@@ -1,3 +1,5 @@
+mod forged;
+
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;

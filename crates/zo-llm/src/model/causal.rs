@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::log_softmax;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::model::Vectors;
@@ -60,7 +60,7 @@ impl CausalLm {
         let [sequences, seq] = batch.shape();
         let rows = self.transform(batch.join_tokens(self.run(batch, false)));
         let width = rows.dims()[1];
-        let rows = rows.cast(self.head_parameter().base().dtype());
+        let rows = rows.cast(self.dtype());
         rows.reshape([sequences, seq, width])
     }
 
@@ -78,7 +78,7 @@ impl CausalLm {
             Some(bias) => bias.cast(logits.dtype()).plus(logits),
             None => logits,
         };
-        let logits = logits.cast(self.head_parameter().base().dtype());
+        let logits = logits.cast(self.dtype());
         logits.reshape([sequences, seq, vocab])
     }
 
@@ -223,6 +223,14 @@ impl CausalLm {
     /// The matrix of the head as the objective should see it: where it is displaced on the fly, each call computes it anew.
     pub(crate) fn head(&self) -> Tensor<2> {
         self.head_parameter().val()
+    }
+
+    /// The model's float type: that of its head, f32 if that is quantized.
+    pub(crate) fn dtype(&self) -> DType {
+        match self.head_parameter().base().dtype() {
+            DType::QFloat(_) => DType::F32,
+            dtype => dtype,
+        }
     }
 
     fn head_parameter(&self) -> &Param<Tensor<2>> {

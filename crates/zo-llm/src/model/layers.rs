@@ -93,10 +93,18 @@ pub(crate) fn lookup(table: &Embedding, ids: Tensor<1, Int>) -> Tensor<2> {
     let matrix = &table.weight;
     match SidePath::of(matrix) {
         Some(side) => {
-            let base = as_activation(matrix.base().select(0, ids.clone()));
+            let base = as_activation(numbers(matrix.base()).select(0, ids.clone()));
             add(base, side.select(ids))
         }
-        None => as_activation(matrix.val().select(0, ids)),
+        None => as_activation(numbers(matrix.val()).select(0, ids)),
+    }
+}
+
+/// A quantized matrix as numbers, before rows are taken or it is transposed: burn would quantize blocks of the result anew.
+fn numbers(matrix: Tensor<2>) -> Tensor<2> {
+    match matrix.dtype() {
+        DType::QFloat(_) => matrix.dequantize(),
+        _ => matrix,
     }
 }
 
@@ -110,11 +118,11 @@ impl Head {
     pub(crate) fn of(matrix: &Param<Tensor<2>>) -> Self {
         match SidePath::of(matrix) {
             Some(side) => Self {
-                matrix: matrix.base(),
+                matrix: numbers(matrix.base()),
                 side: Some(side),
             },
             None => Self {
-                matrix: matrix.val(),
+                matrix: numbers(matrix.val()),
                 side: None,
             },
         }

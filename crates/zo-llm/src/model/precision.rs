@@ -3,10 +3,11 @@
 use burn::tensor::module::linear;
 use burn::tensor::{DType, Device, Tensor};
 
-/// Half precision is widened; f32 and f64 pass through untouched.
+/// Half precision is widened, what is quantized becomes numbers; f32 and f64 pass through untouched.
 pub(crate) fn to_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     match x.dtype() {
         DType::F16 | DType::BF16 => x.cast(DType::F32),
+        DType::QFloat(_) => x.dequantize().cast(DType::F32),
         _ => x,
     }
 }

@@ -233,7 +233,7 @@ fn load_prefix(
     mut model: CausalLm,
     tokens: Option<u64>,
 ) -> Result<(CausalLm, Tuning), AdapterError> {
-    let (shape, values) = read(dir, VIRTUAL, model.head().dtype())?;
+    let (shape, values) = read(dir, VIRTUAL, model.dtype())?;
     // What a prefix of this model looks like.
     let like = Tuning::Prefix { length: 1 }.apply(model.clone(), 0)?;
     let parts = floats(&like, ".self_attn.prefix.")?;
@@ -246,7 +246,7 @@ fn load_prefix(
     let length = tokens.map_or(length, |tokens| tokens as usize);
     check(dir, VIRTUAL, &shape, [length, count * token])?;
     Tuning::Prefix { length }.fits(&model)?;
-    let (device, dtype) = (model.head().device(), model.head().dtype());
+    let (device, dtype) = (model.head().device(), model.dtype());
     let part = |part: usize| {
         let mut own = Vec::with_capacity(length * token);
         for head in 0..heads {
@@ -269,8 +269,8 @@ fn load_prompt(
     mut model: CausalLm,
     tokens: Option<u64>,
 ) -> Result<(CausalLm, Tuning), AdapterError> {
-    let (shape, values) = read(dir, VIRTUAL, model.head().dtype())?;
-    let (device, dtype) = (model.head().device(), model.head().dtype());
+    let (shape, values) = read(dir, VIRTUAL, model.dtype())?;
+    let (device, dtype) = (model.head().device(), model.dtype());
     let length = tokens.map_or(shape[0], |tokens| tokens as usize);
     check(dir, VIRTUAL, &shape, [length, model.head().dims()[1]])?;
     Tuning::Prompt { length }.fits(&model)?;

@@ -106,7 +106,7 @@ pub fn load_adapter(dir: &Path, model: CausalLm) -> Result<(CausalLm, LoraConfig
         let path = files.path("").to_owned();
         LoraError::Tensors { path, mismatch }
     })?;
-    let dtype = model.head().dtype();
+    let dtype = model.dtype();
     let mut values = BTreeMap::new();
     for (name, stored) in names {
         values.insert(name, files.read_within(&stored, true, dtype)?);

@@ -11,6 +11,7 @@
 
 mod bank;
 mod joint;
+mod quantized;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
