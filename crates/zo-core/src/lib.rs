@@ -88,7 +88,7 @@ pub use optimizer::{Session, ZerothOrderOptimizer};
 pub use part::Needs;
 pub use perturbed::Perturbed;
 pub use position::Position;
-pub use record::{Buffers, OptimizerRecord, from_record};
+pub use record::{Buffers, OptimizerRecord, check_steps, from_record};
 pub use registry::{PartEntry, Preset, Registry};
 pub use report::{Query, StepReport};
 pub use sampler::{PerturbationSampler, SampleContext};

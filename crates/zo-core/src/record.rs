@@ -117,9 +117,10 @@ impl OptimizerRecord {
     /// Whether the record is one of this method's.
     ///
     /// # Errors
-    /// [`RecordError::Mismatch`], naming the first setting that differs.
+    /// [`RecordError::Mismatch`], naming the first setting that differs, or if no run can have taken so many steps.
     #[doc(hidden)]
     pub fn check_method(&self, method: &Value) -> Result<(), RecordError> {
+        check_steps("step", self.step)?;
         match difference(&self.method, method, String::new()) {
             None => Ok(()),
             Some((setting, found, expected)) => {
@@ -131,6 +132,23 @@ impl OptimizerRecord {
 
     pub(crate) fn check_version(&self) -> Result<(), RecordError> {
         check_version(self.version)
+    }
+}
+
+/// Refuses a number of steps that no run takes, and from which counting on would overflow.
+///
+/// # Errors
+/// [`RecordError::Mismatch`], naming `field`.
+#[doc(hidden)]
+pub fn check_steps(field: &str, steps: u64) -> Result<(), RecordError> {
+    const MOST: u64 = 1 << 53;
+    match steps <= MOST {
+        true => Ok(()),
+        false => Err(RecordError::mismatch(
+            field,
+            steps,
+            "at most 2^53, as no run takes more",
+        )),
     }
 }
 

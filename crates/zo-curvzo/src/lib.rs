@@ -178,7 +178,7 @@ impl SparsityMask for CurvatureSampling {
                 }
             }
         }
-        state.steps += 1;
+        state.steps = state.steps.saturating_add(1);
         let adapts = self.adapt_every > 0 && state.steps.is_multiple_of(self.adapt_every);
         let budget = self.adapted_budget();
         if adapts && budget < 1.0 {

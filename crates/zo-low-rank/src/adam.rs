@@ -63,7 +63,7 @@ impl SubspaceAdam {
     ) -> (Moments<2>, Vec<f32>) {
         let goes_on = |old: &&Moments<2>| old.basis == *basis || !basis.is_low_rank(&tensor.shape);
         let old = old.filter(goes_on);
-        let steps = old.map_or(0, |old| old.steps) + 1;
+        let steps = old.map_or(0, |old| old.steps).saturating_add(1);
         let moment = |place: usize, beta: f64, f: fn(f32) -> f32| -> Vec<f32> {
             let (kept, share) = (beta as f32, (1.0 - beta) as f32);
             let new = estimate.iter().map(|c| share * f(*c));

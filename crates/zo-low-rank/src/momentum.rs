@@ -69,7 +69,7 @@ impl SubspaceMomentum {
         };
         let moments = Moments {
             basis: basis.clone(),
-            steps: old.map_or(0, |old| old.steps) + 1,
+            steps: old.map_or(0, |old| old.steps).saturating_add(1),
             values: [momentum.as_slice().into()],
         };
         (moments, momentum)

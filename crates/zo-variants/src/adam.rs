@@ -23,7 +23,7 @@ use zo_core::{
     UpdateRule, ZoError, from_record, no_buffers,
 };
 
-use crate::momentum::{Buffer, Saved, SavedWindow, check_rate, check_sizes, step_by};
+use crate::momentum::{Buffer, Saved, SavedWindow, check_rate, check_sizes, power, step_by};
 use crate::window::Window;
 
 /// ZO-Adam with moments in buffers.
@@ -98,7 +98,7 @@ impl UpdateRule for Adam {
         let (beta_1, beta_2, epsilon) = (self.beta_1, self.beta_2, self.adam_epsilon);
         let state = &mut self.state;
         let step = state.step + 1;
-        let correction = |beta: f64| 1.0 - beta.powi(step as i32);
+        let correction = |beta: f64| 1.0 - power(beta, step);
         let (unbias_1, unbias_2) = (correction(beta_1), correction(beta_2));
         let largest = beta_1 * state.largest + (1.0 - beta_1) * bound;
         let quotient =
@@ -174,7 +174,7 @@ fn largest_quotient([beta_1, beta_2]: [f64; 2], steps: u64) -> f64 {
     let sum = if ratio == 1.0 {
         steps as f64
     } else {
-        (1.0 - ratio.powi(steps as i32)) / (1.0 - ratio)
+        (1.0 - power(ratio, steps)) / (1.0 - ratio)
     };
     (1.0 - beta_1) * (sum / (1.0 - beta_2)).sqrt()
 }

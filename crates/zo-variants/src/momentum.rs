@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zo_core::{
     Buffers, Change, ConfigError, MaskedDirection, Method, Needs, RecordError, TensorInfo,
-    UpdateContext, UpdateRule, ZoError, from_record, no_buffers,
+    UpdateContext, UpdateRule, ZoError, check_steps, from_record, no_buffers,
 };
 
 use crate::window::Window;
@@ -78,6 +78,11 @@ impl Momentum {
     }
 }
 
+/// `beta^steps`.
+pub(crate) fn power(beta: f64, steps: u64) -> f64 {
+    beta.powi(i32::try_from(steps).unwrap_or(i32::MAX))
+}
+
 /// A moving sum of estimates of one tensor.
 #[derive(Debug, Clone)]
 pub(crate) struct Buffer {
@@ -92,7 +97,7 @@ impl Buffer {
     pub(crate) fn add(slot: Option<Self>, step: u64, beta: f64, x: Tensor<1>) -> Self {
         let value = match slot {
             None => x,
-            Some(old) => old.value.to_device(&x.device()) * beta.powi((step - old.step) as i32) + x,
+            Some(old) => old.value.to_device(&x.device()) * power(beta, step - old.step) + x,
         };
         Self { value, step }
     }
@@ -173,6 +178,7 @@ impl Saved {
 
     pub(crate) fn read(record: Value) -> Result<Self, RecordError> {
         let saved: Self = from_record("update rule", record)?;
+        check_steps("update rule's step", saved.step)?;
         match saved.steps.iter().find(|(_, step)| **step > saved.step) {
             None => Ok(saved),
             Some((path, step)) => {

@@ -159,6 +159,11 @@ impl CoefficientRule for RunningScale {
             steps: i32,
         }
         let Saved { square, steps } = from_record("coefficient rule", record)?;
+        if !(steps >= 0 && square >= 0.0 && square.is_finite()) {
+            let found = format!("a mean square of {square} after {steps} step(s)");
+            let expected = "numbers that are finite and not negative";
+            return Err(RecordError::mismatch("coefficient rule", found, expected));
+        }
         (self.square, self.steps) = (square, steps);
         Ok(())
     }

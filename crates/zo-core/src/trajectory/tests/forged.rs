@@ -160,3 +160,22 @@ fn what_a_checksum_cannot_find_is_refused_or_replayed() {
     }
     assert!(refused > 500 && replayed > 100, "{refused} {replayed}");
 }
+
+/// Found by twenty times as many: counting on from there overflowed.
+#[test]
+fn a_number_of_steps_that_no_run_takes_is_refused() {
+    let method = Method::new();
+    let mut record = method.init().unwrap().record();
+    for (steps, fits) in [(1 << 53, true), ((1 << 53) + 1, false), (u64::MAX, false)] {
+        record.step = steps;
+        let loaded = method.init().unwrap().load_record(record.clone());
+        assert_eq!(loaded.is_ok(), fits);
+        if let Err(error) = loaded {
+            let text = error.to_string();
+            assert!(
+                text.contains(&steps.to_string()) && text.contains("2^53"),
+                "{text}"
+            );
+        }
+    }
+}
