@@ -226,6 +226,13 @@ impl CausalLm {
 }
 
 #[cfg(test)]
+#[cfg_attr(
+    feature = "ndarray",
+    allow(
+        deprecated,
+        reason = "burn deprecates its ndarray backend; it is supported here as long as burn has it"
+    )
+)]
 mod tests {
     use super::*;
     use crate::model::config::{LlamaConfig, ModelConfig, OptConfig};
@@ -233,7 +240,16 @@ mod tests {
     use burn::module::Module;
     use burn::tensor::Device;
 
-    fn models() -> Vec<CausalLm> {
+    /// Those on which attention takes rows as they are, and padded sequences.
+    fn devices() -> Vec<Device> {
+        vec![
+            Device::default(),
+            #[cfg(feature = "ndarray")]
+            Device::ndarray(),
+        ]
+    }
+
+    fn models(device: &Device) -> Vec<CausalLm> {
         let mut grouped = LlamaConfig::new(61, 32, 48, 2, 4, 64);
         grouped.num_key_value_heads = 2;
         grouped.initializer_range = 0.3;
@@ -248,7 +264,7 @@ mod tests {
             ModelConfig::Opt(projected),
         ]
         .iter()
-        .map(|config| CausalLm::new(config, &Device::default()).unwrap())
+        .map(|config| CausalLm::new(config, device).unwrap())
         .collect()
     }
 
@@ -266,12 +282,15 @@ mod tests {
     /// A model with virtual tokens that start as real ones predicts what the plain model predicts after those tokens.
     #[test]
     fn virtual_tokens_start_as_real_ones() {
-        let device = Device::default();
+        devices().iter().for_each(start_as_real_ones);
+    }
+
+    fn start_as_real_ones(device: &Device) {
         let rows = [vec![5, 6, 7, 8], vec![9], vec![11, 12]];
         let batch =
-            |rows: &[Vec<u32>]| TokenBatch::new(rows, 0, PaddingSide::Left, &device).unwrap();
+            |rows: &[Vec<u32>]| TokenBatch::new(rows, 0, PaddingSide::Left, device).unwrap();
         let short = batch(&rows);
-        for plain in models() {
+        for plain in models(device) {
             for tuning in [Tuning::Prefix { length: 3 }, Tuning::Prompt { length: 3 }] {
                 let tokens = super::tokens(3, &plain, 7);
                 let long: Vec<_> = rows
@@ -307,7 +326,10 @@ mod tests {
 
     #[test]
     fn only_what_is_tuned_trains() {
-        for (plain, kinds) in models().into_iter().zip(["Llama", "Opt", "Opt"]) {
+        for (plain, kinds) in models(&Device::default())
+            .into_iter()
+            .zip(["Llama", "Opt", "Opt"])
+        {
             for (tuning, count) in [
                 (Tuning::Full, plain.num_params()),
                 (
@@ -335,7 +357,7 @@ mod tests {
 
     #[test]
     fn lengths_that_do_not_fit_are_refused() {
-        let model = || models().remove(0);
+        let model = || models(&Device::default()).remove(0);
         let message = |tuning: Tuning| tuning.apply(model(), 0).unwrap_err().to_string();
         assert!(message(Tuning::Prefix { length: 0 }).contains("prefix tuning with 0"));
         assert!(message(Tuning::Prompt { length: 64 }).contains("context of 64"));

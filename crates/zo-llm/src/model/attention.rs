@@ -57,11 +57,11 @@ impl Prefix {
 pub(crate) struct LayerCache(pub(crate) Option<[Tensor<4>; 2]>);
 
 impl LayerCache {
-    /// Those of a single sequence, `[1, key_heads, keys, head_dim]`.
+    /// Those of a single sequence, `[1, key_heads, tokens, head_dim]`.
     pub(crate) fn of_one_sequence(self, part: &Part) -> Option<[Tensor<4>; 2]> {
         let keys = self.0?;
         Some(match part.padded {
-            Some(_) => keys,
+            Some(_) => keys.map(|x| x.narrow(2, 0, part.longest)),
             None => keys.map(|x| x.swap_dims(0, 2)),
         })
     }

@@ -12,7 +12,7 @@ use crate::model::runs::Runs;
 pub(crate) struct Part {
     /// Number of sequences.
     pub(crate) batch: usize,
-    /// Length of the longest.
+    /// Length of the longest; where attention takes padded sequences, the length to which they are padded.
     pub(crate) seq: usize,
     /// Length of each.
     pub(crate) lengths: Vec<usize>,
@@ -34,6 +34,15 @@ pub(crate) struct Part {
     pub(crate) runs: Runs,
     /// What attention needs where it takes padded sequences; `None` where it takes rows as they are, on flex.
     pub(crate) padded: Option<Padded>,
+}
+
+/// Sequences are padded to a multiple of so many tokens. GPU backends choose and compile kernels for each size, and for each power of two that divides
+/// it: sizes that are all multiples have few of both, and their rows can be read several values at a time.
+const PADDED_TO: usize = 16;
+
+/// The length to which sequences are padded of which the longest has `longest` tokens, a soft prompt included.
+fn padded_length(longest: usize) -> usize {
+    longest.next_multiple_of(PADDED_TO)
 }
 
 /// Sequences padded on the right, and masks for them.
@@ -74,10 +83,10 @@ impl Past {
             let texts = runs.texts().map(|text| behind(prefix, text));
             return Self::Rows(texts.collect(), prefix + runs.tokens());
         }
-        let before = prompt + prefix;
+        let keys = prefix + padded_length(prompt + part.longest);
         let hidden = part.lengths.iter().map(|length| {
-            let keys = 0..before + part.seq;
-            keys.map(|key| key >= before + length).collect()
+            let real = prefix + prompt + length;
+            (0..keys).map(|key| key >= real).collect()
         });
         Self::Hidden(hidden.collect())
     }
@@ -169,17 +178,22 @@ impl Part {
     /// Sequences of `lengths` tokens that start at position 0.
     pub(crate) fn laid_out(runs: Runs, lengths: Vec<usize>, ids: Tensor<1, Int>) -> Self {
         let device = &ids.device();
-        let seq = lengths.iter().copied().max().unwrap_or(0);
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        let padded = !by_rows(device);
+        let seq = match padded {
+            true => padded_length(longest),
+            false => longest,
+        };
         let last_row = |text: Vec<Range<usize>>| text.last().map_or(0, |run| run.end as i32 - 1);
         let last_positions = lengths.iter().map(|length| *length as i32 - 1).collect();
         Self {
             batch: lengths.len(),
             seq,
-            longest: seq,
+            longest,
             positions: ints(runs.positions(), device),
             last_rows: ints(runs.texts().map(last_row).collect(), device),
             last_positions: ints(last_positions, device),
-            padded: (!by_rows(device)).then(|| Padded::new(&lengths, device)),
+            padded: padded.then(|| Padded::new(&lengths, seq, device)),
             lengths,
             runs,
             ids,
@@ -251,9 +265,9 @@ fn ids(tokens: &[u32], device: &Device) -> Tensor<1, Int> {
 }
 
 impl Padded {
-    /// Sequences of `lengths` tokens whose rows follow each other.
-    fn new(lengths: &[usize], device: &Device) -> Self {
-        let (batch, seq) = (lengths.len(), lengths.iter().copied().max().unwrap_or(0));
+    /// Sequences of `lengths` tokens whose rows follow each other, padded to `seq`.
+    fn new(lengths: &[usize], seq: usize, device: &Device) -> Self {
+        let batch = lengths.len();
         let (mut unpack, mut pack, mut last_mask) = (Vec::new(), Vec::new(), Vec::new());
         for (row, &length) in lengths.iter().enumerate() {
             let first = pack.len();
@@ -338,16 +352,24 @@ mod tests {
 
     #[test]
     fn masks_hide_the_future_and_padding() {
-        let padded = Padded::new(&[2, 1], &Device::default());
+        let padded = Padded::new(&[2, 1], 2, &Device::default());
         let bools = |mask: &Tensor<4, Bool>| mask.to_data().iter::<bool>().collect::<Vec<_>>();
         assert_eq!(bools(&padded.mask), [false, true, false, false]);
         assert_eq!(bools(&padded.last_mask), [false, false, false, true]);
-        let padded = Padded::new(&[3, 1], &Device::default());
+        let padded = Padded::new(&[3, 1], 3, &Device::default());
         let padding = padded.padding.unwrap();
         let ints = |rows: &Tensor<1, Int>| rows.to_data().iter::<i32>().collect::<Vec<_>>();
         assert_eq!(ints(&padding.unpack), [0, 1, 2, 3, 0, 0]);
         assert_eq!(ints(&padding.pack), [0, 1, 2, 3]);
-        let even = Padded::new(&[2, 2], &Device::default());
+        let even = Padded::new(&[2, 2], 2, &Device::default());
         assert!(even.padding.is_none());
+        let longer = Padded::new(&[2, 2], 3, &Device::default());
+        let padding = longer.padding.unwrap();
+        assert_eq!(ints(&padding.unpack), [0, 1, 0, 2, 3, 0]);
+        assert_eq!(ints(&padding.pack), [0, 1, 3, 4]);
+        assert_eq!(
+            bools(&longer.last_mask),
+            [false, false, true, false, false, true]
+        );
     }
 }
