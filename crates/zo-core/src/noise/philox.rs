@@ -53,7 +53,8 @@ pub(crate) fn block(keys: &RoundKeys, counter: u64, stream: u64) -> [u32; 4] {
     x = round(x, k[7]);
     x = round(x, k[8]);
     x = round(x, k[9]);
-    x.map(|word| word as u32)
+    // Not `map`, which is generic, and so not inlined everywhere: the loop around would not vectorise.
+    [x[0] as u32, x[1] as u32, x[2] as u32, x[3] as u32]
 }
 
 #[cfg(test)]

@@ -4,11 +4,10 @@ use std::marker::PhantomData;
 
 use num_traits::MulAdd;
 
-use super::Chunk;
-use super::dense::TypedTerm;
 use super::moves::{Change, Rows, move_by};
 use super::round::Nearest;
 use super::weight::Weight;
+use super::{Chunk, TypedTerm};
 use crate::noise::rows::{Draws, GROUP, lanes};
 use crate::noise::simd::Kernel;
 
@@ -36,13 +35,13 @@ impl<W: Weight, Z: Draws> Kernel for Chunk<'_, W, Along<Z>> {
     }
 }
 
-struct One<'a, A, Z> {
-    term: &'a TypedTerm<A>,
+struct One<'a, W: Weight, Z> {
+    term: &'a TypedTerm<W>,
     noise: &'a Z,
     k: usize,
 }
 
-impl<W: Weight, Z: Draws> Change<W> for One<'_, W::Acc, Z> {
+impl<W: Weight, Z: Draws> Change<W> for One<'_, W, Z> {
     #[inline(always)]
     fn at(&self, lane: usize) -> (W::Acc, W::Acc) {
         let z = W::noise(self.noise.at(self.k, lane));
@@ -58,7 +57,10 @@ impl<W: Weight, Z: Draws> Kernel for Chunk<'_, W, Pair<Z>> {
     fn run(self) {
         let (mut rows, sweep, lanes) = (Rows::new(self.weights), self.sweep, lanes());
         let terms = [&sweep.terms[0], &sweep.terms[1]];
-        let mut noise = terms.map(|term| Z::begin(&term.stream, self.chunk, lanes));
+        let mut noise = [
+            Z::begin(&terms[0].stream, self.chunk, lanes),
+            Z::begin(&terms[1].stream, self.chunk, lanes),
+        ];
         for row in (0..rows.len()).step_by(GROUP) {
             noise[0].group(row);
             noise[1].group(row);
@@ -75,13 +77,13 @@ impl<W: Weight, Z: Draws> Kernel for Chunk<'_, W, Pair<Z>> {
     }
 }
 
-struct Two<'a, A, Z> {
-    terms: [&'a TypedTerm<A>; 2],
+struct Two<'a, W: Weight, Z> {
+    terms: [&'a TypedTerm<W>; 2],
     noise: &'a [Z; 2],
     k: usize,
 }
 
-impl<W: Weight, Z: Draws> Change<W> for Two<'_, W::Acc, Z> {
+impl<W: Weight, Z: Draws> Change<W> for Two<'_, W, Z> {
     #[inline(always)]
     fn at(&self, lane: usize) -> (W::Acc, W::Acc) {
         let ([a, b], [y, z]) = (self.terms, self.noise);

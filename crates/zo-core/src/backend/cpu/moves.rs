@@ -73,7 +73,7 @@ impl<W: Weight> Change<W> for Between<'_, W> {
 pub(super) fn move_by<W: Weight>(
     row: &mut [W; LANES],
     lanes: usize,
-    sweep: &TypedSweep<W::Acc>,
+    sweep: &TypedSweep<W>,
     round: impl Round<W>,
     change: &impl Change<W>,
 ) {

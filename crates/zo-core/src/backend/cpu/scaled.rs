@@ -1,22 +1,22 @@
 //! Along noise that a curvature scales.
 
+use num_traits::MulAdd;
 use rayon::prelude::*;
 
-use super::dense::{self, Multipliers};
-use super::weight::{Arithmetic, Sums};
+use super::sums::BandSums;
+use super::weight::Weight;
 use super::{CHUNK, Sweep, sweep_slice};
 use crate::backend::ScaledTerm;
 use crate::noise::curvature::{Factor, OnTensor, adding};
 use crate::noise::philox::RoundKeys;
-use crate::noise::rows::{BAND, Band, CHUNK_ROWS, Stream};
-use crate::noise::simd::Kernel;
-use crate::noise::{LANES, SimdLevel, TensorKey};
+use crate::noise::rows::{BAND, Band, CHUNK_ROWS, Draws, GROUP, Gaussian, Rademacher, Row, Stream};
+use crate::noise::{LANES, Noise, TensorKey};
 
 /// A [`ScaledTerm`] in the arithmetic of one dtype.
-pub(super) struct TypedScaled<A> {
+pub(super) struct TypedScaled<W: Weight> {
     pub(super) estimate: usize,
-    pub(super) from: A,
-    to: A,
+    pub(super) from: W::Acc,
+    to: W::Acc,
     stream: Stream,
     scale: Scale,
 }
@@ -54,76 +54,63 @@ impl TypedFactor {
     }
 
     /// Multiplies `h` by the factor.
-    fn multiply(&self, level: SimdLevel, band: &Band, h: &mut Multipliers) {
+    #[inline(always)]
+    fn multiply(&self, band: &Band, h: &mut [Row; BAND]) {
         let mut factor = [[self.keep; LANES]; BAND];
         for (weight, draws) in &self.squares {
-            let (mut sum, mut unused) = ([[0f32; LANES]; BAND], [[0f32; LANES]; BAND]);
+            let mut sum = [[0f32; LANES]; BAND];
             for (coefficient, stream) in draws {
-                let (coefficients, sums) = ([0.0, *coefficient], [&mut unused, &mut sum]);
-                dense::add(level, stream, coefficients, None, band, sums);
+                match stream.noise {
+                    Noise::Gaussian => add::<Gaussian>(stream, *coefficient, band, &mut sum),
+                    Noise::Rademacher => add::<Rademacher>(stream, *coefficient, band, &mut sum),
+                }
             }
-            level.run(AddSquares {
-                weight: *weight,
-                of: sum[..band.rows].as_flattened(),
-                to: factor[..band.rows].as_flattened_mut(),
-            });
+            for (factor, sum) in factor[..band.rows].iter_mut().zip(&sum) {
+                for (factor, d) in factor[..band.lanes].iter_mut().zip(sum) {
+                    *factor += *weight * (*d * *d);
+                }
+            }
         }
-        level.run(Multiply {
-            by: factor[..band.rows].as_flattened(),
-            h: h[..band.rows].as_flattened_mut(),
-        });
-    }
-}
-
-struct AddSquares<'a> {
-    weight: f32,
-    of: &'a [f32],
-    to: &'a mut [f32],
-}
-
-impl Kernel for AddSquares<'_> {
-    #[inline(always)]
-    fn run(self) {
-        for (sum, d) in self.to.iter_mut().zip(self.of) {
-            *sum += self.weight * (*d * *d);
+        for (h, factor) in h[..band.rows].iter_mut().zip(&factor) {
+            for (h, factor) in h[..band.lanes].iter_mut().zip(factor) {
+                *h *= *factor;
+            }
         }
     }
 }
 
-struct Multiply<'a> {
-    by: &'a [f32],
-    h: &'a mut [f32],
+/// Adds a multiple of a noise vector.
+#[inline(always)]
+fn add<Z: Draws>(stream: &Stream, coefficient: f32, band: &Band, sum: &mut [Row; BAND]) {
+    each::<Z>(stream, band, |row, lane, z| {
+        sum[row][lane] = coefficient.mul_add(z, sum[row][lane]);
+    });
 }
 
-impl Kernel for Multiply<'_> {
-    #[inline(always)]
-    fn run(self) {
-        for (h, factor) in self.h.iter_mut().zip(self.by) {
-            *h *= *factor;
-        }
-    }
-}
-
-struct InverseRoots<'a>(&'a mut [f32]);
-
-impl Kernel for InverseRoots<'_> {
-    #[inline(always)]
-    fn run(self) {
-        for h in self.0 {
-            *h = 1.0 / h.sqrt();
+/// Calls `take` with the row, the lane and the value of each element of a band.
+#[inline(always)]
+fn each<Z: Draws>(stream: &Stream, band: &Band, mut take: impl FnMut(usize, usize, f32)) {
+    let mut noise = Z::begin(stream, band.chunk, band.lanes);
+    for row in (0..band.rows).step_by(GROUP) {
+        noise.group(band.start + row);
+        for k in 0..GROUP.min(band.rows - row) {
+            for lane in 0..band.lanes {
+                take(row + k, lane, noise.at(k, lane));
+            }
         }
     }
 }
 
 impl Scale {
-    /// `1 / sqrt(H)`, except where H is 1 everywhere.
-    fn multipliers(&self, level: SimdLevel, band: &Band) -> Option<Multipliers> {
+    /// `1 / sqrt(H)`.
+    #[inline(always)]
+    fn of(&self, band: &Band) -> [Row; BAND] {
         let mut h = [[1f32; LANES]; BAND];
         match self {
-            Self::One => return None,
+            Self::One => return h,
             Self::Seeds(factors) => {
                 for factor in factors {
-                    factor.multiply(level, band, &mut h);
+                    factor.multiply(band, &mut h);
                 }
             }
             Self::Kept(values) => {
@@ -134,12 +121,16 @@ impl Scale {
                 }
             }
         }
-        level.run(InverseRoots(h[..band.rows].as_flattened_mut()));
-        Some(h)
+        for h in &mut h[..band.rows] {
+            for h in &mut h[..band.lanes] {
+                *h = 1.0 / h.sqrt();
+            }
+        }
+        h
     }
 }
 
-impl<A: Arithmetic> TypedScaled<A> {
+impl<W: Weight> TypedScaled<W> {
     pub(super) fn new(scaled: &ScaledTerm, tensor: TensorKey) -> Self {
         let ScaledTerm { curvature, term } = scaled;
         let scale = match curvature.on(tensor) {
@@ -154,8 +145,8 @@ impl<A: Arithmetic> TypedScaled<A> {
         };
         Self {
             estimate: term.estimate as usize,
-            from: A::acc(term.from),
-            to: A::acc(term.to),
+            from: W::acc(term.from),
+            to: W::acc(term.to),
             stream: Stream {
                 noise: term.noise,
                 keys: RoundKeys::new(term.seed),
@@ -166,17 +157,23 @@ impl<A: Arithmetic> TypedScaled<A> {
     }
 
     /// Adds its noise to the sums, times `from` and times `to`.
-    pub(super) fn add(&self, level: SimdLevel, band: &Band, from: &mut Sums<A>, to: &mut Sums<A>) {
-        let multipliers = self.scale.multipliers(level, band);
-        let coefficients = [self.from, self.to];
-        dense::add(
-            level,
-            &self.stream,
-            coefficients,
-            multipliers.as_ref(),
-            band,
-            [from, to],
-        );
+    #[inline(always)]
+    pub(super) fn add(&self, band: &Band, from: &mut BandSums<W>, to: &mut BandSums<W>) {
+        match self.stream.noise {
+            Noise::Gaussian => self.add_noise::<Gaussian>(band, from, to),
+            Noise::Rademacher => self.add_noise::<Rademacher>(band, from, to),
+        }
+    }
+
+    #[inline(always)]
+    fn add_noise<Z: Draws>(&self, band: &Band, from: &mut BandSums<W>, to: &mut BandSums<W>) {
+        let scale = self.scale.of(band);
+        each::<Z>(&self.stream, band, |row, lane, z| {
+            let z = W::noise(z * scale[row][lane]);
+            let (from, to) = (&mut from[row][lane], &mut to[row][lane]);
+            *from = MulAdd::mul_add(self.from, z, *from);
+            *to = MulAdd::mul_add(self.to, z, *to);
+        });
     }
 }
 

@@ -1,25 +1,41 @@
 //! Along any number of noise vectors, with masks and targets of every kind.
 
-use num_traits::Zero;
+use num_traits::{Float, MulAdd, Zero};
 
 use super::magnitude::move_chosen;
 use super::moves::{Between, Rows, move_by};
 use super::round::{Nearest, Round, Stochastic};
-use super::weight::{Arithmetic, Sums, Weight};
-use super::{Chunk, TypedSweep, TypedTarget};
-use crate::noise::rows::{BAND, Band, lanes};
+use super::weight::{Acc, Weight};
+use super::{Chunk, TypedSweep, TypedTarget, TypedTerm};
+use crate::noise::rows::{BAND, Band, Draws, GROUP, Gaussian, Rademacher, lanes};
 use crate::noise::simd::Kernel;
-use crate::noise::{LANES, SimdLevel};
+use crate::noise::{LANES, Noise};
 
-pub(super) type Plain = BySums<false, false>;
-pub(super) type Chosen = BySums<true, false>;
-pub(super) type ByChance = BySums<true, true>;
+pub(super) type PlainSums = Sums<false, false, false, false, false>;
+pub(super) type KeptSums = Sums<true, false, false, false, false>;
+pub(super) type ChosenSums = Sums<false, true, false, false, false>;
+pub(super) type StructuredSums = Sums<false, false, false, false, true>;
+pub(super) type General = Sums<true, true, true, false, true>;
+pub(super) type ByChance = Sums<true, true, true, true, true>;
 
-/// By sums of noise vectors. Each flag says what may occur: elements chosen by magnitude, stochastic rounding.
-pub(super) struct BySums<const CHOSEN: bool, const STOCHASTIC: bool>;
+/// By sums of noise vectors. Each flag says what may occur: terms on random elements, elements chosen by magnitude, targets that are not
+/// sums, stochastic rounding, terms of low rank or scaled by a curvature.
+pub(super) struct Sums<
+    const KEPT: bool,
+    const CHOSEN: bool,
+    const AIMED: bool,
+    const STOCHASTIC: bool,
+    const STRUCTURED: bool,
+>;
 
-impl<W, const CHOSEN: bool, const STOCHASTIC: bool> Kernel
-    for Chunk<'_, W, BySums<CHOSEN, STOCHASTIC>>
+impl<
+    W,
+    const KEPT: bool,
+    const CHOSEN: bool,
+    const AIMED: bool,
+    const STOCHASTIC: bool,
+    const STRUCTURED: bool,
+> Kernel for Chunk<'_, W, Sums<KEPT, CHOSEN, AIMED, STOCHASTIC, STRUCTURED>>
 where
     W: Weight,
 {
@@ -33,8 +49,29 @@ where
                 rows: BAND.min(rows.len() - start),
                 lanes,
             };
-            let (mut from, mut to) = (zeros(), zeros());
-            sweep.sum(self.level, &band, &mut from, &mut to);
+            let zero = [[W::Acc::zero(); LANES]; BAND];
+            let (mut from, mut to) = (zero, zero);
+            for term in &sweep.terms {
+                if !AIMED || sweep.is_linear() || term.from != W::Acc::zero() {
+                    term.add::<KEPT, true>(&band, &mut from, &mut to);
+                }
+            }
+            if STRUCTURED {
+                for product in &sweep.products {
+                    product.add_from::<KEPT>(&band, &mut from);
+                    if !AIMED || sweep.is_linear() {
+                        product.add_to::<KEPT>(&band, &mut to);
+                    }
+                }
+                for scaled in &sweep.scaled {
+                    if !AIMED || sweep.is_linear() || scaled.from != W::Acc::zero() {
+                        scaled.add(&band, &mut from, &mut to);
+                    }
+                }
+            }
+            if AIMED {
+                sweep.aim(&band, &mut to);
+            }
             let mut bits = [[0; LANES]; BAND];
             if let Some(stream) = &sweep.rounding
                 && STOCHASTIC
@@ -62,7 +99,7 @@ where
 fn move_any<W: Weight, const CHOSEN: bool>(
     row: &mut [W; LANES],
     lanes: usize,
-    sweep: &TypedSweep<W::Acc>,
+    sweep: &TypedSweep<W>,
     round: impl Round<W>,
     change: &Between<'_, W>,
 ) {
@@ -72,159 +109,121 @@ fn move_any<W: Weight, const CHOSEN: bool>(
     }
 }
 
-fn zeros<A: Zero + Copy>() -> Sums<A> {
-    [[A::zero(); LANES]; BAND]
+/// A sum for each weight of a band.
+pub(super) type BandSums<W> = [Acc<W>; BAND];
+
+impl<W: Weight> TypedTerm<W> {
+    /// Adds its noise, 0 where its random mask keeps the weights still, to the sums: times `from` if `BOTH`, and times `to`.
+    #[inline(always)]
+    fn add<const KEPT: bool, const BOTH: bool>(
+        &self,
+        band: &Band,
+        from: &mut BandSums<W>,
+        to: &mut BandSums<W>,
+    ) {
+        match self.stream.noise {
+            Noise::Gaussian => self.add_noise::<Gaussian, KEPT, BOTH>(band, from, to),
+            Noise::Rademacher => self.add_noise::<Rademacher, KEPT, BOTH>(band, from, to),
+        }
+    }
+
+    #[inline(always)]
+    fn add_noise<Z: Draws, const KEPT: bool, const BOTH: bool>(
+        &self,
+        band: &Band,
+        from: &mut BandSums<W>,
+        to: &mut BandSums<W>,
+    ) {
+        let mut keeps = [[1f32; LANES]; BAND];
+        if let Some(keep) = &self.keep
+            && KEPT
+        {
+            keep.stream.keeps(band, keep.last, &mut keeps);
+        }
+        let mut noise = Z::begin(&self.stream, band.chunk, band.lanes);
+        for row in (0..band.rows).step_by(GROUP) {
+            noise.group(band.start + row);
+            for k in 0..GROUP.min(band.rows - row) {
+                let (from, to) = (&mut from[row + k], &mut to[row + k]);
+                for lane in 0..band.lanes {
+                    let mut z = noise.at(k, lane);
+                    if KEPT {
+                        z *= keeps[row + k][lane];
+                    }
+                    let z = W::noise(z);
+                    if BOTH {
+                        from[lane] = MulAdd::mul_add(self.from, z, from[lane]);
+                    }
+                    to[lane] = MulAdd::mul_add(self.to, z, to[lane]);
+                }
+            }
+        }
+    }
 }
 
-impl<A: Arithmetic> TypedSweep<A> {
-    /// The displacement that a band leaves, and the one it moves to, added to zeros.
-    fn sum(&self, level: SimdLevel, band: &Band, from: &mut Sums<A>, to: &mut Sums<A>) {
+impl<W: Weight> TypedSweep<W> {
+    fn is_linear(&self) -> bool {
+        !matches!(self.target, TypedTarget::Adaptive { .. })
+    }
+
+    /// Makes the target of a sum, if it is not the sum itself.
+    #[inline(always)]
+    fn aim(&self, band: &Band, to: &mut BandSums<W>) {
+        let zero = W::Acc::zero();
         match &self.target {
-            TypedTarget::Sum => self.sum_all(level, band, from, to),
+            TypedTarget::Sum => {}
             TypedTarget::Sign(rate) => {
-                self.sum_all(level, band, from, to);
-                let to = to[..band.rows].as_flattened_mut();
-                level.run(Signs { rate: *rate, to });
+                for value in to[..band.rows].iter_mut().flatten() {
+                    let sign = if *value > zero { *rate } else { -*rate };
+                    *value = if *value == zero { zero } else { sign };
+                }
             }
             TypedTarget::Adaptive {
                 rate,
                 epsilon,
                 moments,
             } => {
-                self.leave(level, band, from);
-                let (mut first, mut second) = (zeros(), zeros());
-                for (estimate, weights) in moments.iter().enumerate() {
-                    let mut gradient = zeros();
-                    if self.estimate(estimate, level, band, &mut gradient) {
-                        level.run(Moments {
-                            weights: *weights,
-                            gradient: gradient[..band.rows].as_flattened(),
-                            first: first[..band.rows].as_flattened_mut(),
-                            second: second[..band.rows].as_flattened_mut(),
-                        });
+                let zeros = [[zero; LANES]; BAND];
+                let (mut first, mut second, mut unused) = (zeros, zeros, zeros);
+                for (estimate, [weight, weight_of_square]) in moments.iter().enumerate() {
+                    let mut gradient = zeros;
+                    let mut any = false;
+                    for term in &self.terms {
+                        if term.estimate == estimate {
+                            any = true;
+                            term.add::<true, false>(band, &mut unused, &mut gradient);
+                        }
+                    }
+                    for product in &self.products {
+                        if product.estimate == estimate {
+                            any = true;
+                            product.add_to::<true>(band, &mut gradient);
+                        }
+                    }
+                    for scaled in &self.scaled {
+                        if scaled.estimate == estimate {
+                            any = true;
+                            scaled.add(band, &mut unused, &mut gradient);
+                        }
+                    }
+                    if !any {
+                        continue;
+                    }
+                    for row in 0..band.rows {
+                        for lane in 0..band.lanes {
+                            let g = gradient[row][lane];
+                            first[row][lane] = first[row][lane] + *weight * g;
+                            second[row][lane] = second[row][lane] + *weight_of_square * g * g;
+                        }
                     }
                 }
-                level.run(Quotients {
-                    rate: *rate,
-                    epsilon: *epsilon,
-                    first: first[..band.rows].as_flattened(),
-                    second: second[..band.rows].as_flattened(),
-                    to: to[..band.rows].as_flattened_mut(),
-                });
+                for row in 0..band.rows {
+                    for lane in 0..band.lanes {
+                        let (m, v) = (first[row][lane], second[row][lane]);
+                        to[row][lane] = *rate * m / (v.sqrt() + *epsilon);
+                    }
+                }
             }
-        }
-    }
-
-    fn sum_all(&self, level: SimdLevel, band: &Band, from: &mut Sums<A>, to: &mut Sums<A>) {
-        for term in &self.terms {
-            term.add(level, band, from, to);
-        }
-        for product in &self.products {
-            product.add_from(level, band, from);
-            product.add_to(level, band, to);
-        }
-        for scaled in &self.scaled {
-            scaled.add(level, band, from, to);
-        }
-    }
-
-    /// Of the displacement that is left only.
-    fn leave(&self, level: SimdLevel, band: &Band, from: &mut Sums<A>) {
-        let (zero, mut unused) = (A::zero(), zeros());
-        for term in self.terms.iter().filter(|term| term.from != zero) {
-            term.add(level, band, from, &mut unused);
-        }
-        for product in &self.products {
-            product.add_from(level, band, from);
-        }
-        for scaled in self.scaled.iter().filter(|scaled| scaled.from != zero) {
-            scaled.add(level, band, from, &mut unused);
-        }
-    }
-
-    /// One estimate of the gradient. Returns whether any noise belongs to it.
-    fn estimate(
-        &self,
-        number: usize,
-        level: SimdLevel,
-        band: &Band,
-        gradient: &mut Sums<A>,
-    ) -> bool {
-        let (mut any, mut unused) = (false, zeros());
-        for term in self.terms.iter().filter(|term| term.estimate == number) {
-            any = true;
-            term.add(level, band, &mut unused, gradient);
-        }
-        let products = self.products.iter();
-        for product in products.filter(|product| product.estimate == number) {
-            any = true;
-            product.add_to(level, band, gradient);
-        }
-        for scaled in self
-            .scaled
-            .iter()
-            .filter(|scaled| scaled.estimate == number)
-        {
-            any = true;
-            scaled.add(level, band, &mut unused, gradient);
-        }
-        any
-    }
-}
-
-/// The signs of a sum, times the rate.
-struct Signs<'a, A> {
-    rate: A,
-    to: &'a mut [A],
-}
-
-impl<A: Arithmetic> Kernel for Signs<'_, A> {
-    #[inline(always)]
-    fn run(self) {
-        let (rate, zero) = (self.rate, A::zero());
-        for value in self.to {
-            let sign = if *value > zero { rate } else { -rate };
-            *value = if *value == zero { zero } else { sign };
-        }
-    }
-}
-
-/// One more estimate in the moments.
-struct Moments<'a, A> {
-    weights: [A; 2],
-    gradient: &'a [A],
-    first: &'a mut [A],
-    second: &'a mut [A],
-}
-
-impl<A: Arithmetic> Kernel for Moments<'_, A> {
-    #[inline(always)]
-    fn run(self) {
-        let [weight, weight_of_square] = self.weights;
-        let moments = self.first.iter_mut().zip(self.second);
-        for (g, (first, second)) in self.gradient.iter().zip(moments) {
-            let g = *g;
-            *first = *first + weight * g;
-            *second = *second + weight_of_square * g * g;
-        }
-    }
-}
-
-/// `rate m / (sqrt(v) + epsilon)`.
-struct Quotients<'a, A> {
-    rate: A,
-    epsilon: A,
-    first: &'a [A],
-    second: &'a [A],
-    to: &'a mut [A],
-}
-
-impl<A: Arithmetic> Kernel for Quotients<'_, A> {
-    #[inline(always)]
-    fn run(self) {
-        let moments = self.first.iter().zip(self.second);
-        for (to, (m, v)) in self.to.iter_mut().zip(moments) {
-            *to = self.rate * *m / (v.sqrt() + self.epsilon);
         }
     }
 }

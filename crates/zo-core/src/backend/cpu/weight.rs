@@ -7,13 +7,9 @@ use num_traits::{Float, MulAdd};
 
 use super::half_bits;
 use crate::noise::LANES;
-use crate::noise::rows::BAND;
 
 /// A row of accumulators, at least f32.
 pub(crate) type Acc<W> = [<W as Weight>::Acc; LANES];
-
-/// A sum for each weight of a band.
-pub(crate) type Sums<A> = [[A; LANES]; BAND];
 
 /// A dtype the arithmetic can be done in.
 pub(crate) trait Arithmetic: Weight<Acc = Self> + Float + MulAdd<Output = Self> {}
