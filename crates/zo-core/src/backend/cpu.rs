@@ -1,5 +1,6 @@
 //! The CPU kernel: one sweep over a slice of weights.
 
+mod dense;
 mod few;
 mod half_bits;
 mod low_rank;
@@ -14,17 +15,20 @@ use std::marker::PhantomData;
 
 use rayon::prelude::*;
 
+use self::dense::{TypedKeep, TypedTerm};
 use self::few::{Along, Pair};
 pub(crate) use self::low_rank::{Factors, coordinates};
 use self::low_rank::{Product, sweep_thin};
 use self::magnitude::Threshold;
 use self::scaled::TypedScaled;
 pub(crate) use self::scaled::multiply;
-use self::sums::{ByChance, ChosenSums, General, KeptSums, PlainSums, StructuredSums};
+use self::sums::{ByChance, Chosen, Plain};
+use self::weight::Arithmetic;
 pub(crate) use self::weight::Weight;
-use super::{Keep, Sweep, Target};
+use super::{Sweep, Target};
 use crate::noise::rows::{CHUNK_ROWS, Gaussian, Rademacher, Stream};
-use crate::noise::{LANES, Noise, SimdLevel, TensorKey, last_kept, philox::RoundKeys};
+use crate::noise::simd::Kernel;
+use crate::noise::{LANES, Noise, SimdLevel, philox::RoundKeys};
 
 /// Weights in a chunk, the unit of work of a thread. A chunk's noise depends on its number only, so threads cannot change it.
 const CHUNK: usize = CHUNK_ROWS * LANES;
@@ -36,7 +40,7 @@ pub(crate) fn sweep_slice<W: Weight>(weights: &mut [W], sweep: &Sweep) {
 
 /// As [`sweep_slice`], at a given SIMD level. Every level gives the same bits.
 pub(crate) fn sweep_slice_at<W: Weight>(level: SimdLevel, weights: &mut [W], sweep: &Sweep) {
-    let sweep = TypedSweep::new(sweep);
+    let sweep = TypedSweep::new::<W>(sweep);
     let case = sweep.case();
     if matches!(case, Case::Thin) {
         return sweep_thin(level, weights, &sweep);
@@ -45,21 +49,14 @@ pub(crate) fn sweep_slice_at<W: Weight>(level: SimdLevel, weights: &mut [W], swe
     let run = |(chunk, weights): (usize, &mut [W])| {
         let (chunk, sweep) = (chunk as u64, &sweep);
         match case {
-            Case::Gaussian => level.run(Chunk::<W, Along<Gaussian>>::new(chunk, weights, sweep)),
-            Case::Rademacher => {
-                level.run(Chunk::<W, Along<Rademacher>>::new(chunk, weights, sweep))
-            }
-            Case::Gaussians => level.run(Chunk::<W, Pair<Gaussian>>::new(chunk, weights, sweep)),
-            Case::Rademachers => {
-                level.run(Chunk::<W, Pair<Rademacher>>::new(chunk, weights, sweep))
-            }
-            Case::Sums => level.run(Chunk::<W, PlainSums>::new(chunk, weights, sweep)),
-            Case::KeptSums => level.run(Chunk::<W, KeptSums>::new(chunk, weights, sweep)),
-            Case::ChosenSums => level.run(Chunk::<W, ChosenSums>::new(chunk, weights, sweep)),
+            Case::Gaussian => run::<W, Along<Gaussian>>(level, chunk, weights, sweep),
+            Case::Rademacher => run::<W, Along<Rademacher>>(level, chunk, weights, sweep),
+            Case::Gaussians => run::<W, Pair<Gaussian>>(level, chunk, weights, sweep),
+            Case::Rademachers => run::<W, Pair<Rademacher>>(level, chunk, weights, sweep),
+            Case::Sums => run::<W, Plain>(level, chunk, weights, sweep),
+            Case::Chosen => run::<W, Chosen>(level, chunk, weights, sweep),
+            Case::ByChance => run::<W, ByChance>(level, chunk, weights, sweep),
             Case::Thin => unreachable!("goes by rows of its matrix"),
-            Case::Structured => level.run(Chunk::<W, StructuredSums>::new(chunk, weights, sweep)),
-            Case::General => level.run(Chunk::<W, General>::new(chunk, weights, sweep)),
-            Case::Stochastic => level.run(Chunk::<W, ByChance>::new(chunk, weights, sweep)),
         }
     };
     if weights.len() <= CHUNK {
@@ -69,54 +66,45 @@ pub(crate) fn sweep_slice_at<W: Weight>(level: SimdLevel, weights: &mut [W], swe
     }
 }
 
+fn run<'a, W: Weight, N>(
+    level: SimdLevel,
+    chunk: u64,
+    weights: &'a mut [W],
+    sweep: &'a TypedSweep<W::Acc>,
+) where
+    Chunk<'a, W, N>: Kernel,
+{
+    level.run(Chunk {
+        level,
+        chunk,
+        weights,
+        sweep,
+        kind: PhantomData,
+    });
+}
+
 /// A [`Sweep`] in the arithmetic of one dtype.
-struct TypedSweep<W: Weight> {
-    decay: W::Acc,
+struct TypedSweep<A> {
+    decay: A,
     unperturbed: bool,
     displaces: bool,
-    terms: Vec<TypedTerm<W>>,
-    products: Vec<Product<W>>,
-    scaled: Vec<TypedScaled<W>>,
-    target: TypedTarget<W>,
-    threshold: Option<Threshold<W::Acc>>,
+    terms: Vec<TypedTerm<A>>,
+    products: Vec<Product<A>>,
+    scaled: Vec<TypedScaled<A>>,
+    target: TypedTarget<A>,
+    threshold: Option<Threshold<A>>,
     /// The bits of the last rounding, where it is stochastic.
     rounding: Option<Stream>,
 }
 
-struct TypedTerm<W: Weight> {
-    from: W::Acc,
-    to: W::Acc,
-    stream: Stream,
-    keep: Option<TypedKeep>,
-    estimate: usize,
-}
-
-struct TypedKeep {
-    stream: Stream,
-    last: u32,
-}
-
-impl TypedKeep {
-    fn new(keep: Keep, tensor: TensorKey) -> Self {
-        Self {
-            stream: Stream {
-                noise: Noise::Gaussian,
-                keys: RoundKeys::new(keep.seed),
-                tensor,
-            },
-            last: last_kept(keep.probability),
-        }
-    }
-}
-
 /// A [`Target`] in the arithmetic of one dtype.
-enum TypedTarget<W: Weight> {
+enum TypedTarget<A> {
     Sum,
-    Sign(W::Acc),
+    Sign(A),
     Adaptive {
-        rate: W::Acc,
-        epsilon: W::Acc,
-        moments: Vec<[W::Acc; 2]>,
+        rate: A,
+        epsilon: A,
+        moments: Vec<[A; 2]>,
     },
 }
 
@@ -129,64 +117,55 @@ enum Case {
     /// Two: the update of a step and the displacement of the next, or the candidates of a guiding vector.
     Gaussians,
     Rademachers,
-    /// Several of them.
-    Sums,
-    /// Some of them on random elements.
-    KeptSums,
-    /// On elements chosen by magnitude.
-    ChosenSums,
     /// Noise of low rank in one basis, and nothing else.
     Thin,
-    /// With noise of low rank, or scaled by a curvature.
-    Structured,
-    /// Any of these at once, or a target that is not a sum.
-    General,
+    /// Whatever else adds up, and targets that are made of sums.
+    Sums,
+    /// On elements chosen by magnitude.
+    Chosen,
     /// Any of these, with stochastic rounding.
-    Stochastic,
+    ByChance,
 }
 
-impl<W: Weight> TypedSweep<W> {
+impl<A: Arithmetic> TypedSweep<A> {
     fn case(&self) -> Case {
         use Noise::{Gaussian, Rademacher};
         if self.rounding.is_some() {
-            return Case::Stochastic;
+            return Case::ByChance;
         }
-        let kept = self.terms.iter().any(|term| term.keep.is_some());
-        if !(self.products.is_empty() && self.scaled.is_empty()) {
-            let kept = kept || self.products.iter().any(|product| product.keep.is_some());
-            return match (&self.target, &self.threshold) {
-                (TypedTarget::Sum, None) if !kept => {
-                    let alone = self.terms.is_empty() && self.scaled.is_empty();
-                    match alone && self.products.len() == 1 {
-                        true => Case::Thin,
-                        false => Case::Structured,
-                    }
-                }
-                _ => Case::General,
-            };
+        if self.threshold.is_some() {
+            return Case::Chosen;
         }
-        let few = self.terms.iter().take(3).map(|t| t.stream.noise);
-        match (&few.collect::<Vec<_>>()[..], &self.target, &self.threshold) {
-            ([Gaussian], TypedTarget::Sum, None) if !kept => Case::Gaussian,
-            ([Rademacher], TypedTarget::Sum, None) if !kept => Case::Rademacher,
-            ([Gaussian, Gaussian], TypedTarget::Sum, None) if !kept => Case::Gaussians,
-            ([Rademacher, Rademacher], TypedTarget::Sum, None) if !kept => Case::Rademachers,
-            (_, TypedTarget::Sum, None) if !kept => Case::Sums,
-            (_, TypedTarget::Sum, None) => Case::KeptSums,
-            (_, TypedTarget::Sum, Some(_)) if !kept => Case::ChosenSums,
-            _ => Case::General,
+        let structured = !self.scaled.is_empty() || self.products.len() > 1;
+        let masked = |keep: &Option<TypedKeep>| keep.is_some();
+        if structured
+            || !matches!(self.target, TypedTarget::Sum)
+            || self.terms.iter().any(|term| masked(&term.keep))
+            || self.products.iter().any(|product| masked(&product.keep))
+        {
+            return Case::Sums;
+        }
+        let few = self.terms.iter().take(3).map(|term| term.stream.noise);
+        match (&few.collect::<Vec<_>>()[..], self.products.len()) {
+            ([], 1) => Case::Thin,
+            ([Gaussian], 0) => Case::Gaussian,
+            ([Rademacher], 0) => Case::Rademacher,
+            ([Gaussian, Gaussian], 0) => Case::Gaussians,
+            ([Rademacher, Rademacher], 0) => Case::Rademachers,
+            _ => Case::Sums,
         }
     }
 
-    fn new(sweep: &Sweep) -> Self {
+    /// For weights of dtype `W`.
+    fn new<W: Weight<Acc = A>>(sweep: &Sweep) -> Self {
         let stream = |noise, seed| Stream {
             noise,
             keys: RoundKeys::new(seed),
             tensor: sweep.tensor,
         };
         let terms = sweep.terms.iter().map(|term| TypedTerm {
-            from: W::acc(term.from),
-            to: W::acc(term.to),
+            from: A::acc(term.from),
+            to: A::acc(term.to),
             stream: stream(term.noise, term.seed),
             keep: term.keep.map(|keep| TypedKeep::new(keep, sweep.tensor)),
             estimate: term.estimate as usize,
@@ -195,19 +174,19 @@ impl<W: Weight> TypedSweep<W> {
         let scaled = scaled.map(|scaled| TypedScaled::new(scaled, sweep.tensor));
         let target = match &sweep.target {
             Target::Sum => TypedTarget::Sum,
-            Target::Sign { rate } => TypedTarget::Sign(W::acc(*rate)),
+            Target::Sign { rate } => TypedTarget::Sign(A::acc(*rate)),
             Target::Adaptive {
                 rate,
                 epsilon,
                 moments,
             } => TypedTarget::Adaptive {
-                rate: W::acc(*rate),
-                epsilon: W::acc(*epsilon),
+                rate: A::acc(*rate),
+                epsilon: A::acc(*epsilon),
                 moments: moments.iter().map(|pair| pair.map(W::acc)).collect(),
             },
         };
         Self {
-            decay: W::acc(sweep.decay),
+            decay: A::acc(sweep.decay),
             unperturbed: sweep.starts_unperturbed(),
             displaces: sweep.displaces,
             terms: terms.collect(),
@@ -225,21 +204,11 @@ impl<W: Weight> TypedSweep<W> {
 
 /// A kernel for the weights of one chunk, `N` saying what it is made for.
 struct Chunk<'a, W: Weight, N> {
+    level: SimdLevel,
     chunk: u64,
     weights: &'a mut [W],
-    sweep: &'a TypedSweep<W>,
+    sweep: &'a TypedSweep<W::Acc>,
     kind: PhantomData<N>,
-}
-
-impl<'a, W: Weight, N> Chunk<'a, W, N> {
-    fn new(chunk: u64, weights: &'a mut [W], sweep: &'a TypedSweep<W>) -> Self {
-        Self {
-            chunk,
-            weights,
-            sweep,
-            kind: PhantomData,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ pub(crate) const CHUNK_ROWS: usize = 128;
 pub(crate) const BAND: usize = 32;
 
 /// Some rows of a chunk, [`BAND`] at most.
+#[derive(Clone, Copy)]
 pub(crate) struct Band {
     pub(crate) chunk: u64,
     /// The first row, a multiple of [`BAND`].
@@ -33,6 +34,16 @@ pub(crate) struct Band {
 }
 
 impl Band {
+    /// A copy whose bounds the optimizer knows. In a function that is given a reference it does not, and loops over lanes do not vectorise.
+    #[inline(always)]
+    pub(crate) fn bounded(&self) -> Self {
+        Self {
+            rows: self.rows.min(BAND),
+            lanes: self.lanes.min(LANES),
+            ..*self
+        }
+    }
+
     /// The number of its first tile of `values` rows.
     #[inline(always)]
     fn first_tile(&self, values: usize) -> u64 {

@@ -44,7 +44,7 @@ impl SimdLevel {
         *BEST.get_or_init(|| Self::available().last().copied().unwrap_or(Self::Baseline))
     }
 
-    /// Runs `kernel`, inlined into a function compiled for this level.
+    /// Runs `kernel`, inlined into a function compiled for this level, and that into nothing: kernels may run others.
     ///
     /// # Panics
     /// If the machine cannot run this level.
@@ -53,7 +53,7 @@ impl SimdLevel {
     pub(crate) fn run(self, kernel: impl Kernel) {
         assert!(self <= Self::best(), "this machine has no {self:?}");
         match self {
-            Self::Baseline => kernel.run(),
+            Self::Baseline => run_baseline(kernel),
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `best` has found the features on this machine.
             Self::Avx2 => unsafe { run_avx2(kernel) },
@@ -64,19 +64,26 @@ impl SimdLevel {
     }
 }
 
-/// Work that is compiled once for each level. `run` must be `#[inline(always)]`, and so must all it calls.
+/// Work that is compiled once for each level. `run` must be `#[inline(always)]`, and so must all it calls but other kernels.
 pub(crate) trait Kernel {
     fn run(self);
 }
 
+#[inline(never)]
+fn run_baseline(kernel: impl Kernel) {
+    kernel.run();
+}
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
+#[inline(never)]
 fn run_avx2(kernel: impl Kernel) {
     kernel.run();
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")]
+#[inline(never)]
 fn run_avx512(kernel: impl Kernel) {
     kernel.run();
 }

@@ -4,10 +4,11 @@ use std::marker::PhantomData;
 
 use num_traits::MulAdd;
 
+use super::Chunk;
+use super::dense::TypedTerm;
 use super::moves::{Change, Rows, move_by};
 use super::round::Nearest;
 use super::weight::Weight;
-use super::{Chunk, TypedTerm};
 use crate::noise::rows::{Draws, GROUP, lanes};
 use crate::noise::simd::Kernel;
 
@@ -35,13 +36,13 @@ impl<W: Weight, Z: Draws> Kernel for Chunk<'_, W, Along<Z>> {
     }
 }
 
-struct One<'a, W: Weight, Z> {
-    term: &'a TypedTerm<W>,
+struct One<'a, A, Z> {
+    term: &'a TypedTerm<A>,
     noise: &'a Z,
     k: usize,
 }
 
-impl<W: Weight, Z: Draws> Change<W> for One<'_, W, Z> {
+impl<W: Weight, Z: Draws> Change<W> for One<'_, W::Acc, Z> {
     #[inline(always)]
     fn at(&self, lane: usize) -> (W::Acc, W::Acc) {
         let z = W::noise(self.noise.at(self.k, lane));
@@ -77,13 +78,13 @@ impl<W: Weight, Z: Draws> Kernel for Chunk<'_, W, Pair<Z>> {
     }
 }
 
-struct Two<'a, W: Weight, Z> {
-    terms: [&'a TypedTerm<W>; 2],
+struct Two<'a, A, Z> {
+    terms: [&'a TypedTerm<A>; 2],
     noise: &'a [Z; 2],
     k: usize,
 }
 
-impl<W: Weight, Z: Draws> Change<W> for Two<'_, W, Z> {
+impl<W: Weight, Z: Draws> Change<W> for Two<'_, W::Acc, Z> {
     #[inline(always)]
     fn at(&self, lane: usize) -> (W::Acc, W::Acc) {
         let ([a, b], [y, z]) = (self.terms, self.noise);

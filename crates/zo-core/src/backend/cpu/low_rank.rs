@@ -3,18 +3,18 @@
 use num_traits::{MulAdd, Zero};
 use rayon::prelude::*;
 
+use super::dense::{Multipliers, TypedKeep};
 use super::moves::{Between, Rows, move_by};
 use super::round::Nearest;
-use super::sums::BandSums;
-use super::weight::{Acc, Arithmetic, Weight};
-use super::{TypedKeep, TypedSweep, sweep_slice};
+use super::weight::{Arithmetic, Sums, Weight};
+use super::{TypedSweep, sweep_slice};
 use crate::backend::{LowRankTerm, Sweep, SweepTerm, Target};
-use crate::noise::rows::{BAND, Band, CHUNK_ROWS, lanes};
+use crate::noise::rows::{Band, CHUNK_ROWS, lanes};
 use crate::noise::simd::Kernel;
 use crate::noise::{Basis, LANES, SimdLevel, TensorKey};
 
 /// The sum of the terms of one basis (of one estimate, on one choice of elements): `L R`, before and after the move.
-pub(super) struct Product<W: Weight> {
+pub(super) struct Product<A> {
     pub(super) estimate: usize,
     pub(super) keep: Option<TypedKeep>,
     /// Rows and columns of the matrix.
@@ -22,14 +22,14 @@ pub(super) struct Product<W: Weight> {
     columns: usize,
     rank: usize,
     /// The left factors, m x r; `None` for zero.
-    from: Option<Vec<W::Acc>>,
-    to: Option<Vec<W::Acc>>,
+    pub(super) from: Option<Vec<A>>,
+    pub(super) to: Option<Vec<A>>,
     /// The right factor, r x n.
-    right: Vec<W::Acc>,
+    right: Vec<A>,
 }
 
 /// The products of a [shaped](Sweep::shaped) sweep.
-pub(super) fn products<W: Weight>(sweep: &Sweep) -> Vec<Product<W>> {
+pub(super) fn products<A: Arithmetic>(sweep: &Sweep) -> Vec<Product<A>> {
     // Sorted, so that the terms of a product follow each other.
     let together = |a: &LowRankTerm, b: &LowRankTerm| {
         let of = |low: &LowRankTerm| (low.term.estimate, low.term.keep);
@@ -105,18 +105,18 @@ impl Factors {
     }
 }
 
-impl<W: Weight> Product<W> {
+impl<A: Arithmetic> Product<A> {
     fn new(sweep: &Sweep, terms: &[LowRankTerm]) -> Self {
         let LowRankTerm { basis, term, .. } = &terms[0];
         let place = (basis, sweep.tensor, &*sweep.shape);
-        let from = coordinates::<W::Acc>(place, terms, |term| term.from);
-        let to = coordinates::<W::Acc>(place, terms, |term| term.to);
+        let from = coordinates::<A>(place, terms, |term| term.from);
+        let to = coordinates::<A>(place, terms, |term| term.to);
         let estimate = term.estimate as usize;
         let keep = term.keep.map(|keep| TypedKeep::new(keep, sweep.tensor));
         let Some(frame) = basis.frame(sweep.tensor, &sweep.shape) else {
             // Elements that are given as numbers: one row of each sum, times 1 or 0.
             let columns = sweep.shape.iter().product();
-            let (zero, one) = (W::Acc::zero(), W::acc(1.0));
+            let (zero, one) = (A::zero(), A::acc(1.0));
             let rows = [
                 from.is_some().then(|| vec![one, zero]),
                 to.is_some().then(|| vec![zero, one]),
@@ -134,11 +134,10 @@ impl<W: Weight> Product<W> {
                 right: sums.concat(),
             };
         };
-        let widen =
-            |factor: &[f32]| -> Vec<W::Acc> { factor.iter().map(|x| W::noise(*x)).collect() };
+        let widen = |factor: &[f32]| -> Vec<A> { factor.iter().map(|x| A::noise(*x)).collect() };
         let [rows, columns] = frame.matrix;
         let left = frame.left.as_deref().map(&widen);
-        let turn = |coordinates: Vec<W::Acc>| match &left {
+        let turn = |coordinates: Vec<A>| match &left {
             None => coordinates,
             Some(left) => times(left, &coordinates, basis.rank()),
         };
@@ -154,38 +153,25 @@ impl<W: Weight> Product<W> {
         }
     }
 
-    #[inline(always)]
-    pub(super) fn add_from<const KEPT: bool>(&self, band: &Band, sums: &mut BandSums<W>) {
-        if let Some(left) = &self.from {
-            self.add::<KEPT>(left, band, sums);
-        }
-    }
-
-    #[inline(always)]
-    pub(super) fn add_to<const KEPT: bool>(&self, band: &Band, sums: &mut BandSums<W>) {
-        if let Some(left) = &self.to {
-            self.add::<KEPT>(left, band, sums);
-        }
-    }
-
-    /// Adds the product, 0 where a random mask keeps the weights still, to the sums.
-    #[inline(always)]
-    fn add<const KEPT: bool>(&self, left: &[W::Acc], band: &Band, sums: &mut BandSums<W>) {
-        let mut keeps = [[1f32; LANES]; BAND];
-        if let Some(keep) = &self.keep
-            && KEPT
-        {
-            keep.stream.keeps(band, keep.last, &mut keeps);
-        }
-        let mut place = self.place(band.chunk, band.start);
-        for (sums, keeps) in sums[..band.rows].iter_mut().zip(&keeps) {
-            let product = self.next(left, &mut place, band.lanes);
-            for lane in 0..band.lanes {
-                let product = match KEPT {
-                    true => product[lane] * W::noise(keeps[lane]),
-                    false => product[lane],
-                };
-                sums[lane] = sums[lane] + product;
+    /// Adds products with these left factors, 0 where a random mask keeps the weights still, to sums.
+    pub(super) fn add<const N: usize>(
+        &self,
+        level: SimdLevel,
+        band: &Band,
+        left: [&Option<Vec<A>>; N],
+        sums: &mut Sums<A, N>,
+    ) {
+        let keeps = self.keep.as_ref().map(|keep| keep.multipliers(level, band));
+        for (number, left) in left.into_iter().enumerate() {
+            if let Some(left) = left {
+                level.run(Add {
+                    product: self,
+                    left,
+                    keeps: keeps.as_ref(),
+                    band,
+                    sums,
+                    number,
+                });
             }
         }
     }
@@ -199,9 +185,9 @@ impl<W: Weight> Product<W> {
 
     /// The product at a row of weights, the first being at `place`, which moves on. Padding beyond the last row of the matrix is 0.
     #[inline(always)]
-    fn next(&self, left: &[W::Acc], place: &mut [usize; 2], lanes: usize) -> Acc<W> {
+    fn next(&self, left: &[A], place: &mut [usize; 2], lanes: usize) -> [A; LANES] {
         let [i, j] = place;
-        let mut product = [W::Acc::zero(); LANES];
+        let mut product = [A::zero(); LANES];
         let mut lane = 0;
         while lane < lanes && *i < self.rows {
             let left = &left[*i * self.rank..][..self.rank];
@@ -217,7 +203,7 @@ impl<W: Weight> Product<W> {
 
     /// All lanes of a row of both products, from column `j` on.
     #[inline(always)]
-    fn both(&self, left: [&[W::Acc]; 2], j: usize, from: &mut Acc<W>, to: &mut Acc<W>) {
+    fn both(&self, left: [&[A]; 2], j: usize, from: &mut [A; LANES], to: &mut [A; LANES]) {
         let mut k = 0;
         while k < self.rank {
             k += match self.rank - k {
@@ -233,10 +219,10 @@ impl<W: Weight> Product<W> {
     #[inline(always)]
     fn terms<const N: usize>(
         &self,
-        [a, b]: [&[W::Acc]; 2],
+        [a, b]: [&[A]; 2],
         [k, j]: [usize; 2],
-        from: &mut Acc<W>,
-        to: &mut Acc<W>,
+        from: &mut [A; LANES],
+        to: &mut [A; LANES],
     ) -> usize {
         let mut right = [&self.right[..LANES]; N];
         for (n, right) in right.iter_mut().enumerate() {
@@ -256,11 +242,40 @@ impl<W: Weight> Product<W> {
 
     /// Part of a row of the product, from column `j` on.
     #[inline(always)]
-    fn part(&self, left: &[W::Acc], j: usize, product: &mut [W::Acc]) {
+    fn part(&self, left: &[A], j: usize, product: &mut [A]) {
         for (left, right) in left.iter().zip(self.right.chunks_exact(self.columns)) {
             let right = &right[j..][..product.len()];
             for (sum, right) in product.iter_mut().zip(right) {
                 *sum = MulAdd::mul_add(*left, *right, *sum);
+            }
+        }
+    }
+}
+
+/// A product on a band, added to one of the sums.
+struct Add<'a, A, const N: usize> {
+    product: &'a Product<A>,
+    left: &'a [A],
+    keeps: Option<&'a Multipliers>,
+    band: &'a Band,
+    sums: &'a mut Sums<A, N>,
+    number: usize,
+}
+
+impl<A: Arithmetic, const N: usize> Kernel for Add<'_, A, N> {
+    #[inline(always)]
+    fn run(self) {
+        let (product, band) = (self.product, self.band.bounded());
+        let mut place = product.place(band.chunk, band.start);
+        for (row, sums) in self.sums[..band.rows].iter_mut().enumerate() {
+            let mut values = product.next(self.left, &mut place, band.lanes);
+            if let Some(keeps) = self.keeps {
+                for (value, keep) in values.iter_mut().zip(&keeps[row]) {
+                    *value = *value * A::noise(*keep);
+                }
+            }
+            for (sum, value) in sums[self.number].iter_mut().zip(values) {
+                *sum = *sum + value;
             }
         }
     }
@@ -273,7 +288,11 @@ const ELEMENTS: usize = 1 << 17;
 
 /// The sweep along one product and nothing else: the passes of a step with noise of low rank. Goes by rows and columns of the matrix, and not by
 /// chunks, so that the right factor is not read anew for each row.
-pub(super) fn sweep_thin<W: Weight>(level: SimdLevel, weights: &mut [W], sweep: &TypedSweep<W>) {
+pub(super) fn sweep_thin<W: Weight>(
+    level: SimdLevel,
+    weights: &mut [W],
+    sweep: &TypedSweep<W::Acc>,
+) {
     let product = &sweep.products[0];
     // A tensor may have no elements.
     let columns = product.columns.max(1);
@@ -298,7 +317,7 @@ struct Aligned<T>(T);
 struct Thin<'a, W: Weight> {
     first: usize,
     weights: &'a mut [W],
-    sweep: &'a TypedSweep<W>,
+    sweep: &'a TypedSweep<W::Acc>,
     /// A row of the left factor of zero.
     nothing: &'a [W::Acc],
 }

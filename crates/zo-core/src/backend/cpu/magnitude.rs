@@ -68,7 +68,7 @@ impl<A: Float> Threshold<A> {
 pub(super) fn move_chosen<W: Weight>(
     row: &mut [W; LANES],
     lanes: usize,
-    sweep: &TypedSweep<W>,
+    sweep: &TypedSweep<W::Acc>,
     threshold: &Threshold<W::Acc>,
     round: impl Round<W>,
     change: &impl Change<W>,

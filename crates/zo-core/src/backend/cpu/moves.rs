@@ -73,21 +73,22 @@ impl<W: Weight> Change<W> for Between<'_, W> {
 pub(super) fn move_by<W: Weight>(
     row: &mut [W; LANES],
     lanes: usize,
-    sweep: &TypedSweep<W>,
+    sweep: &TypedSweep<W::Acc>,
     round: impl Round<W>,
     change: &impl Change<W>,
 ) {
+    let decay = sweep.decay;
     if sweep.unperturbed {
         for (lane, w) in row[..lanes].iter_mut().enumerate() {
             let (_, to) = change.at(lane);
-            let new = MulAdd::mul_add(sweep.decay, w.widen(), to);
+            let new = MulAdd::mul_add(decay, w.widen(), to);
             *w = round.narrow(new, lane);
         }
     } else {
         for (lane, w) in row[..lanes].iter_mut().enumerate() {
             let (from, to) = change.at(lane);
             let theta = W::rounded(w.widen() - from);
-            *w = round.narrow(MulAdd::mul_add(sweep.decay, theta, to), lane);
+            *w = round.narrow(MulAdd::mul_add(decay, theta, to), lane);
         }
     }
 }

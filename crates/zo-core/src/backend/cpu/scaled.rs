@@ -1,22 +1,22 @@
 //! Along noise that a curvature scales.
 
-use num_traits::MulAdd;
 use rayon::prelude::*;
 
-use super::sums::BandSums;
-use super::weight::Weight;
+use super::dense::{self, Multipliers};
+use super::weight::{Arithmetic, Sums, zeros};
 use super::{CHUNK, Sweep, sweep_slice};
 use crate::backend::ScaledTerm;
 use crate::noise::curvature::{Factor, OnTensor, adding};
 use crate::noise::philox::RoundKeys;
-use crate::noise::rows::{BAND, Band, CHUNK_ROWS, Draws, GROUP, Gaussian, Rademacher, Row, Stream};
-use crate::noise::{LANES, Noise, TensorKey};
+use crate::noise::rows::{BAND, Band, CHUNK_ROWS, Stream};
+use crate::noise::simd::Kernel;
+use crate::noise::{LANES, SimdLevel, TensorKey};
 
 /// A [`ScaledTerm`] in the arithmetic of one dtype.
-pub(super) struct TypedScaled<W: Weight> {
+pub(super) struct TypedScaled<A> {
     pub(super) estimate: usize,
-    pub(super) from: W::Acc,
-    to: W::Acc,
+    pub(super) from: A,
+    pub(super) to: A,
     stream: Stream,
     scale: Scale,
 }
@@ -54,63 +54,75 @@ impl TypedFactor {
     }
 
     /// Multiplies `h` by the factor.
-    #[inline(always)]
-    fn multiply(&self, band: &Band, h: &mut [Row; BAND]) {
+    fn multiply(&self, level: SimdLevel, band: &Band, h: &mut Multipliers) {
         let mut factor = [[self.keep; LANES]; BAND];
         for (weight, draws) in &self.squares {
-            let mut sum = [[0f32; LANES]; BAND];
+            let mut sum = zeros();
             for (coefficient, stream) in draws {
-                match stream.noise {
-                    Noise::Gaussian => add::<Gaussian>(stream, *coefficient, band, &mut sum),
-                    Noise::Rademacher => add::<Rademacher>(stream, *coefficient, band, &mut sum),
-                }
+                dense::add(level, stream, [*coefficient], None, band, &mut sum);
             }
-            for (factor, sum) in factor[..band.rows].iter_mut().zip(&sum) {
-                for (factor, d) in factor[..band.lanes].iter_mut().zip(sum) {
-                    *factor += *weight * (*d * *d);
-                }
-            }
+            level.run(AddSquares {
+                weight: *weight,
+                of: sum[..band.rows].as_flattened().as_flattened(),
+                to: factor[..band.rows].as_flattened_mut(),
+            });
         }
-        for (h, factor) in h[..band.rows].iter_mut().zip(&factor) {
-            for (h, factor) in h[..band.lanes].iter_mut().zip(factor) {
-                *h *= *factor;
-            }
+        level.run(Multiply {
+            by: factor[..band.rows].as_flattened(),
+            h: h[..band.rows].as_flattened_mut(),
+        });
+    }
+}
+
+struct AddSquares<'a> {
+    weight: f32,
+    of: &'a [f32],
+    to: &'a mut [f32],
+}
+
+impl Kernel for AddSquares<'_> {
+    #[inline(always)]
+    fn run(self) {
+        for (sum, d) in self.to.iter_mut().zip(self.of) {
+            *sum += self.weight * (*d * *d);
         }
     }
 }
 
-/// Adds a multiple of a noise vector.
-#[inline(always)]
-fn add<Z: Draws>(stream: &Stream, coefficient: f32, band: &Band, sum: &mut [Row; BAND]) {
-    each::<Z>(stream, band, |row, lane, z| {
-        sum[row][lane] = coefficient.mul_add(z, sum[row][lane]);
-    });
+struct Multiply<'a> {
+    by: &'a [f32],
+    h: &'a mut [f32],
 }
 
-/// Calls `take` with the row, the lane and the value of each element of a band.
-#[inline(always)]
-fn each<Z: Draws>(stream: &Stream, band: &Band, mut take: impl FnMut(usize, usize, f32)) {
-    let mut noise = Z::begin(stream, band.chunk, band.lanes);
-    for row in (0..band.rows).step_by(GROUP) {
-        noise.group(band.start + row);
-        for k in 0..GROUP.min(band.rows - row) {
-            for lane in 0..band.lanes {
-                take(row + k, lane, noise.at(k, lane));
-            }
+impl Kernel for Multiply<'_> {
+    #[inline(always)]
+    fn run(self) {
+        for (h, factor) in self.h.iter_mut().zip(self.by) {
+            *h *= *factor;
+        }
+    }
+}
+
+struct InverseRoots<'a>(&'a mut [f32]);
+
+impl Kernel for InverseRoots<'_> {
+    #[inline(always)]
+    fn run(self) {
+        for h in self.0 {
+            *h = 1.0 / h.sqrt();
         }
     }
 }
 
 impl Scale {
-    /// `1 / sqrt(H)`.
-    #[inline(always)]
-    fn of(&self, band: &Band) -> [Row; BAND] {
+    /// `1 / sqrt(H)`, except where H is 1 everywhere.
+    fn multipliers(&self, level: SimdLevel, band: &Band) -> Option<Multipliers> {
         let mut h = [[1f32; LANES]; BAND];
         match self {
-            Self::One => return h,
+            Self::One => return None,
             Self::Seeds(factors) => {
                 for factor in factors {
-                    factor.multiply(band, &mut h);
+                    factor.multiply(level, band, &mut h);
                 }
             }
             Self::Kept(values) => {
@@ -121,16 +133,12 @@ impl Scale {
                 }
             }
         }
-        for h in &mut h[..band.rows] {
-            for h in &mut h[..band.lanes] {
-                *h = 1.0 / h.sqrt();
-            }
-        }
-        h
+        level.run(InverseRoots(h[..band.rows].as_flattened_mut()));
+        Some(h)
     }
 }
 
-impl<W: Weight> TypedScaled<W> {
+impl<A: Arithmetic> TypedScaled<A> {
     pub(super) fn new(scaled: &ScaledTerm, tensor: TensorKey) -> Self {
         let ScaledTerm { curvature, term } = scaled;
         let scale = match curvature.on(tensor) {
@@ -145,8 +153,8 @@ impl<W: Weight> TypedScaled<W> {
         };
         Self {
             estimate: term.estimate as usize,
-            from: W::acc(term.from),
-            to: W::acc(term.to),
+            from: A::acc(term.from),
+            to: A::acc(term.to),
             stream: Stream {
                 noise: term.noise,
                 keys: RoundKeys::new(term.seed),
@@ -156,24 +164,17 @@ impl<W: Weight> TypedScaled<W> {
         }
     }
 
-    /// Adds its noise to the sums, times `from` and times `to`.
-    #[inline(always)]
-    pub(super) fn add(&self, band: &Band, from: &mut BandSums<W>, to: &mut BandSums<W>) {
-        match self.stream.noise {
-            Noise::Gaussian => self.add_noise::<Gaussian>(band, from, to),
-            Noise::Rademacher => self.add_noise::<Rademacher>(band, from, to),
-        }
-    }
-
-    #[inline(always)]
-    fn add_noise<Z: Draws>(&self, band: &Band, from: &mut BandSums<W>, to: &mut BandSums<W>) {
-        let scale = self.scale.of(band);
-        each::<Z>(&self.stream, band, |row, lane, z| {
-            let z = W::noise(z * scale[row][lane]);
-            let (from, to) = (&mut from[row][lane], &mut to[row][lane]);
-            *from = MulAdd::mul_add(self.from, z, *from);
-            *to = MulAdd::mul_add(self.to, z, *to);
-        });
+    /// Adds its noise to sums, with a coefficient for each.
+    pub(super) fn add<const N: usize>(
+        &self,
+        level: SimdLevel,
+        band: &Band,
+        coefficients: [A; N],
+        sums: &mut Sums<A, N>,
+    ) {
+        let multipliers = self.scale.multipliers(level, band);
+        let multipliers = multipliers.as_ref();
+        dense::add(level, &self.stream, coefficients, multipliers, band, sums);
     }
 }
 

@@ -1,41 +1,23 @@
 //! Along any number of noise vectors, with masks and targets of every kind.
 
-use num_traits::{Float, MulAdd, Zero};
-
 use super::magnitude::move_chosen;
 use super::moves::{Between, Rows, move_by};
 use super::round::{Nearest, Round, Stochastic};
-use super::weight::{Acc, Weight};
-use super::{Chunk, TypedSweep, TypedTarget, TypedTerm};
-use crate::noise::rows::{BAND, Band, Draws, GROUP, Gaussian, Rademacher, lanes};
+use super::weight::{Arithmetic, Sums, Weight, zeros};
+use super::{Chunk, TypedSweep, TypedTarget};
+use crate::noise::rows::{BAND, Band, lanes};
 use crate::noise::simd::Kernel;
-use crate::noise::{LANES, Noise};
+use crate::noise::{LANES, SimdLevel};
 
-pub(super) type PlainSums = Sums<false, false, false, false, false>;
-pub(super) type KeptSums = Sums<true, false, false, false, false>;
-pub(super) type ChosenSums = Sums<false, true, false, false, false>;
-pub(super) type StructuredSums = Sums<false, false, false, false, true>;
-pub(super) type General = Sums<true, true, true, false, true>;
-pub(super) type ByChance = Sums<true, true, true, true, true>;
+pub(super) type Plain = BySums<false, false>;
+pub(super) type Chosen = BySums<true, false>;
+pub(super) type ByChance = BySums<true, true>;
 
-/// By sums of noise vectors. Each flag says what may occur: terms on random elements, elements chosen by magnitude, targets that are not
-/// sums, stochastic rounding, terms of low rank or scaled by a curvature.
-pub(super) struct Sums<
-    const KEPT: bool,
-    const CHOSEN: bool,
-    const AIMED: bool,
-    const STOCHASTIC: bool,
-    const STRUCTURED: bool,
->;
+/// By sums of noise vectors. Each flag says what may occur: elements chosen by magnitude, stochastic rounding.
+pub(super) struct BySums<const CHOSEN: bool, const STOCHASTIC: bool>;
 
-impl<
-    W,
-    const KEPT: bool,
-    const CHOSEN: bool,
-    const AIMED: bool,
-    const STOCHASTIC: bool,
-    const STRUCTURED: bool,
-> Kernel for Chunk<'_, W, Sums<KEPT, CHOSEN, AIMED, STOCHASTIC, STRUCTURED>>
+impl<W, const CHOSEN: bool, const STOCHASTIC: bool> Kernel
+    for Chunk<'_, W, BySums<CHOSEN, STOCHASTIC>>
 where
     W: Weight,
 {
@@ -49,29 +31,8 @@ where
                 rows: BAND.min(rows.len() - start),
                 lanes,
             };
-            let zero = [[W::Acc::zero(); LANES]; BAND];
-            let (mut from, mut to) = (zero, zero);
-            for term in &sweep.terms {
-                if !AIMED || sweep.is_linear() || term.from != W::Acc::zero() {
-                    term.add::<KEPT, true>(&band, &mut from, &mut to);
-                }
-            }
-            if STRUCTURED {
-                for product in &sweep.products {
-                    product.add_from::<KEPT>(&band, &mut from);
-                    if !AIMED || sweep.is_linear() {
-                        product.add_to::<KEPT>(&band, &mut to);
-                    }
-                }
-                for scaled in &sweep.scaled {
-                    if !AIMED || sweep.is_linear() || scaled.from != W::Acc::zero() {
-                        scaled.add(&band, &mut from, &mut to);
-                    }
-                }
-            }
-            if AIMED {
-                sweep.aim(&band, &mut to);
-            }
+            let mut sums = zeros();
+            sweep.sum(self.level, &band, &mut sums);
             let mut bits = [[0; LANES]; BAND];
             if let Some(stream) = &sweep.rounding
                 && STOCHASTIC
@@ -79,10 +40,12 @@ where
                 stream.rounding(&band, &mut bits);
             }
             for k in 0..band.rows {
+                // A copy: other functions know the sums, for all the compiler knows they overlap with the weights.
+                let [from, to] = sums[k];
                 let row = rows.row(start + k);
                 let change = Between {
-                    from: &from[k],
-                    to: &to[k],
+                    from: &from,
+                    to: &to,
                 };
                 if STOCHASTIC {
                     move_any::<W, CHOSEN>(row, lanes, sweep, Stochastic(&bits[k]), &change);
@@ -99,7 +62,7 @@ where
 fn move_any<W: Weight, const CHOSEN: bool>(
     row: &mut [W; LANES],
     lanes: usize,
-    sweep: &TypedSweep<W>,
+    sweep: &TypedSweep<W::Acc>,
     round: impl Round<W>,
     change: &Between<'_, W>,
 ) {
@@ -109,120 +72,156 @@ fn move_any<W: Weight, const CHOSEN: bool>(
     }
 }
 
-/// A sum for each weight of a band.
-pub(super) type BandSums<W> = [Acc<W>; BAND];
-
-impl<W: Weight> TypedTerm<W> {
-    /// Adds its noise, 0 where its random mask keeps the weights still, to the sums: times `from` if `BOTH`, and times `to`.
-    #[inline(always)]
-    fn add<const KEPT: bool, const BOTH: bool>(
-        &self,
-        band: &Band,
-        from: &mut BandSums<W>,
-        to: &mut BandSums<W>,
-    ) {
-        match self.stream.noise {
-            Noise::Gaussian => self.add_noise::<Gaussian, KEPT, BOTH>(band, from, to),
-            Noise::Rademacher => self.add_noise::<Rademacher, KEPT, BOTH>(band, from, to),
-        }
-    }
-
-    #[inline(always)]
-    fn add_noise<Z: Draws, const KEPT: bool, const BOTH: bool>(
-        &self,
-        band: &Band,
-        from: &mut BandSums<W>,
-        to: &mut BandSums<W>,
-    ) {
-        let mut keeps = [[1f32; LANES]; BAND];
-        if let Some(keep) = &self.keep
-            && KEPT
-        {
-            keep.stream.keeps(band, keep.last, &mut keeps);
-        }
-        let mut noise = Z::begin(&self.stream, band.chunk, band.lanes);
-        for row in (0..band.rows).step_by(GROUP) {
-            noise.group(band.start + row);
-            for k in 0..GROUP.min(band.rows - row) {
-                let (from, to) = (&mut from[row + k], &mut to[row + k]);
-                for lane in 0..band.lanes {
-                    let mut z = noise.at(k, lane);
-                    if KEPT {
-                        z *= keeps[row + k][lane];
-                    }
-                    let z = W::noise(z);
-                    if BOTH {
-                        from[lane] = MulAdd::mul_add(self.from, z, from[lane]);
-                    }
-                    to[lane] = MulAdd::mul_add(self.to, z, to[lane]);
-                }
-            }
-        }
-    }
-}
-
-impl<W: Weight> TypedSweep<W> {
-    fn is_linear(&self) -> bool {
-        !matches!(self.target, TypedTarget::Adaptive { .. })
-    }
-
-    /// Makes the target of a sum, if it is not the sum itself.
-    #[inline(always)]
-    fn aim(&self, band: &Band, to: &mut BandSums<W>) {
-        let zero = W::Acc::zero();
+impl<A: Arithmetic> TypedSweep<A> {
+    /// The displacement that a band leaves, and the one it moves to, added to zeros.
+    fn sum(&self, level: SimdLevel, band: &Band, sums: &mut Sums<A, 2>) {
         match &self.target {
-            TypedTarget::Sum => {}
+            TypedTarget::Sum => self.sum_all(level, band, sums),
             TypedTarget::Sign(rate) => {
-                for value in to[..band.rows].iter_mut().flatten() {
-                    let sign = if *value > zero { *rate } else { -*rate };
-                    *value = if *value == zero { zero } else { sign };
-                }
+                self.sum_all(level, band, sums);
+                let (rate, sums) = (*rate, &mut sums[..band.rows]);
+                level.run(Signs { rate, sums });
             }
             TypedTarget::Adaptive {
                 rate,
                 epsilon,
                 moments,
             } => {
-                let zeros = [[zero; LANES]; BAND];
-                let (mut first, mut second, mut unused) = (zeros, zeros, zeros);
-                for (estimate, [weight, weight_of_square]) in moments.iter().enumerate() {
-                    let mut gradient = zeros;
-                    let mut any = false;
-                    for term in &self.terms {
-                        if term.estimate == estimate {
-                            any = true;
-                            term.add::<true, false>(band, &mut unused, &mut gradient);
-                        }
-                    }
-                    for product in &self.products {
-                        if product.estimate == estimate {
-                            any = true;
-                            product.add_to::<true>(band, &mut gradient);
-                        }
-                    }
-                    for scaled in &self.scaled {
-                        if scaled.estimate == estimate {
-                            any = true;
-                            scaled.add(band, &mut unused, &mut gradient);
-                        }
-                    }
-                    if !any {
-                        continue;
-                    }
-                    for row in 0..band.rows {
-                        for lane in 0..band.lanes {
-                            let g = gradient[row][lane];
-                            first[row][lane] = first[row][lane] + *weight * g;
-                            second[row][lane] = second[row][lane] + *weight_of_square * g * g;
-                        }
+                let mut left = zeros();
+                self.leave(level, band, &mut left);
+                let mut moved = zeros();
+                for (estimate, weights) in moments.iter().enumerate() {
+                    let mut gradient = zeros();
+                    if self.estimate(estimate, level, band, &mut gradient) {
+                        level.run(AddMoments {
+                            weights: *weights,
+                            gradient: &gradient[..band.rows],
+                            moments: &mut moved[..band.rows],
+                        });
                     }
                 }
-                for row in 0..band.rows {
-                    for lane in 0..band.lanes {
-                        let (m, v) = (first[row][lane], second[row][lane]);
-                        to[row][lane] = *rate * m / (v.sqrt() + *epsilon);
-                    }
-                }
+                level.run(Quotients {
+                    rate: *rate,
+                    epsilon: *epsilon,
+                    left: &left[..band.rows],
+                    moments: &moved[..band.rows],
+                    sums: &mut sums[..band.rows],
+                });
+            }
+        }
+    }
+
+    fn sum_all(&self, level: SimdLevel, band: &Band, sums: &mut Sums<A, 2>) {
+        for term in &self.terms {
+            term.add(level, band, [term.from, term.to], sums);
+        }
+        for product in &self.products {
+            product.add(level, band, [&product.from, &product.to], sums);
+        }
+        for scaled in &self.scaled {
+            scaled.add(level, band, [scaled.from, scaled.to], sums);
+        }
+    }
+
+    /// Of the displacement that is left only.
+    fn leave(&self, level: SimdLevel, band: &Band, sum: &mut Sums<A, 1>) {
+        let zero = A::zero();
+        for term in self.terms.iter().filter(|term| term.from != zero) {
+            term.add(level, band, [term.from], sum);
+        }
+        for product in &self.products {
+            product.add(level, band, [&product.from], sum);
+        }
+        for scaled in self.scaled.iter().filter(|scaled| scaled.from != zero) {
+            scaled.add(level, band, [scaled.from], sum);
+        }
+    }
+
+    /// One estimate of the gradient. Returns whether any noise belongs to it.
+    fn estimate(
+        &self,
+        number: usize,
+        level: SimdLevel,
+        band: &Band,
+        gradient: &mut Sums<A, 1>,
+    ) -> bool {
+        let mut any = false;
+        for term in self.terms.iter().filter(|term| term.estimate == number) {
+            any = true;
+            term.add(level, band, [term.to], gradient);
+        }
+        let products = self.products.iter();
+        for product in products.filter(|product| product.estimate == number) {
+            any = true;
+            product.add(level, band, [&product.to], gradient);
+        }
+        let scaled = self.scaled.iter();
+        for scaled in scaled.filter(|scaled| scaled.estimate == number) {
+            any = true;
+            scaled.add(level, band, [scaled.to], gradient);
+        }
+        any
+    }
+}
+
+/// The signs of the sum that is moved to, times the rate.
+struct Signs<'a, A> {
+    rate: A,
+    sums: &'a mut [[[A; LANES]; 2]],
+}
+
+impl<A: Arithmetic> Kernel for Signs<'_, A> {
+    #[inline(always)]
+    fn run(self) {
+        let (rate, zero) = (self.rate, A::zero());
+        for [_, to] in self.sums {
+            for value in to {
+                let sign = if *value > zero { rate } else { -rate };
+                *value = if *value == zero { zero } else { sign };
+            }
+        }
+    }
+}
+
+/// One more estimate in the moments.
+struct AddMoments<'a, A> {
+    weights: [A; 2],
+    gradient: &'a [[[A; LANES]; 1]],
+    moments: &'a mut [[[A; LANES]; 2]],
+}
+
+impl<A: Arithmetic> Kernel for AddMoments<'_, A> {
+    #[inline(always)]
+    fn run(self) {
+        let [weight, weight_of_square] = self.weights;
+        for ([gradient], [first, second]) in self.gradient.iter().zip(self.moments) {
+            for lane in 0..LANES {
+                let g = gradient[lane];
+                first[lane] = first[lane] + weight * g;
+                second[lane] = second[lane] + weight_of_square * g * g;
+            }
+        }
+    }
+}
+
+/// `rate m / (sqrt(v) + epsilon)`, beside the displacement that is left.
+struct Quotients<'a, A> {
+    rate: A,
+    epsilon: A,
+    left: &'a [[[A; LANES]; 1]],
+    moments: &'a [[[A; LANES]; 2]],
+    sums: &'a mut [[[A; LANES]; 2]],
+}
+
+impl<A: Arithmetic> Kernel for Quotients<'_, A> {
+    #[inline(always)]
+    fn run(self) {
+        let (rate, epsilon) = (self.rate, self.epsilon);
+        let moved = self.left.iter().zip(self.moments);
+        for (([left], [first, second]), [from, to]) in moved.zip(self.sums) {
+            *from = *left;
+            for lane in 0..LANES {
+                to[lane] = rate * first[lane] / (second[lane].sqrt() + epsilon);
             }
         }
     }

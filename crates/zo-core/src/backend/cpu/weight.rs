@@ -7,9 +7,19 @@ use num_traits::{Float, MulAdd};
 
 use super::half_bits;
 use crate::noise::LANES;
+use crate::noise::rows::BAND;
 
 /// A row of accumulators, at least f32.
 pub(crate) type Acc<W> = [<W as Weight>::Acc; LANES];
+
+/// `N` sums for each weight of a band. Together, so that what adds to them need not ask whether they overlap.
+pub(crate) type Sums<A, const N: usize> = [[[A; LANES]; N]; BAND];
+
+/// Empty sums.
+#[inline(always)]
+pub(crate) fn zeros<A: Arithmetic, const N: usize>() -> Sums<A, N> {
+    [[[A::zero(); LANES]; N]; BAND]
+}
 
 /// A dtype the arithmetic can be done in.
 pub(crate) trait Arithmetic: Weight<Acc = Self> + Float + MulAdd<Output = Self> {}
