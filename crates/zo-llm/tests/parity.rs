@@ -98,6 +98,37 @@ fn last_logits_are_the_logits_of_the_last_real_position() {
     }
 }
 
+/// More rows in one part than are computed at a time.
+#[cfg(feature = "flex")]
+#[test]
+fn many_rows_are_what_they_are_alone() {
+    let device = Device::flex();
+    let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1);
+    let one_thread = one_thread.build().unwrap();
+    for case in CASES.into_iter().chain(MASKED) {
+        let (_, model) = load_model(&golden(case), Dtype::F32, &device).unwrap();
+        let sequences = sequences();
+        let rows: usize = sequences.iter().map(Vec::len).sum();
+        assert!(rows > 400, "only {rows} rows");
+        let logits = |sequences: &[Vec<u32>]| {
+            one_thread.install(|| {
+                let batch = TokenBatch::new(sequences, 1, PaddingSide::Right, &device).unwrap();
+                model.logits(&batch)
+            })
+        };
+        let all = logits(&sequences);
+        for (row, sequence) in sequences.iter().enumerate() {
+            let [found, alone] = [
+                all.clone().narrow(0, row, 1),
+                logits(std::slice::from_ref(sequence)),
+            ];
+            let found = found.narrow(1, 0, sequence.len());
+            let difference = largest_difference(&values(found), &values(alone));
+            assert!(difference < 1e-5, "{case}, sequence {row}: {difference}");
+        }
+    }
+}
+
 #[test]
 fn logits_at_a_mask_are_those_of_its_position() {
     let device = Device::default();

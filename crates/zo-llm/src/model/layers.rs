@@ -1,13 +1,17 @@
 //! The layers both models are made of, with parameters named as in Hugging Face checkpoints.
 
+use std::ops::Range;
+
 use burn::module::{Initializer, Module, Param};
 use burn::nn::{Embedding, Linear};
 use burn::tensor::module::layer_norm;
 use burn::tensor::{DType, Device, Int, Tensor, activation};
+use rayon::prelude::*;
 
 use zo_core::SidePath;
 
 use crate::model::Vectors;
+use crate::model::arrange::by_rows;
 use crate::model::attention::Prefix;
 use crate::model::config::Activation;
 use crate::model::part::Part;
@@ -54,32 +58,38 @@ pub(crate) fn apply(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
     }
 }
 
-/// Rows that a feed-forward layer computes at a time on the CPU: what lies between its products stays near the cache.
-const BLOCK_ROWS: usize = 512;
+/// Rows that are computed at a time on the CPU: what lies between the products of a feed-forward layer stays near the cache.
+const BLOCK_ROWS: usize = 256;
 
-/// `f`, made of `layers`, of all rows of `x`, which depend on nothing else. Rows that are in groups, one for each of several displacements, stay
-/// together.
-pub(crate) fn by_blocks(
-    x: Tensor<2>,
-    layers: &[&Linear],
-    f: impl Fn(Tensor<2>) -> Tensor<2>,
-) -> Tensor<2> {
-    let [rows, _] = x.dims();
-    if rows <= BLOCK_ROWS || !is_flex(&x.device()) || layers.iter().any(|layer| groups(layer)) {
-        return f(x);
+/// `f` of ranges of `rows` rows, which depend on nothing else: blocks side by side, since most operations of the CPU backend run on one
+/// thread. Rows that are in groups, one for each of several displacements, stay together.
+pub(crate) fn by_blocks<const D: usize>(
+    rows: usize,
+    device: &Device,
+    in_groups: bool,
+    f: impl Fn(Range<usize>) -> Tensor<D> + Sync,
+) -> Tensor<D> {
+    if rows <= BLOCK_ROWS || in_groups || !by_rows(device) {
+        return f(0..rows);
     }
-    let blocks = (0..rows).step_by(BLOCK_ROWS).map(|first| {
-        let rows = BLOCK_ROWS.min(rows - first);
-        f(x.clone().narrow(0, first, rows))
+    // Their size does not depend on the number of threads, and so neither does the order of any sum.
+    let blocks = (0..rows.div_ceil(BLOCK_ROWS)).into_par_iter().map(|block| {
+        let first = block * BLOCK_ROWS;
+        f(first..rows.min(first + BLOCK_ROWS))
     });
     Tensor::cat(blocks.collect(), 0)
 }
 
-/// Whether a layer is shown at several displacements at once.
-fn groups(layer: &Linear) -> bool {
+/// Some rows of `x`.
+pub(crate) fn rows_of<const D: usize>(x: &Tensor<D>, rows: &Range<usize>) -> Tensor<D> {
+    x.clone().narrow(0, rows.start, rows.len())
+}
+
+/// Whether a layer is shown at several displacements at once, its rows in groups.
+pub(crate) fn in_groups(layer: &Linear) -> bool {
     let several = |side: SidePath| side.displacements() > 1;
-    let each = |bias| matches!(Vectors::of(bias), Vectors::Each(_));
-    SidePath::of(&layer.weight).is_some_and(several) || layer.bias.as_ref().is_some_and(each)
+    let bias = layer.bias.as_ref();
+    SidePath::of(&layer.weight).is_some_and(several) || bias.is_some_and(Vectors::are_several)
 }
 
 /// What a side path adds, in its precision.
@@ -280,6 +290,11 @@ impl RmsNorm {
             epsilon,
             offset,
         }
+    }
+
+    /// Whether it is shown at several displacements at once, its rows in groups.
+    pub(crate) fn in_groups(&self) -> bool {
+        Vectors::are_several(&self.weight)
     }
 
     /// The mean over the last axis, `width`, is computed in f32 whatever the dtype of `x`. The result has that dtype.

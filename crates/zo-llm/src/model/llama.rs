@@ -7,7 +7,9 @@ use burn::tensor::{Device, Tensor};
 
 use crate::model::attention::{LayerCache, Prefix, Scope};
 use crate::model::config::{Activation, LlamaConfig};
-use crate::model::layers::{RmsNorm, Tunable, apply, by_blocks, embed_scaled, embedding, linear};
+use crate::model::layers::{
+    RmsNorm, Tunable, apply, by_blocks, embed_scaled, embedding, in_groups, linear, rows_of,
+};
 use crate::model::part::{Continued, Part};
 use crate::model::rope::{Rope, Rotation};
 
@@ -243,20 +245,38 @@ impl Layer {
         rotations: [&Rotation; 2],
         cache: Option<&mut LayerCache>,
     ) -> Tensor<2> {
+        let (device, in_groups) = (x.device(), self.in_groups());
         let residual = scope.select(x.clone());
-        let x = self.input_layernorm.forward(x);
+        let norm = |rows| self.input_layernorm.forward(rows_of(&x, &rows));
+        let x = by_blocks(x.dims()[0], &device, in_groups, norm);
         let update = self.self_attn.forward(x, scope, rotations, cache);
-        let (Some(before), Some(after)) = (
-            &self.pre_feedforward_layernorm,
-            &self.post_feedforward_layernorm,
-        ) else {
-            let x = residual + update;
-            let normed = self.post_attention_layernorm.forward(x.clone());
-            return x + self.mlp.forward(normed);
-        };
-        let x = residual + self.post_attention_layernorm.forward(update);
-        let update = self.mlp.forward(before.forward(x.clone()));
-        x + after.forward(update)
+        by_blocks(residual.dims()[0], &device, in_groups, |rows| {
+            let (residual, update) = (rows_of(&residual, &rows), rows_of(&update, &rows));
+            let (Some(before), Some(after)) = (
+                &self.pre_feedforward_layernorm,
+                &self.post_feedforward_layernorm,
+            ) else {
+                let x = residual + update;
+                let normed = self.post_attention_layernorm.forward(x.clone());
+                return x + self.mlp.forward(normed);
+            };
+            let x = residual + self.post_attention_layernorm.forward(update);
+            let update = self.mlp.forward(before.forward(x.clone()));
+            x + after.forward(update)
+        })
+    }
+
+    /// Whether rows are in groups, one for each of several displacements.
+    fn in_groups(&self) -> bool {
+        let norms = [
+            Some(&self.input_layernorm),
+            Some(&self.post_attention_layernorm),
+            self.pre_feedforward_layernorm.as_ref(),
+            self.post_feedforward_layernorm.as_ref(),
+        ];
+        let mlp = &self.mlp;
+        let linear = [&mlp.gate_proj, &mlp.up_proj, &mlp.down_proj];
+        norms.into_iter().flatten().any(RmsNorm::in_groups) || linear.into_iter().any(in_groups)
     }
 }
 
@@ -297,10 +317,7 @@ fn normalized(norm: &Option<RmsNorm>, x: Tensor<4>) -> Tensor<4> {
 
 impl Mlp {
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let layers = [&self.gate_proj, &self.up_proj, &self.down_proj];
-        by_blocks(x, &layers, |x| {
-            let gate = self.activation.forward(apply(&self.gate_proj, x.clone()));
-            apply(&self.down_proj, gate * apply(&self.up_proj, x))
-        })
+        let gate = self.activation.forward(apply(&self.gate_proj, x.clone()));
+        apply(&self.down_proj, gate * apply(&self.up_proj, x))
     }
 }

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use crate::model::attention::{LayerCache, Prefix, Scope};
 use crate::model::config::{Activation, OptConfig};
 use crate::model::layers::{
-    LayerNorm, Tunable, apply, by_blocks, embed, embedding, linear, lookup,
+    LayerNorm, Tunable, apply, by_blocks, embed, embedding, in_groups, linear, lookup, rows_of,
 };
 use crate::model::part::Part;
 
@@ -212,8 +212,10 @@ impl Layer {
         } else {
             x
         };
-        let update = by_blocks(x, &[&self.fc1, &self.fc2], |x| {
-            apply(&self.fc2, self.activation.forward(apply(&self.fc1, x)))
+        let grouped = [&self.fc1, &self.fc2].into_iter().any(in_groups);
+        let update = by_blocks(x.dims()[0], &x.device(), grouped, |rows| {
+            let wide = apply(&self.fc1, rows_of(&x, &rows));
+            apply(&self.fc2, self.activation.forward(wide))
         });
         let x = residual + update;
         if self.pre_norm {

@@ -8,7 +8,7 @@ use crate::model::Vectors;
 use crate::model::attention::{LayerCache, Prefix, Scope};
 use crate::model::config::{Activation, RobertaConfig};
 use crate::model::layers::{
-    LayerNorm, Tunable, apply, by_blocks, embed, embedding, linear, lookup,
+    LayerNorm, Tunable, apply, by_blocks, embed, embedding, in_groups, linear, lookup, rows_of,
 };
 use crate::model::part::Part;
 
@@ -219,9 +219,12 @@ impl Layer {
     ) -> Tensor<2> {
         let mixed = self.self_attn.forward(x.clone(), scope, cache);
         let x = self.self_attn_layer_norm.forward(x + mixed);
-        let update = by_blocks(x.clone(), &[&self.intermediate, &self.output], |x| {
-            let wide = self.activation.forward(apply(&self.intermediate, x));
-            apply(&self.output, wide)
+        let grouped = [&self.intermediate, &self.output]
+            .into_iter()
+            .any(in_groups);
+        let update = by_blocks(x.dims()[0], &x.device(), grouped, |rows| {
+            let wide = apply(&self.intermediate, rows_of(&x, &rows));
+            apply(&self.output, self.activation.forward(wide))
         });
         self.output_layer_norm.forward(x + update)
     }

@@ -4,6 +4,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::model::config::{LlamaConfig, RopeScaling};
+use crate::model::layers::{by_blocks, rows_of};
 
 /// Angular frequency of each pair of elements, `[head_dim / 2]`, in a batch whose longest text has `longest` tokens. Everything is f32, as
 /// in transformers.
@@ -171,11 +172,21 @@ pub(crate) struct Rotation {
 impl Rotation {
     /// Rotates each head of `x`, `[batch, heads, seq, head_dim]`, by its position. `x` may be a view; the result is contiguous.
     pub(crate) fn apply(&self, x: Tensor<4>) -> Tensor<4> {
-        let half = x.dims()[3] / 2;
-        let (low, high) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
-        let turned_low = low.clone() * self.cos.clone() - high.clone() * self.sin.clone();
-        let turned_high = high * self.cos.clone() + low * self.sin.clone();
-        Tensor::cat(vec![turned_low, turned_high], 3)
+        let [batch, .., width] = x.dims();
+        // Rows with a rotation each are independent.
+        let together = self.cos.dims()[0] != batch;
+        by_blocks(batch, &x.device(), together, |rows| {
+            let x = rows_of(&x, &rows);
+            let [cos, sin] = [&self.cos, &self.sin].map(|factors| match together {
+                true => factors.clone(),
+                false => rows_of(factors, &rows),
+            });
+            let half = width / 2;
+            let (low, high) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
+            let turned_low = low.clone() * cos.clone() - high.clone() * sin.clone();
+            let turned_high = high * cos + low * sin;
+            Tensor::cat(vec![turned_low, turned_high], 3)
+        })
     }
 }
 

@@ -27,6 +27,11 @@ impl Vectors {
         Self::new(values.map(|value| value.narrow(0, row, 1).squeeze_dim(0)))
     }
 
+    /// Whether a parameter has a value for each of several groups.
+    pub(crate) fn are_several(param: &Param<Tensor<1>>) -> bool {
+        matches!(Self::of(param), Self::Each(_))
+    }
+
     fn new(values: impl IntoIterator<Item = Tensor<1>>) -> Self {
         let mut values: Vec<Tensor<1>> = values.into_iter().collect();
         match (values.len(), values.pop()) {
