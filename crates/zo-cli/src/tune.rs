@@ -25,6 +25,10 @@ pub struct TuneArgs {
     /// lora: the layers, separated by commas [default: q_proj,v_proj]
     #[arg(long, help_heading = "Tuning", value_delimiter = ',')]
     pub lora_targets: Option<Vec<String>>,
+    /// lora: tune A as well as B, as MeZO's authors do; it takes a lower rate
+    #[arg(long, help_heading = "Tuning", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false,
+        hide_default_value = true, hide_possible_values = true, value_name = "BOOL", action = clap::ArgAction::Set)]
+    pub lora_train_a: bool,
     /// prefix, prompt: virtual tokens [default: 5]
     #[arg(long, help_heading = "Tuning")]
     pub virtual_tokens: Option<usize>,
@@ -43,8 +47,10 @@ impl TuneArgs {
             Some(dir) => zo_llm::tuning::adapter_tuning(dir)?,
             None => self.tuning.parse()?,
         };
-        let lora =
-            self.lora_rank.is_some() || self.lora_alpha.is_some() || self.lora_targets.is_some();
+        let lora = self.lora_rank.is_some()
+            || self.lora_alpha.is_some()
+            || self.lora_targets.is_some()
+            || self.lora_train_a;
         match &mut tuning {
             Tuning::Lora(config) => {
                 config.rank = self.lora_rank.unwrap_or(config.rank);
@@ -52,6 +58,7 @@ impl TuneArgs {
                 if let Some(targets) = &self.lora_targets {
                     config.targets.clone_from(targets);
                 }
+                config.train_a = self.lora_train_a;
             }
             _ if lora => {
                 return Err(Usage(format!("--lora-* has no effect on --tuning {tuning}")).into());
@@ -83,7 +90,13 @@ impl TuneArgs {
         seed: u64,
     ) -> Result<(CausalLm, Tuning), Box<dyn Error>> {
         match &self.adapter {
-            Some(dir) => Ok(load_adapter(dir, model)?),
+            Some(dir) => {
+                let (model, mut loaded) = load_adapter(dir, model)?;
+                if let Tuning::Lora(config) = &mut loaded {
+                    config.train_a = self.lora_train_a;
+                }
+                Ok((model, loaded))
+            }
             None => Ok((tuning.apply(model, seed)?, tuning)),
         }
     }

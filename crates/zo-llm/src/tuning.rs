@@ -164,7 +164,7 @@ impl Tuning {
     pub fn trainable(&self) -> ParamGroup {
         match self {
             Self::Full => ParamGroup::all(),
-            Self::Lora(_) => lora::trainable(),
+            Self::Lora(config) => config.trainable(),
             Self::Prefix { .. } => ParamGroup::from_predicate(".self_attn.prefix."),
             Self::Prompt { .. } => {
                 ParamGroup::from_paths(vec!["Opt.decoder.prompt", "Llama.prompt", "Roberta.prompt"])

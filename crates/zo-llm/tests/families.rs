@@ -118,7 +118,7 @@ fn what_is_tuned_moves_and_nothing_else() {
             let moved = changed(&before, &bits(&after));
             let part = match &tuning {
                 Tuning::Full => "",
-                Tuning::Lora(_) => ".lora.",
+                Tuning::Lora(_) => ".lora.b",
                 Tuning::Prefix { .. } => ".self_attn.prefix.",
                 Tuning::Prompt { .. } => "prompt",
                 Tuning::Head => "lm_head.",

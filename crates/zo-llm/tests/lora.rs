@@ -140,19 +140,24 @@ fn a_step_moves_the_factors_alone_and_in_place() {
     use zo_llm::{PaddingSide, TokenBatch};
 
     let device = Device::flex();
-    for config in &configs() {
-        let start = || lora::apply(model_on(config, &device), &LoraConfig::new(), 0).unwrap();
-        let tensors = zo_core::tensors(&start(), &lora::trainable()).unwrap();
+    for (config, train_a) in configs()
+        .iter()
+        .flat_map(|config| [(config, false), (config, true)])
+    {
+        let lora = LoraConfig::new().with_train_a(train_a);
+        let start = || lora::apply(model_on(config, &device), &lora, 0).unwrap();
+        let tensors = zo_core::tensors(&start(), &lora.trainable()).unwrap();
         let trained: Vec<_> = tensors.iter().filter(|tensor| tensor.trainable).collect();
-        assert_eq!(trained.len(), 2 * 2 * 2);
+        assert_eq!(trained.len(), if train_a { 2 * 2 * 2 } else { 2 * 2 });
         for tensor in &tensors {
-            let factor = tensor.path.ends_with(".lora.a") || tensor.path.ends_with(".lora.b");
+            let a = train_a && tensor.path.ends_with(".lora.a");
+            let factor = a || tensor.path.ends_with(".lora.b");
             assert_eq!(tensor.trainable, factor, "{}", tensor.path);
         }
         let elements: usize = trained.iter().map(|tensor| tensor.elements()).sum();
 
         let run = || {
-            let method = Method::new().with_trainable(lora::trainable());
+            let method = Method::new().with_trainable(lora.trainable());
             let mut optim = method.with_epsilon(1e-2).with_seed(7).init().unwrap();
             let rows: [Vec<u32>; 1] = [vec![5, 9, 2, 33, 60]];
             let batch = TokenBatch::new(&rows, 1, PaddingSide::Right, &device).unwrap();

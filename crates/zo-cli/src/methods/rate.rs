@@ -27,10 +27,15 @@ pub fn learning_rate(
             (false, true) => (5e-5, 1.4e-3),
             (false, false) => (1e-6, 2e-5),
         },
-        Tuning::Lora(_) => match (bundled, small) {
+        Tuning::Lora(config) if config.train_a => match (bundled, small) {
             (true, _) => (50.0 * BUNDLED_LR, 1e-3),
             (false, true) => (1e-3, 1.4e-3),
             (false, false) => (1e-4, 1e-4),
+        },
+        Tuning::Lora(_) => match (bundled, small) {
+            (true, _) => (400.0 * BUNDLED_LR, 8e-3),
+            (false, true) => (1.2e-2, 1.6e-2),
+            (false, false) => (1e-3, 1e-3),
         },
         Tuning::Prefix { .. } | Tuning::Prompt { .. } => match (bundled, small) {
             (true, _) => (7000.0 * BUNDLED_LR, 2e-2),

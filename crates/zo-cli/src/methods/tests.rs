@@ -101,7 +101,7 @@ fn learning_rates_are_round_numbers() {
         learning_rate(&mezo, &tuning, 135_000_000, false, scale_free)
     };
     let measured = ["full", "lora", "prefix"].map(|tuning| rate(tuning, None));
-    assert_eq!(measured, [5e-5, 1e-3, 2e-2]);
+    assert_eq!(measured, [5e-5, 1.2e-2, 2e-2]);
     // The length of a step, shared by four directions.
     assert_eq!(rate("full", Some(4)), 2.8e-3);
     assert_eq!(rounded(0.1 + 0.2), 0.3);

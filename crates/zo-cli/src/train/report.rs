@@ -56,6 +56,7 @@ pub(super) struct Report<'a> {
     lora_rank: Option<usize>,
     lora_alpha: Option<f64>,
     lora_targets: Option<&'a [String]>,
+    lora_train_a: Option<bool>,
     virtual_tokens: Option<usize>,
     /// The folder of the adapter that it began with.
     adapter: Option<&'a Path>,
@@ -186,6 +187,7 @@ impl<'a> Report<'a> {
             lora_rank: lora.map(|config| config.rank),
             lora_alpha: lora.map(|config| config.alpha),
             lora_targets: lora.map(|config| &config.targets[..]),
+            lora_train_a: lora.map(|config| config.train_a),
             virtual_tokens,
             adapter: args.tune.adapter.as_deref(),
             objective: match &args.reward {

@@ -40,6 +40,7 @@ pub(super) struct Resolved<'a> {
     lora_rank: Option<usize>,
     lora_alpha: Option<f64>,
     lora_targets: Option<Vec<String>>,
+    lora_train_a: Option<bool>,
     virtual_tokens: Option<usize>,
     adapter: Option<String>,
     steps: usize,
@@ -137,6 +138,9 @@ impl<'a> Resolved<'a> {
             lora_rank: lora.map(|lora| lora.rank),
             lora_alpha: lora.map(|lora| lora.alpha),
             lora_targets: lora.map(|lora| lora.targets.clone()),
+            // An adapter's files do not say it.
+            lora_train_a: (lora.is_some() || args.tune.lora_train_a)
+                .then_some(args.tune.lora_train_a),
             virtual_tokens: match tuning {
                 Some(Tuning::Prefix { length } | Tuning::Prompt { length }) => Some(*length),
                 _ => None,
@@ -291,6 +295,7 @@ mod tests {
             "lora",
             "--lora-targets",
             "q_proj,k_proj",
+            "--lora-train-a",
         ]);
         again(&[
             "--tuning",

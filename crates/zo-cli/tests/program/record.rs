@@ -44,6 +44,7 @@ fn the_report_holds_the_whole_configuration() {
         ("lora_rank", json!(4)),
         ("lora_alpha", json!(16.0)),
         ("lora_targets", json!(["q_proj", "v_proj"])),
+        ("lora_train_a", json!(false)),
         ("virtual_tokens", Value::Null),
         ("warmup", json!(2)),
         ("schedule", json!("linear")),
@@ -55,7 +56,7 @@ fn the_report_holds_the_whole_configuration() {
         ("rounding", json!("stochastic")),
         ("max_steps", json!(4)),
         ("eval_every", json!(0)),
-        ("lr", json!(0.005)),
+        ("lr", json!(0.04)),
         ("epsilon", json!(0.01)),
         (
             "versions",
@@ -81,7 +82,7 @@ fn the_report_holds_the_whole_configuration() {
     assert!(report["threads"].as_u64() > Some(0));
     let command = report["command"].as_array().unwrap();
     assert!(command.contains(&json!("--lora-rank")));
-    for number in ["\"lr\": 0.005,", "\"epsilon\": 0.01,"] {
+    for number in ["\"lr\": 0.04,", "\"epsilon\": 0.01,"] {
         assert!(text.contains(number), "{text}");
     }
 }
@@ -101,7 +102,7 @@ fn numbers_are_those_that_people_write() {
         ),
         (
             &["--method", "lezo", "--tuning", "lora"],
-            ["\"lr\": 0.015,", "\"drop\": 0.75"],
+            ["\"lr\": 0.12,", "\"drop\": 0.75"],
         ),
         (
             &["--objective", "accuracy"],

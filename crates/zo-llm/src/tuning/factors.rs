@@ -36,6 +36,10 @@ pub struct LoraConfig {
     /// Whether the scale is `alpha / sqrt(rank)` (Kalajdzievski 2023, arXiv 2312.03732) instead of `alpha / rank`. Default false.
     #[config(default = false)]
     pub rslora: bool,
+    /// Whether A is tuned as well as B. Default false (LoRA-FA, Zhang et al. 2023, arXiv 2308.03303): along random directions it then takes a rate ten
+    /// times as high, as no factor makes the other's gradients grow. MeZO's authors tune both. Adapters do not record it.
+    #[config(default = false)]
+    pub train_a: bool,
 }
 
 /// The layers that the LoRA paper adapts.
@@ -247,9 +251,12 @@ pub fn apply(model: CausalLm, config: &LoraConfig, seed: u64) -> Result<CausalLm
     })
 }
 
-/// The factors of all adapters, and nothing else.
-pub fn trainable() -> ParamGroup {
-    ParamGroup::from_predicate(FACTORS)
+impl LoraConfig {
+    /// The factors that are tuned, of all adapters: B, and A if [`train_a`](Self::train_a) says so.
+    pub fn trainable(&self) -> ParamGroup {
+        let factors = if self.train_a { "" } else { "b" };
+        ParamGroup::from_predicate(format!("{FACTORS}{factors}"))
+    }
 }
 
 /// The model with its adapters merged into the weights, so that nothing is built anew. The outputs stay the same, and so do the names

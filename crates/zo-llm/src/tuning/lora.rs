@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The adapters are burn's own ([`LoraAdapter`](burn::module::LoraAdapter)): the model's code does not change, and the factors of the weight at path `P` are
-//! parameters at `P.lora.a` and `P.lora.b`. Give [`trainable`] to an optimizer, and it perturbs and updates the factors alone:
+//! parameters at `P.lora.a` and `P.lora.b`. Give [`LoraConfig::trainable`] to an optimizer, and it perturbs and updates nothing else:
 //!
 //! ```no_run
 //! use zo_core::Method;
@@ -13,7 +13,7 @@
 //! # fn run(model: zo_llm::CausalLm) -> Result<(), Box<dyn std::error::Error>> {
 //! let config = LoraConfig::new();
 //! let model = lora::apply(model, &config, 0)?;
-//! let optim = Method::new().with_trainable(lora::trainable()).with_epsilon(1e-2).init()?;
+//! let optim = Method::new().with_trainable(config.trainable()).with_epsilon(1e-2).init()?;
 //! // .. steps ..
 //! lora::save_adapter("runs/adapter".as_ref(), &model, &config, "facebook/opt-125m")?;
 //! # Ok(()) }
@@ -26,5 +26,5 @@
 //! vanish, so prefer f32, or a larger perturbation radius.
 
 pub use super::bank::{from_bank, linear_weights};
-pub use super::factors::{LoraConfig, LoraError, apply, merge, trainable};
+pub use super::factors::{LoraConfig, LoraError, apply, merge};
 pub use super::peft::{load_adapter, save_adapter};

@@ -121,7 +121,7 @@ fn half_precision_models_have_half_precision_adapters() {
             let plain = || model_on(config, &device).map(&mut Cast(dtype));
             let model = lora::apply(plain(), &lora, 0).unwrap();
             assert_eq!(logits_on(&model, &device), logits_on(&plain(), &device));
-            let tensors = zo_core::tensors(&model, &lora::trainable()).unwrap();
+            let tensors = zo_core::tensors(&model, &lora.trainable()).unwrap();
             assert!(tensors.iter().all(|tensor| tensor.dtype == dtype));
 
             let model = changed(model);

@@ -62,7 +62,8 @@ pub enum TrainerError<E: std::error::Error + 'static> {
         step: usize,
         /// The learning rate.
         lr: f64,
-        /// How far the weights have moved, as a multiple of their size, both root mean square.
+        /// How far the weights have moved, as a multiple of their size, both root mean square. Of weights that all begin at 0 it is ten times that of
+        /// all weights.
         moved: f64,
         /// The loss at the beginning.
         from: f64,

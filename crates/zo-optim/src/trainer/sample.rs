@@ -9,7 +9,7 @@ use super::weights::visit;
 pub(super) struct Sample(Vec<(f64, Vec<f64>)>);
 
 impl Sample {
-    /// The first `count` weights of each tensor in `trained`.
+    /// The first `count` weights of each tensor in `trained` that is not quantized.
     pub(super) fn of<M: Module>(
         module: &M,
         trained: &ParamGroup,
@@ -17,7 +17,8 @@ impl Sample {
     ) -> Result<Self, CheckpointError> {
         let mut all = Vec::new();
         visit(module, trained, &mut |parameter| {
-            if parameter.trains {
+            // Quantized weights have no first ones.
+            if parameter.trains && parameter.dtype.is_float() {
                 let size = parameter.shape.iter().product::<usize>();
                 let values = parameter.values(Some(count))?;
                 let values: Vec<f64> = values.iter::<f64>().collect();

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use burn::module::Module;
+use burn::module::{Module, ParamGroup};
 use zo_core::StepReport;
 
 use super::config::TrainerConfig;
@@ -18,6 +18,8 @@ const LATEST: usize = 4;
 const RISE: [f64; 2] = [2.0, 5.0];
 /// Weights of a tensor that are looked at.
 const LOOKED_AT: usize = 256;
+/// How far weights that begin at 0 may move, as a multiple of the size of the module's others: there may be few of them, and they may be factors.
+const FROM_ZERO: f64 = 10.0;
 /// Steps after which a loss should have moved, and those at both ends that are compared.
 const SLOW: usize = 400;
 const ENDS: usize = 100;
@@ -96,8 +98,8 @@ pub(super) struct Watch {
     steps: usize,
     warned: bool,
     risen: bool,
-    /// Before the first step, until they have been compared with.
-    weights: Option<Sample>,
+    /// Before the first step, until they have been compared with; and how far they may move.
+    weights: Option<(Sample, f64)>,
 }
 
 impl Watch {
@@ -159,13 +161,19 @@ impl Watch {
         config: &TrainerConfig,
     ) -> Result<(), CheckpointError> {
         if config.steps >= EARLY {
-            self.weights = Some(Sample::of(module, &config.trained, LOOKED_AT)?);
+            let weights = Sample::of(module, &config.trained, LOOKED_AT)?;
+            let size = match weights.rms() {
+                0.0 => FROM_ZERO * Sample::of(module, &ParamGroup::all(), LOOKED_AT)?.rms(),
+                size => size,
+            };
+            self.weights = Some((weights, size));
         }
         Ok(())
     }
 
-    /// Whether the first steps have moved the weights by more than their size, and the losses since the first step are no lower by a tenth: how
-    /// far, and both losses. Asked after each step, before [`too_low`](Self::too_low).
+    /// Whether the first steps have moved the weights by more than their size (those that all begin at 0: ten times the size of the module's others),
+    /// and the losses since the first step are no lower by a tenth: how far, and both losses. Asked after each step, before
+    /// [`too_low`](Self::too_low).
     pub(super) fn lost<M: Module>(
         &mut self,
         module: &M,
@@ -176,11 +184,11 @@ impl Watch {
         };
         let mean = losses.iter().sum::<f64>() / losses.len().max(1) as f64;
         let ends = self.steps + 1 == EARLY;
-        let Some(before) = self.weights.take_if(|_| ends) else {
+        let Some((before, size)) = self.weights.take_if(|_| ends) else {
             return Ok(None);
         };
         let moved = Sample::of(module, &config.trained, LOOKED_AT)?.distance_squared(&before);
-        let moved = moved.sqrt() / before.rms();
+        let moved = moved.sqrt() / size;
         let lost = moved > 1.0 && moved.is_finite() && mean > begins - 0.1 * begins.abs();
         Ok(lost.then_some((moved, [begins, mean])))
     }

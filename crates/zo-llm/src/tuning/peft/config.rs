@@ -141,6 +141,8 @@ fn parse(place: &str, text: &str) -> Result<(LoraConfig, Targets), ConfigError> 
         alpha: alpha.ok_or_else(|| invalid("lora_alpha", "a number"))?,
         targets: Vec::new(),
         rslora: rslora.ok_or_else(|| invalid("use_rslora", "true or false"))?,
+        // No part of what an adapter computes.
+        train_a: false,
     };
     Ok((config, targets))
 }
