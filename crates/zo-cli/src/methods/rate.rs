@@ -2,7 +2,7 @@
 
 use zo_llm::Tuning;
 
-use super::Choice;
+use super::{Choice, Kind};
 
 /// The learning rate of MeZO for the bundled model.
 pub const BUNDLED_LR: f64 = 1e-4;
@@ -27,11 +27,14 @@ pub fn learning_rate(
             (false, true) => (5e-5, 1.4e-3),
             (false, false) => (1e-6, 2e-5),
         },
-        Tuning::Lora(config) if config.train_a => match (bundled, small) {
-            (true, _) => (50.0 * BUNDLED_LR, 1e-3),
-            (false, true) => (1e-3, 1.4e-3),
-            (false, false) => (1e-4, 1e-4),
-        },
+        // With gradients of its own, Adam needs no more for one factor than for two.
+        Tuning::Lora(config) if config.train_a || choice.kind == Kind::FirstOrder => {
+            match (bundled, small) {
+                (true, _) => (50.0 * BUNDLED_LR, 1e-3),
+                (false, true) => (1e-3, 1.4e-3),
+                (false, false) => (1e-4, 1e-4),
+            }
+        }
         Tuning::Lora(_) => match (bundled, small) {
             (true, _) => (400.0 * BUNDLED_LR, 8e-3),
             (false, true) => (1.2e-2, 1.6e-2),

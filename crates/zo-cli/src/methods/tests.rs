@@ -102,6 +102,9 @@ fn learning_rates_are_round_numbers() {
     };
     let measured = ["full", "lora", "prefix"].map(|tuning| rate(tuning, None));
     assert_eq!(measured, [5e-5, 1.2e-2, 2e-2]);
+    let adam = find("first-order-adam").unwrap();
+    let lora = "lora".parse().unwrap();
+    assert_eq!(learning_rate(&adam, &lora, 135_000_000, false, None), 1e-3);
     // The length of a step, shared by four directions.
     assert_eq!(rate("full", Some(4)), 2.8e-3);
     assert_eq!(rounded(0.1 + 0.2), 0.3);
