@@ -2,10 +2,24 @@
 
 use zo_llm::Tuning;
 
-use super::{Choice, Kind};
+use super::Choice;
 
 /// The learning rate of MeZO for the bundled model.
 pub const BUNDLED_LR: f64 = 1e-4;
+
+/// Methods that take the rates of LoRA with both factors for B alone, too, measured on the bundled task (docs/src/measurements.md): their steps do not grow
+/// with the gradient, or their masks go by the size of weights, which of B is 0 at first.
+pub(super) const AS_WITH_BOTH: [&str; 9] = [
+    "adam",
+    "adam-window",
+    "first-order-adam",
+    "sign",
+    "sign-elementwise",
+    "sparse-magnitude",
+    "sparse-mezo",
+    "spsa-1.5",
+    "subzero-plus",
+];
 
 /// The default learning rate, measured for the bundled model and for models up to half a billion parameters: see
 /// docs/src/hyper-parameters.md. Beyond, it is the middle of MeZO's grids. A method's own is a multiple of MeZO's.
@@ -27,8 +41,7 @@ pub fn learning_rate(
             (false, true) => (5e-5, 1.4e-3),
             (false, false) => (1e-6, 2e-5),
         },
-        // With gradients of its own, Adam needs no more for one factor than for two.
-        Tuning::Lora(config) if config.train_a || choice.kind == Kind::FirstOrder => {
+        Tuning::Lora(config) if config.train_a || AS_WITH_BOTH.contains(&choice.name) => {
             match (bundled, small) {
                 (true, _) => (50.0 * BUNDLED_LR, 1e-3),
                 (false, true) => (1e-3, 1.4e-3),

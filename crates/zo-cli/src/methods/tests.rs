@@ -102,9 +102,16 @@ fn learning_rates_are_round_numbers() {
     };
     let measured = ["full", "lora", "prefix"].map(|tuning| rate(tuning, None));
     assert_eq!(measured, [5e-5, 1.2e-2, 2e-2]);
-    let adam = find("first-order-adam").unwrap();
     let lora = "lora".parse().unwrap();
-    assert_eq!(learning_rate(&adam, &lora, 135_000_000, false, None), 1e-3);
+    let rates = [("first-order-adam", 1e-3), ("adam", 5e-3), ("lezo", 3.6e-2)];
+    for (name, lr) in rates {
+        let choice = find(name).unwrap();
+        let found = learning_rate(&choice, &lora, 135_000_000, false, None);
+        assert_eq!(found, lr, "{name}");
+    }
+    for name in rate::AS_WITH_BOTH {
+        assert!(find(name).is_ok(), "{name}");
+    }
     // The length of a step, shared by four directions.
     assert_eq!(rate("full", Some(4)), 2.8e-3);
     assert_eq!(rounded(0.1 + 0.2), 0.3);
