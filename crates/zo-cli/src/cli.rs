@@ -14,6 +14,7 @@ use crate::config::expand;
 use crate::eval::{self, EvalArgs};
 use crate::exit::{Usage, exit};
 use crate::generate::{self, GenerateArgs};
+use crate::memory::keep_freed;
 use crate::methods;
 use crate::predict::{self, PredictArgs};
 use crate::ranks::launched;
@@ -58,6 +59,7 @@ struct CompletionsArgs {
 
 /// The program.
 pub fn main() -> ExitCode {
+    keep_freed();
     exit(run(std::env::args_os().collect()))
 }
 

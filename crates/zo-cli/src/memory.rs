@@ -1,4 +1,4 @@
-//! Resident memory of this process.
+//! Memory of this process.
 
 /// The peak so far, in MiB. `None` where the system does not say (it is read from `/proc`, so Linux only).
 pub fn peak_rss_mib() -> Option<f64> {
@@ -8,6 +8,12 @@ pub fn peak_rss_mib() -> Option<f64> {
 /// The memory now, in MiB. `None` as above.
 pub fn rss_mib() -> Option<f64> {
     status("VmRSS:")
+}
+
+/// What a program does first, so that activations on the CPU need not be mapped again at every operation.
+pub(crate) fn keep_freed() {
+    #[cfg(feature = "flex")]
+    zo_flex::keep_freed_memory();
 }
 
 fn status(name: &str) -> Option<f64> {

@@ -37,6 +37,7 @@ use crate::card::card;
 use crate::config::expand;
 use crate::dashboard;
 use crate::exit::{Interrupted, Usage, exit, text};
+use crate::memory::keep_freed;
 use crate::methods;
 use crate::output::write;
 use crate::ranks::{self, Ranks};
@@ -59,6 +60,7 @@ const RUN: &str = "This run with every default: zo train --config run.toml";
 
 /// `zo train` as a program of its own, for `examples/opt_superglue`.
 pub fn main() -> ExitCode {
+    keep_freed();
     exit(parse(std::env::args_os().collect(), 1).and_then(|args| run(&args)))
 }
 

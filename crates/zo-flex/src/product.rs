@@ -132,7 +132,7 @@ fn repeated<E: Half>(row: &FlexTensor, count: usize, width: usize) -> FlexTensor
 }
 
 /// The elements of a contiguous tensor.
-fn contents<E: Element + Pod>(tensor: &FlexTensor) -> &[E] {
+pub(crate) fn contents<E: Element + Pod>(tensor: &FlexTensor) -> &[E] {
     let layout = tensor.layout();
     &tensor.storage()[layout.start_offset()..][..layout.num_elements()]
 }

@@ -7,6 +7,7 @@ use burn::tensor::Element;
 use bytemuck::Pod;
 
 use super::block::Scratch;
+use crate::exponential::exp;
 
 /// Lanes of sums and maxima, which are independent so that they can be a register.
 const LANES: usize = 16;
@@ -143,29 +144,9 @@ impl Real for f32 {
         value as f32
     }
 
-    /// Within 2e-7 of the value, relatively: the polynomial of Cephes' `expf`.
     #[inline(always)]
     fn exp(self) -> Self {
-        /// Adding it rounds to an integer, which its last bits then hold.
-        const ROUND: f32 = 12_582_912.0;
-        let shifted = self * std::f32::consts::LOG2_E + ROUND;
-        let power = shifted - ROUND;
-        // ln 2 in two parts, the first with few digits.
-        let x = (self - power * 0.693_359_4) + power * 2.121_944_4e-4;
-        let mut y = 1.987_569_1e-4;
-        for coefficient in [
-            1.398_199_9e-3,
-            8.333_452e-3,
-            4.166_579_6e-2,
-            1.666_666_5e-1,
-            5e-1,
-        ] {
-            y = y * x + coefficient;
-        }
-        let y = y * x * x + x + 1.0;
-        let scale = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
-        // Below this the scale would not be a power of two; the weight is 0 within rounding.
-        if self < -87.0 { 0.0 } else { y * scale }
+        exp(self)
     }
 
     fn scratch(f: impl FnOnce(&mut Scratch<Self>)) {

@@ -15,7 +15,7 @@ use crate::model::arrange::by_rows;
 use crate::model::attention::Prefix;
 use crate::model::config::Activation;
 use crate::model::part::Part;
-use crate::model::precision::{affine, as_activation, is_flex, to_f32};
+use crate::model::precision::{affine, as_activation, is_flex, swiglu, to_f32};
 
 /// A linear layer `[rows, d_input] -> [rows, d_output]`, initialized as transformers does: normal weights, zero biases.
 /// Its weight is stored `[d_input, d_output]`; nothing is drawn before the first use.
@@ -319,6 +319,14 @@ impl Activation {
             Self::Gelu => activation::gelu(x),
             Self::GeluTanh => activation::gelu_approximate(x),
             Self::Silu => activation::silu(x),
+        }
+    }
+
+    /// `up`, each element times the nonlinearity of its gate.
+    pub(crate) fn gated(self, gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Silu => swiglu(gate, up),
+            _ => self.forward(gate) * up,
         }
     }
 }

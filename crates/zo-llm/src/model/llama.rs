@@ -317,7 +317,8 @@ fn normalized(norm: &Option<RmsNorm>, x: Tensor<4>) -> Tensor<4> {
 
 impl Mlp {
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let gate = self.activation.forward(apply(&self.gate_proj, x.clone()));
-        apply(&self.down_proj, gate * apply(&self.up_proj, x))
+        let gate = apply(&self.gate_proj, x.clone());
+        let up = apply(&self.up_proj, x);
+        apply(&self.down_proj, self.activation.gated(gate, up))
     }
 }

@@ -1,5 +1,6 @@
 //! The precision in which models compute.
 
+use burn::tensor::activation::silu;
 use burn::tensor::module::linear;
 use burn::tensor::{DType, Device, Tensor};
 
@@ -27,6 +28,15 @@ pub(crate) fn affine(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -
         return zo_flex::affine(x, weight, bias);
     }
     linear(x, weight, bias)
+}
+
+/// `silu(gate) * up`.
+pub(crate) fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    #[cfg(feature = "flex")]
+    if gate.dtype() == DType::F32 && up.dtype() == DType::F32 && is_flex(&gate.device()) {
+        return zo_flex::swiglu(gate, up);
+    }
+    silu(gate) * up
 }
 
 /// Whether tensors live in burn's CPU backend.
