@@ -281,8 +281,9 @@ impl<A: Arithmetic, const N: usize> Kernel for Add<'_, A, N> {
     }
 }
 
-/// Columns that are moved in several rows before the next: their part of the right factor stays in the first-level cache.
-const COLUMNS: usize = 512;
+/// Numbers of the right factor that rows are moved along before the next columns: they stay in the second-level cache. Fewer would stay in the first, but
+/// the shorter the stretches of memory, the slower it is.
+const RIGHT: usize = 1 << 16;
 /// Elements of the rows that a thread takes at once, at least.
 const ELEMENTS: usize = 1 << 17;
 
@@ -328,8 +329,9 @@ impl<W: Weight> Kernel for Thin<'_, W> {
         let (sweep, lanes) = (self.sweep, lanes());
         let product = &sweep.products[0];
         let (columns, rank) = (product.columns, product.rank);
-        for start in (0..columns).step_by(COLUMNS) {
-            let end = columns.min(start + COLUMNS);
+        let width = (RIGHT / rank.max(1)).next_multiple_of(LANES).max(LANES);
+        for start in (0..columns).step_by(width) {
+            let end = columns.min(start + width);
             for (row, weights) in self.weights.chunks_mut(columns).enumerate() {
                 let at = (self.first + row) * rank;
                 let mut left = [self.nothing; 2];

@@ -14,7 +14,7 @@ use crate::selection::{Choice, Elements, Selection};
 const KEY: TensorKey = TensorKey(0x1234_5678_9abc_def0);
 
 /// Narrower than a row of lanes, as wide, wider, of more than one chunk, of more than two dimensions, and more than a thread takes at once.
-const SHAPES: [&[usize]; 8] = [
+const SHAPES: [&[usize]; 9] = [
     &[5, 4],
     &[64, 64],
     &[9, 65],
@@ -23,6 +23,8 @@ const SHAPES: [&[usize]; 8] = [
     &[20, 3, 11],
     &[131, 257],
     &[300, 460],
+    // Wider than what is moved at once along the highest rank.
+    &[9, 9_500],
 ];
 
 fn bases() -> Vec<Basis> {
