@@ -11,13 +11,13 @@
 /// the environment sets up glibc's allocator (`GLIBC_TUNABLES`, `MALLOC_TRIM_THRESHOLD_` or `MALLOC_MMAP_THRESHOLD_`). Another
 /// global allocator does not notice.
 pub fn keep_freed_memory() -> bool {
-    let of_users = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let names = [
         "GLIBC_TUNABLES",
         "MALLOC_TRIM_THRESHOLD_",
         "MALLOC_MMAP_THRESHOLD_",
     ];
-    !names.iter().any(|name| of_users(&name)) && set()
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    !names.into_iter().any(is_set) && set()
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
