@@ -104,8 +104,8 @@ pub fn affine(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
 
 /// `silu(gate) * up`, element by element, in f32: the SwiGLU of a feed-forward layer (Shazeer 2020, eq. 6), where `silu(x) = x / (1 + e^-x)`.
 ///
-/// The exponential is a polynomial that fills the processor's vectors (within 5e-7 of the value, relatively), and there is no result beside the gate, unless another
-/// tensor shares its memory.
+/// The exponential is a polynomial that fills the processor's vectors (within 5e-7 of the value, relatively). The result takes the memory of the gate, unless
+/// another tensor shares it.
 ///
 /// # Panics
 /// When the tensors are not on flex, not f32, or differ in shape.
